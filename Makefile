@@ -1,0 +1,45 @@
+# The two commands of the README are `make reproduce` and `make test`; everything else builds on the same environment.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+$(VENV)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is %s; set PYTHON=..." % sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	touch $@
+
+
+env: $(VENV)/.installed  ## the environment, from requirements.lock
+
+reproduce: env  ## environment, then all stages for the benchmarks in params.yaml, ending with reports/report.html
+	$(BIN)/dvc repro
+
+check: env  ## validate params.yaml and params/ and print what `dvc repro` would run
+	$(BIN)/python -m pipeline check
+
+test: env  ## lint and the tests (a few minutes, no GPU, no network)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+test-slow: env  ## the slower checks that `make test` leaves out
+	$(BIN)/python -m pytest -m slow
+
+lock: env  ## resolve pyproject.toml into requirements.lock again
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean:  ## remove the environment (results and data stay)
+	rm -rf $(VENV)
+
+.PHONY: help env reproduce check test test-slow lock clean

@@ -1,0 +1,24 @@
+"""Typed configuration: `schema` (what can be said), `parse` (good errors), `load` (files and ablations)."""
+
+from pipeline.config.load import (
+    config_hash,
+    for_evaluation,
+    for_training,
+    load_benchmark,
+    load_project,
+    load_resolved,
+    resolved_yaml,
+)
+from pipeline.config.schema import Benchmark, Project
+
+__all__ = [
+    "Benchmark",
+    "Project",
+    "config_hash",
+    "for_evaluation",
+    "for_training",
+    "load_benchmark",
+    "load_project",
+    "load_resolved",
+    "resolved_yaml",
+]

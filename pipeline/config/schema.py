@@ -1,0 +1,235 @@
+"""Typed form of `params/<benchmark>.yaml` and `params.yaml`: every knob, its unit and its default.
+
+Defaults are the published ones (spec: METHOD sections 1-6, PROTOCOL sections 2-5), so a benchmark file only states what
+differs. Sizes are (height, width) in pixels unless a name says otherwise. Values that depend on the dataset or on the
+encoder's abilities are checked in `pipeline.plan`, which can see both.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DatasetConfig(Section):
+    """Which dataset (a module of `pipeline.datasets`) and which of its splits play which part."""
+
+    name: str
+    train_splits: tuple[str, ...] = ("train",)  # Cityscapes rows of the paper train on (train, val)
+    validation_split: str = "val"  # watched during training, picks the best checkpoint
+    evaluation_split: str = "test"  # what the report's numbers are measured on
+
+
+class EncoderConfig(Section):
+    """An encoder of segmentation-models-pytorch; timm models carry smp's prefix `tu-`."""
+
+    name: str
+    weights: str | None = (
+        None  # null: random | `package:NAME` | `file:PATH` | a pretrained tag of smp such as `imagenet`
+    )
+    output_stride: Literal[4, 8, 16, 32] | None = None  # dilate instead of striding; null: the encoder's own stride
+    depth: Annotated[int, Field(ge=2, le=5)] = 5  # number of stride-2 stages kept: depth 3 cuts at stride 8
+
+
+class AuxiliaryConfig(Section):
+    """Fully convolutional head on an earlier feature map, used in training only."""
+
+    feature: Annotated[int, Field(le=-1)] = -2  # index into the encoder's feature maps, counted from the last
+    channels: Positive = 512
+
+
+class SegmentorConfig(Section):
+    """The framework, with or without memory (METHOD section 2)."""
+
+    framework: str  # a module of `pipeline.models.frameworks`: fcn, pspnet, deeplabv3, ocrnet
+    options: dict[str, Any] = {}  # of that framework's context module, e.g. {dilations: [1, 12, 24, 36]}
+    channels: Positive = 512  # C, feature channels of the head
+    attention_channels: Positive = 256  # T
+    activation: Literal["relu", "leaky_relu"] = "relu"  # of the head, never of the encoder
+    dropout: Fraction = 0.1
+    auxiliary: AuxiliaryConfig | None = AuxiliaryConfig()
+
+
+class MemoryConfig(Section):
+    """The dataset-level feature memory (METHOD sections 3 and 4)."""
+
+    slots: Positive = 1  # vectors per class; the paper uses one
+    aggregation: Literal["soft", "hard"] = "soft"
+    strategy: Literal["cosine", "mean"] = "cosine"
+    momentum: Fraction = 0.9
+    momentum_schedule: Literal["learning_rate", "fixed"] = "learning_rate"
+    base_lr: Annotated[float, Field(gt=0)] | None = None  # the lr at which `momentum` holds; null: optimizer.lr
+    context_within_image: bool = True  # fuse the framework's own context features (if it has any)
+
+
+class LossConfig(Section):
+    """Weights of the cross-entropy terms (METHOD section 5). A weight of 0 switches a term off."""
+
+    final: Weight = 1.0
+    coarse: Weight = 0.4  # stage one: the logits that weigh the memory
+    auxiliary: Weight = 0.4
+    consistency: Weight = 0.0  # the final decoder classifies the memory itself
+    consistency_from_epoch: Positive = 2  # epochs count from 1
+
+
+class OptimizerConfig(Section):
+    """Optimiser and its parameter groups (encoder or head, decayed or not)."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Fraction = 0.9  # sgd only
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # adamw only
+    weight_decay: Weight = 5e-4
+    encoder_lr_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    decay_norm_and_bias: bool = True  # the published SGD rows decay every parameter
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class ScheduleConfig(Section):
+    """Poly decay per iteration: lr(t) = (lr - min_lr) * (1 - t/T)^power + min_lr (PROTOCOL section 3)."""
+
+    epochs: Positive
+    batch_size: Positive  # global: over all devices
+    power: Annotated[float, Field(gt=0)] = 0.9
+    min_lr: Weight | None = None  # null: 0.01 * lr
+    validate_every: Positive = 10  # epochs
+
+
+class ResizeConfig(Section):
+    """Resize before cropping. `keep_ratio`: fit into the box (long, short); else: exactly `size`."""
+
+    keep_ratio: bool = True
+    long: Positive | None = None  # bounds of the longer and the shorter side, used when the ratio is kept
+    short: Positive | None = None
+    size: tuple[Positive, Positive] | None = None  # (height, width), used when it is not
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ResizeConfig:
+        box, size = (self.long, self.short), self.size
+        if self.keep_ratio and (None in box or size is not None):
+            raise ValueError("with keep_ratio: true give `long` and `short` (and no `size`)")
+        if not self.keep_ratio and (size is None or box != (None, None)):
+            raise ValueError("with keep_ratio: false give `size: [height, width]` (and neither `long` nor `short`)")
+        return self
+
+
+class RotationConfig(Section):
+    """Random rotation about the centre without scaling."""
+
+    probability: Fraction = 0.6
+    degrees: tuple[int, int] = (-30, 30)  # integer angle in [low, high)
+
+
+class AugmentationConfig(Section):
+    """Training transforms in the order of PROTOCOL section 2."""
+
+    resize: ResizeConfig | None = None  # null: the prepared size
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)  # multiplies the box
+    crop: tuple[Positive, Positive]
+    max_class_share: Fraction = 0.75  # retry a crop that one class fills beyond this share of the valid pixels
+    flip: Fraction = 0.5  # probability; left/right classes are swapped where the dataset names pairs
+    rotation: RotationConfig | None = None  # LIP
+    photometric: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentationConfig:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale is [low, high] but {self.scale[0]} > {self.scale[1]}")
+        return self
+
+
+class ProtocolConfig(Section):
+    """One way to turn an image into a label map (PROTOCOL section 4)."""
+
+    mode: Literal["whole", "slide"] = "whole"
+    crop: tuple[Positive, Positive] | None = None  # window (height, width), slide only
+    stride: tuple[Positive, Positive] | None = None
+    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+    average: Literal["logits", "probabilities"] = "logits"  # what scales and flips average
+
+    @model_validator(mode="after")
+    def _window(self) -> ProtocolConfig:
+        if self.mode == "slide" and (self.crop is None or self.stride is None):
+            raise ValueError("mode: slide needs `crop` and `stride`, each [height, width]")
+        if self.mode == "whole" and (self.crop is not None or self.stride is not None):
+            raise ValueError("`crop` and `stride` belong to mode: slide")
+        if self.crop and self.stride and (self.stride[0] > self.crop[0] or self.stride[1] > self.crop[1]):
+            raise ValueError(f"stride {self.stride} larger than crop {self.crop} would skip pixels")
+        return self
+
+
+class InferenceConfig(Section):
+    """How the trained model is tested."""
+
+    resize: ResizeConfig | None = None  # of the test image; labels keep their size. null: the prepared size
+    checkpoint: Literal["last", "best"] = "last"  # the published files are the last epoch
+    single_scale: ProtocolConfig = ProtocolConfig()
+    ms_flip: ProtocolConfig = ProtocolConfig(
+        scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True, average="probabilities"
+    )
+
+
+class PublishedConfig(Section):
+    """mIoU in percent as printed by the authors."""
+
+    single_scale: float | None = None
+    ms_flip: float | None = None
+    source: str
+
+
+class Benchmark(Section):
+    """Everything that defines one benchmark; `id` is the file's stem."""
+
+    id: str
+    description: str
+    baseline: str | None = None  # id of the same framework without memory: the report's gain is measured against it
+    dataset: DatasetConfig
+    encoder: EncoderConfig
+    segmentor: SegmentorConfig
+    memory: MemoryConfig | None = None
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig
+    augmentation: AugmentationConfig
+    inference: InferenceConfig = InferenceConfig()
+    published: PublishedConfig | None = None
+
+    @model_validator(mode="after")
+    def _consistency_needs_memory(self) -> Benchmark:
+        if self.loss.consistency > 0 and self.memory is None:
+            raise ValueError("loss.consistency classifies the memory: add a `memory:` section or set the weight to 0")
+        return self
+
+
+class RuntimeConfig(Section):
+    """How to run, never what: only `precision` may move a result beyond rounding."""
+
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    workers: Annotated[int, Field(ge=0)] | None = None  # data-loading processes; null: from the machine
+    log_every: Positive = 10  # iterations between two points of a curve
+    save_every: Positive = 200  # iterations between two saves of the resumable state
+    evaluation_batch: Positive = 1  # test images of equal size that share a forward pass
+    mlflow: bool = True
+
+
+class Project(Section):
+    """`params.yaml`."""
+
+    benchmarks: Annotated[tuple[str, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    sources: dict[str, str | None] = {}  # dataset name: local folder or archive; null: the public address
+    runtime: RuntimeConfig = RuntimeConfig()
+    ablation: dict[str, Any] = {}  # laid over every chosen benchmark; null leaves the benchmark's own value

@@ -1,0 +1,37 @@
+"""Datasets: `spec` (what one is), `sources/` (the datasets), `download` -> `prepare` -> `prepared` -> `loader`.
+
+A new dataset is one new file `pipeline/datasets/sources/<name>.py` with a constant `DATASET: DatasetSpec`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+
+from pipeline.config.parse import nearest
+from pipeline.datasets import sources
+from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
+from pipeline.errors import PipelineError
+
+__all__ = ["IGNORE_INDEX", "DatasetSpec", "RawSample", "dataset_names", "get_dataset"]
+
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the internet for its newest version on import
+
+
+def dataset_names() -> list[str]:
+    """Names of all datasets: the modules of `pipeline.datasets.sources`, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
+
+
+def get_dataset(name: str) -> DatasetSpec:
+    """The dataset called `name`. Raises PipelineError with the nearest valid name when there is none."""
+    names = dataset_names()
+    if name not in names:
+        near = nearest(name, names)
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(names)}"
+        raise PipelineError(
+            f"dataset {name!r}: unknown; {hint} (a new dataset is one file pipeline/datasets/sources/{name}.py)"
+        )
+    return importlib.import_module(f"{sources.__name__}.{name}").DATASET

@@ -1,0 +1,175 @@
+"""Batches for training and single images for evaluation; neither order nor content depends on the worker processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.datasets.prepared import read_image, read_label
+from pipeline.datasets.transforms import TestTransform, TrainTransform
+from pipeline.errors import PipelineError
+
+ItemT = TypeVar("ItemT")
+
+
+class TrainBatch(NamedTuple):
+    """Images float32 (B, 3, h, w), labels int64 (B, h, w) with 255 = ignore, ids of the B images."""
+
+    images: Tensor
+    labels: Tensor
+    ids: list[str]
+
+
+class EvalSample(NamedTuple):
+    """One image float32 (3, h, w); its label uint8 (H, W) at the original size, or None; its id; (H, W)."""
+
+    image: Tensor
+    label: NDArray[np.uint8] | None
+    id: str
+    size: tuple[int, int]
+
+
+class TrainLoader:
+    """Shuffled, augmented batches of the rows of a `Prepared.split`.
+
+    Epoch e visits the images in a permutation drawn from (seed, e) and leaves out the last incomplete batch. What
+    augmentation does to an image depends on (seed, e, its row) alone: the same for any number of workers, and when an
+    epoch is entered in the middle. Worker processes start with the first epoch and live as long as the loader.
+    """
+
+    def __init__(
+        self, prepared_split: pd.DataFrame, transform: TrainTransform, batch_size: int, seed: int, workers: int
+    ) -> None:
+        unlabelled = prepared_split.loc[prepared_split["label"].isna(), "id"]
+        if len(unlabelled):
+            raise PipelineError(
+                f"{unlabelled.iloc[0]} and {len(unlabelled) - 1} more images have no label; "
+                "`dataset.train_splits` may only name labelled splits"
+            )
+        self._order = _EpochOrder(len(prepared_split), batch_size, seed)
+        self._loader = _data_loader(
+            _TrainItems(prepared_split, transform, seed),
+            workers,
+            batch_sampler=self._order,
+            collate_fn=_collate,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """Number of full batches; 0 when the split is smaller than one."""
+        return self._order.batches
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[TrainBatch]:
+        """Batches `start`, `start + 1`, ... of `epoch`. Raises PipelineError that names a file it cannot decode."""
+        self._order.epoch, self._order.start = epoch, start
+        for batch in self._loader:
+            yield _unless_failed(batch)
+
+
+def eval_loader(prepared_split: pd.DataFrame, transform: TestTransform, workers: int) -> Iterator[EvalSample]:
+    """Every row of a `Prepared.split`, in its order. Raises PipelineError that names a file it cannot decode."""
+    for sample in _data_loader(_EvalItems(prepared_split, transform), workers, batch_size=None, collate_fn=_unchanged):
+        yield _unless_failed(sample)
+
+
+class _EpochOrder:
+    """Batch sampler: the (epoch, row) keys of each batch of the epoch that is set."""
+
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.batches = rows // batch_size
+        self.epoch, self.start = 0, 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        for batch in range(self.start, self.batches):
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, int(row)) for row in rows]
+
+
+class _TrainItems(Dataset):
+    """(epoch, row) -> (image, label, id), or the PipelineError that prevented it.
+
+    Errors travel as values: one raised in a worker would arrive with the worker's traceback in its message.
+    """
+
+    def __init__(self, table: pd.DataFrame, transform: TrainTransform, seed: int) -> None:
+        self.ids, self.images, self.labels = (table[name].tolist() for name in ("id", "image", "label"))
+        self.transform, self.seed = transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str] | PipelineError:
+        epoch, row = key
+        seed = int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)[0])
+        try:
+            image, label = read_image(self.images[row]), read_label(self.labels[row])
+        except PipelineError as error:
+            return error
+        return *self.transform(image, label, seed), self.ids[row]
+
+
+class _EvalItems(Dataset):
+    """Row -> EvalSample, or the PipelineError that prevented it."""
+
+    def __init__(self, table: pd.DataFrame, transform: TestTransform) -> None:
+        self.ids, self.images, self.labels = (table[name].tolist() for name in ("id", "image", "label"))
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> EvalSample | PipelineError:
+        try:
+            image = read_image(self.images[row])
+            label = None if self.labels[row] is None else read_label(self.labels[row])
+        except PipelineError as error:
+            return error
+        return EvalSample(self.transform(image), label, self.ids[row], image.shape[:2])
+
+
+def _data_loader(items: Dataset, workers: int, **options: object) -> DataLoader:
+    return DataLoader(
+        items,
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        # Its own generator: else every epoch would draw from torch's global one, and dropout after a resume would
+        # differ from dropout without the interruption.
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process wants to finish its iteration
+    # and save, and stops the workers itself. They also leave by themselves when it is gone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _collate(items: list[tuple[Tensor, Tensor, str] | PipelineError]) -> TrainBatch | PipelineError:
+    for item in items:
+        if isinstance(item, PipelineError):
+            return item
+    images, labels, ids = zip(*items, strict=True)
+    return TrainBatch(torch.stack(images), torch.stack(labels), list(ids))
+
+
+def _unchanged(sample: EvalSample | PipelineError) -> EvalSample | PipelineError:
+    return sample
+
+
+def _unless_failed(item: ItemT | PipelineError) -> ItemT:
+    if isinstance(item, PipelineError):
+        raise item
+    return item

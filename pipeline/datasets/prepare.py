@@ -1,0 +1,196 @@
+"""Stage `preprocess`: bring a raw dataset into the one form that training and evaluation read, checking everything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pipeline.datasets import labels
+from pipeline.datasets.locking import exclusive
+from pipeline.datasets.manifest import dataset_code, raw_manifest, read_json, sample_files, text_digest, write_json
+from pipeline.datasets.prepared import read_image
+from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
+from pipeline.errors import PipelineError
+
+_KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
+_MOST_PROBLEMS = 20  # reported at once
+
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "split", "image", "label")),
+        *((name, pa.int32()) for name in ("height", "width")),
+        ("histogram", pa.list_(pa.int64())),  # K + 1 pixel counts: classes, then ignored
+        *((name, pa.string()) for name in ("image_sha256", "label_sha256")),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `table.parquet`; paths are relative to the prepared folder, label parts are None when unlabelled."""
+
+    id: str
+    split: str
+    image: str
+    label: str | None
+    height: int
+    width: int
+    histogram: list[int] | None
+    image_sha256: str  # of the file
+    label_sha256: str | None  # of shape and pixels: PNG encoders differ between versions, train ids do not
+
+
+def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
+    """Write `images/`, `labels/` (train ids, 255 = ignore), `table.parquet` and `dataset.json` into `out_dir`.
+
+    Does nothing when `out_dir` is already the result of the same raw files, dataset module and code here. Otherwise
+    builds beside it and swaps at the end. Raises PipelineError that names up to 20 offending files: missing, not
+    decodable, of another size than its partner or than the dataset's, with label values outside the dataset's table,
+    or with an id that occurs twice; and when a split has another number of images than expected.
+    """
+    with exclusive(out_dir):
+        recipe = _recipe(spec, raw_dir)
+        if _is_result_of(recipe, out_dir):
+            return
+        temporary = out_dir.with_name(f"{out_dir.name}.part")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        rows = _convert_all(spec, _listed(spec, raw_dir), temporary)
+        table = pa.Table.from_pylist([vars(row) for row in rows], schema=_SCHEMA)
+        pq.write_table(table, temporary / "table.parquet")
+        write_json(temporary / "dataset.json", {**describe(spec, rows), "recipe": recipe})
+        _swap(temporary, out_dir)
+
+
+def describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
+    """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint."""
+    frequency: dict[str, list[float]] = {}
+    ignored: dict[str, float] = {}
+    for split in spec.splits:
+        histograms = [row.histogram for row in rows if row.split == split and row.histogram is not None]
+        pixels = np.sum(np.array(histograms, np.int64).reshape(-1, len(spec.classes) + 1), axis=0)  # (K + 1,)
+        frequency[split] = (pixels[:-1] / max(pixels[:-1].sum(), 1)).tolist()
+        ignored[split] = float(pixels[-1] / max(pixels.sum(), 1))
+    identity = [[row.id, row.split, row.height, row.width, row.image_sha256, row.label_sha256] for row in rows]
+    return {
+        "name": spec.name,
+        "num_classes": len(spec.classes),
+        "classes": list(spec.classes),
+        "splits": dict(spec.splits),
+        "class_frequency": frequency,
+        "ignore_share": ignored,
+        "fingerprint": text_digest(json.dumps(identity)),
+    }
+
+
+def _recipe(spec: DatasetSpec, raw_dir: Path) -> str:
+    """Digest of everything that the result depends on."""
+    code = [Path(path).read_text(encoding="utf-8") for path in (__file__, labels.__file__)]
+    return text_digest(json.dumps([raw_manifest(spec, raw_dir).sha256, dataset_code(spec), *code]))
+
+
+def _is_result_of(recipe: str, out_dir: Path) -> bool:
+    if read_json(out_dir / "dataset.json").get("recipe") != recipe or not (out_dir / "table.parquet").is_file():
+        return False
+    columns = pq.read_table(out_dir / "table.parquet", columns=["image", "label"]).to_pydict()
+    return all((out_dir / path).is_file() for column in columns.values() for path in column if path is not None)
+
+
+def _listed(spec: DatasetSpec, raw_dir: Path) -> list[RawSample]:
+    """The samples by (split, id), once they are as many as expected, their ids differ and their files exist."""
+    samples = sorted(spec.samples(raw_dir), key=lambda sample: (sample.split, sample.id))
+    counts = Counter(sample.split for sample in samples)
+    problems = [
+        f"split {split}: {counts[split]} images, expected {spec.splits.get(split, 0)}"
+        for split in sorted({*counts, *spec.splits})
+        if counts[split] != spec.splits.get(split, 0)
+    ]
+    repeated = {i for i, n in Counter(sample.id for sample in samples).items() if n > 1}
+    problems += [f"{s.image}: id {s.id!r} occurs more than once" for s in samples if s.id in repeated]
+    problems += [f"{path}: missing" for s in samples for path in sample_files(s) if not path.is_file()]
+    _raise(spec, problems)
+    return samples
+
+
+def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path) -> list[Row]:
+    def convert(sample: RawSample) -> Row | str:
+        try:
+            return _convert(spec, sample, out_dir)
+        except PipelineError as error:
+            return str(error)
+
+    # Threads are enough: decoding, hashing and encoding all release the interpreter lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(pool.map(convert, samples), total=len(samples), desc=f"prepare {spec.name}", disable=None)
+        results = list(bar)
+    _raise(spec, [result for result in results if isinstance(result, str)])
+    return [result for result in results if isinstance(result, Row)]
+
+
+def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
+    """Write one image and its label. Raises PipelineError with the problem of this sample."""
+    image = read_image(sample.image)  # (H, W, 3)
+    size = image.shape[:2]
+    if spec.image_size is not None and size != spec.image_size:
+        raise PipelineError(f"{sample.image}: size {size}, expected {spec.image_size} (height, width)")
+    suffix = _KEPT_SUFFIXES.get(sample.image.suffix.lower())
+    image_path = Path("images", sample.split, f"{sample.id}{suffix or '.png'}")
+    (out_dir / image_path).parent.mkdir(parents=True, exist_ok=True)
+    if suffix is None:
+        _write_png(out_dir / image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    else:
+        shutil.copyfile(sample.image, out_dir / image_path)
+    image_digest = hashlib.sha256((out_dir / image_path).read_bytes()).hexdigest()
+    if sample.label is None:
+        return Row(sample.id, sample.split, image_path.as_posix(), None, *size, None, image_digest, None)
+    label = labels.train_ids(spec, sample.label)  # (H, W)
+    if label.shape != size:
+        raise PipelineError(f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width)")
+    label_path = Path("labels", sample.split, f"{sample.id}.png")
+    (out_dir / label_path).parent.mkdir(parents=True, exist_ok=True)
+    _write_png(out_dir / label_path, label)
+    counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
+    histogram = [*counts[: len(spec.classes)].tolist(), int(counts[IGNORE_INDEX])]
+    label_digest = hashlib.sha256(repr(label.shape).encode() + label.tobytes()).hexdigest()
+    return Row(
+        *(sample.id, sample.split, image_path.as_posix(), label_path.as_posix()),
+        *(*size, histogram, image_digest, label_digest),
+    )
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    if not cv2.imwrite(str(path), pixels):
+        raise PipelineError(f"{path}: cannot be written; is the disk full?")
+
+
+def _raise(spec: DatasetSpec, problems: Sequence[str]) -> None:
+    if problems:
+        shown = "\n  ".join(problems[:_MOST_PROBLEMS])
+        more = f"\n  and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
+        raise PipelineError(
+            f"{spec.name}: {len(problems)} problems in the raw data:\n  {shown}{more}\n"
+            "Replace these files in the source, or remove the raw folder and download again."
+        )
+
+
+def _swap(new: Path, target: Path) -> None:
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Evaluation: `inference` (views, windows, averaging), `metrics` (mIoU), `bootstrap` (intervals), `run` (files)."""

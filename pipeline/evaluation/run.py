@@ -1,0 +1,127 @@
+"""Evaluate one trained benchmark under both protocols in one pass and write the files of `runs/evaluate`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file
+
+from pipeline.config import Benchmark
+from pipeline.config.schema import RuntimeConfig
+from pipeline.datasets import get_dataset
+from pipeline.datasets.loader import eval_loader
+from pipeline.datasets.prepared import Prepared
+from pipeline.datasets.transforms import test_transform
+from pipeline.errors import PipelineError
+from pipeline.evaluation.bootstrap import bootstrap_miou, interval
+from pipeline.evaluation.evaluate import Prediction, ProtocolCounts, evaluate
+from pipeline.evaluation.metrics import summarise
+from pipeline.layout import Layout
+from pipeline.models import Segmentor, build_segmentor
+from pipeline.runtime import make_deterministic, resolve_device, worker_count
+
+PANEL_IMAGES = 8  # label maps kept for the report's pictures
+
+
+def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> Path:
+    """Single-scale and ms+flip scores of the checkpoint that `inference.checkpoint` names; returns their folder."""
+    layout, device = Layout(root), resolve_device(runtime.device)
+    make_deterministic(device)
+    spec, prepared = get_dataset(benchmark.dataset.name), Prepared(layout.prepared(benchmark.dataset.name))
+    table = prepared.split([benchmark.dataset.evaluation_split])
+    train_dir, out = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
+    model = load_model(benchmark, len(spec.classes), train_dir / f"{benchmark.inference.checkpoint}.safetensors")
+    protocols = {"single_scale": benchmark.inference.single_scale, "ms_flip": benchmark.inference.ms_flip}
+    panel = panel_ids(list(table["id"]))
+    predictions = out / "details" / "predictions"
+    predictions.mkdir(parents=True, exist_ok=True)
+
+    def keep(image_id: str, maps: dict[str, Prediction]) -> None:
+        if image_id in panel:
+            cv2.imwrite(str(predictions / f"{image_id.replace('/', '__')}.png"), maps["ms_flip"])
+
+    started = time.perf_counter()
+    ids, counts = evaluate(
+        model.to(device),
+        eval_loader(table, test_transform(benchmark.inference.resize), worker_count(runtime.workers)),
+        protocols,
+        len(spec.classes),
+        device,
+        precision=runtime.precision,
+        batch_size=runtime.evaluation_batch,
+        flip_pairs=spec.flip_pairs,
+        on_prediction=keep,
+        progress=f"{benchmark.id} seed {seed}",
+        total=len(table),
+    )
+    seconds = time.perf_counter() - started
+    _write(out, benchmark, spec.classes, ids, counts)
+    training = json.loads((train_dir / "summary.json").read_text(encoding="utf-8"))
+    _write_json(
+        out / "details" / "evaluation.json",
+        {
+            **{key: training[key] for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
+            "split": benchmark.dataset.evaluation_split,
+            "images": len(ids),
+            "checkpoint": benchmark.inference.checkpoint,
+            "panel": panel,
+            "protocol": benchmark.inference.model_dump(mode="json"),
+        },
+    )
+    _write_json(out / "cost.json", {"seconds": seconds, "seconds_per_image": seconds / len(ids), "device": str(device)})
+    return out
+
+
+def load_model(benchmark: Benchmark, num_classes: int, weights: Path) -> Segmentor:
+    """The benchmark's segmentor with the weights of a safetensors file, strictly, in evaluation mode, on the CPU."""
+    model = build_segmentor(benchmark, num_classes, pretrained=False)
+    try:
+        model.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        raise PipelineError(f"{weights}: not the weights of {benchmark.id} as configured: {error}") from error
+    return model.eval()
+
+
+def panel_ids(ids: list[str]) -> list[str]:
+    """Ids spread evenly over the split: the same for every benchmark, chosen without looking at any result."""
+    positions = np.linspace(0, len(ids) - 1, min(PANEL_IMAGES, len(ids))).round().astype(int)
+    return [ids[i] for i in positions]
+
+
+def _write(
+    out: Path, benchmark: Benchmark, classes: tuple[str, ...], ids: list[str], counts: Mapping[str, ProtocolCounts]
+) -> None:
+    details = out / "details"
+    metrics: dict[str, Any] = {}
+    per_image: dict[str, Any] = {"ids": np.array(ids)}
+    per_class = pd.DataFrame({"class": classes})
+    for name, protocol_counts in counts.items():
+        images = protocol_counts.per_image()
+        low, high = interval(bootstrap_miou(**images))
+        summary = summarise(protocol_counts.confusion)
+        metrics[name] = {
+            "miou": summary.miou,
+            "miou_low": low,
+            "miou_high": high,
+            "pixel_accuracy": summary.pixel_accuracy,
+            "mean_accuracy": summary.mean_accuracy,
+        }
+        per_class[f"{name}_iou"] = summary.class_iou
+        per_image |= {f"{name}/{part}": array for part, array in images.items()}
+    truth = next(iter(counts.values())).confusion.sum(axis=1)
+    per_class["gt_share"] = truth / truth.sum()
+    per_class.to_csv(details / "per_class.csv", index=False)
+    np.savez(details / "confusion.npz", **{name: c.confusion for name, c in counts.items()})
+    np.savez_compressed(details / "per_image.npz", **per_image)
+    _write_json(out / "metrics.json", metrics | {"images": len(ids), "split": benchmark.dataset.evaluation_split})
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

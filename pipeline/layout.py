@@ -1,0 +1,63 @@
+"""Where everything that the pipeline generates lies below the repository root. `dvc.yaml` names the same paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below `root`. Only `raw` and `state` are not outputs of a DVC stage: both must survive a failed one."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        """Resolved benchmarks and the datasets they need."""
+        return self.root / "runs" / "plan"
+
+    def resolved(self, benchmark: str) -> Path:
+        """The benchmark with defaults and ablation written out."""
+        return self.plan / f"{benchmark}.yaml"
+
+    def resolved_for(self, stage: str, benchmark: str) -> Path:
+        """The part of it that `stage` (train or evaluate) depends on; the rest is at its defaults."""
+        return self.plan / stage / f"{benchmark}.yaml"
+
+    def raw(self, dataset: str) -> Path:
+        """The dataset as its owners publish it."""
+        return self.root / "data" / "raw" / dataset
+
+    def source(self, dataset: str) -> Path:
+        """Where the raw data came from and its checksum."""
+        return self.root / "data" / "sources" / f"{dataset}.json"
+
+    def prepared(self, dataset: str) -> Path:
+        """The uniform form that training and evaluation read."""
+        return self.root / "data" / "prepared" / dataset
+
+    def index(self, benchmark: str) -> Path:
+        """Fingerprint of the data that a benchmark uses."""
+        return self.root / "data" / "index" / f"{benchmark}.json"
+
+    def train(self, benchmark: str, seed: int) -> Path:
+        """Weights, curves and summary of one training."""
+        return self.root / "runs" / "train" / benchmark / str(seed)
+
+    def curves(self, benchmark: str, seed: int) -> Path:
+        """Loss and validation curves of one training, apart so that DVC can plot them."""
+        return self.root / "runs" / "curves" / benchmark / str(seed)
+
+    def evaluate(self, benchmark: str, seed: int) -> Path:
+        """Metrics and details of one evaluation."""
+        return self.root / "runs" / "evaluate" / benchmark / str(seed)
+
+    def state(self, benchmark: str, key: str) -> Path:
+        """Resumable state of an unfinished training."""
+        return self.root / "runs" / "state" / benchmark / key
+
+    @property
+    def report(self) -> Path:
+        """The generated report."""
+        return self.root / "reports"

@@ -1,0 +1,9 @@
+"""Networks: an encoder, a framework's context module and the feature memory, joined in `segmentor.Segmentor`.
+
+Start reading at `memory.FeatureMemory` (what the paper adds), then `memory_update` (how it learns without gradients).
+"""
+
+from pipeline.models.memory import FeatureMemory
+from pipeline.models.segmentor import Segmentor, SegmentorOutput, build_segmentor
+
+__all__ = ["FeatureMemory", "Segmentor", "SegmentorOutput", "build_segmentor"]

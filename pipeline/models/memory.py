@@ -1,0 +1,101 @@
+"""The feature memory: dataset-level class representations that every pixel can consult (METHOD section 3)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.models.attention import AttentionBlock
+from pipeline.models.layers import Activation, conv_bn_act
+from pipeline.models.memory_update import Strategy, updated_memory
+
+Aggregation = Literal["soft", "hard"]
+
+
+class FeatureMemory(nn.Module):
+    """S vectors of C channels for each of K classes; read with attention, written by `update`, never by gradient.
+
+    forward:  weights   = softmax of the coarse logits over classes       (B, K, h, w)
+              retrieved = weights . memory, one map per slot              (B, C, h, w)
+              attended  = attention(pixels -> retrieved)                  (B, C, h, w)
+              augmented = CBA3([pixels, attended])                        (B, C, h, w)
+              and, with context features of the image itself:
+              output    = CBA3([attention(pixels -> context), augmented]) (B, C, h, w)
+
+    The buffer `memory` (K, S, C) float32 starts at zero and is part of the state dict. An all-zero slot has not been
+    written yet: there is no other flag, as in the published files.
+    """
+
+    memory: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int = 512,
+        attention_channels: int = 256,
+        slots: int = 1,
+        aggregation: Aggregation = "soft",
+        strategy: Strategy = "cosine",
+        fuse_context: bool = True,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        if slots > 1 and strategy != "cosine":
+            raise PipelineError(f"memory.slots: {slots} slots are told apart by cosine; set memory.strategy to cosine")
+        self.aggregation = aggregation
+        self.strategy = strategy
+        self.register_buffer("memory", torch.zeros(num_classes, slots, channels))
+
+        def attention() -> AttentionBlock:
+            return AttentionBlock(channels, attention_channels, activation)
+
+        self.memory_attention = nn.ModuleList(attention() for _ in range(slots))
+        self.slot_fusion = conv_bn_act(slots * channels, channels, 1, activation) if slots > 1 else nn.Identity()
+        self.memory_fusion = conv_bn_act(2 * channels, channels, 3, activation)
+        self.context_attention = attention() if fuse_context else None
+        self.context_fusion = conv_bn_act(2 * channels, channels, 3, activation) if fuse_context else None
+
+    def forward(self, representations: Tensor, coarse_logits: Tensor, context: Tensor | None = None) -> Tensor:
+        """Augment pixel representations (B, C, h, w) with the memory; returns (B, C, h, w).
+
+        `coarse_logits` (B, K, h, w) say which classes a pixel consults; soft aggregation passes gradient to them.
+        `context` (B, C, h, w) is required exactly when the module was built with `fuse_context`.
+        """
+        if (context is None) != (self.context_attention is None):
+            raise ValueError("context features must be given exactly when the memory was built with fuse_context")
+        weights = self.class_weights(coarse_logits)  # (B, K, h, w)
+        attended = [
+            attention(representations, torch.einsum("bkhw,kc->bchw", weights, slot))  # (B, C, h, w)
+            for attention, slot in zip(self.memory_attention, self.memory.unbind(1), strict=True)
+        ]
+        from_memory = self.slot_fusion(torch.cat(attended, dim=1))  # (B, C, h, w)
+        augmented = self.memory_fusion(torch.cat([representations, from_memory], dim=1))  # (B, C, h, w)
+        if context is None:
+            return augmented
+        from_image = self.context_attention(representations, context)  # (B, C, h, w)
+        return self.context_fusion(torch.cat([from_image, augmented], dim=1))  # (B, C, h, w)
+
+    def class_weights(self, coarse_logits: Tensor) -> Tensor:
+        """(B, K, h, w) logits -> (B, K, h, w) weights that sum to 1 over classes; `hard` is the one-hot argmax."""
+        if self.aggregation == "soft":
+            return coarse_logits.softmax(dim=1)
+        one_hot = F.one_hot(coarse_logits.argmax(dim=1), coarse_logits.shape[1])  # (B, h, w, K)
+        return one_hot.movedim(-1, 1).to(coarse_logits.dtype)
+
+    @torch.no_grad()
+    def update(self, representations: Tensor, labels: Tensor, momentum: float) -> None:
+        """Blend the mini-batch's pixel features into the memory (METHOD section 4); call it after the forward pass.
+
+        representations: (B, C, h, w) as the forward pass used them, at feature resolution.
+        labels: (B, H, W) int64 at full resolution; IGNORE_INDEX pixels are skipped.
+        momentum: m in memory <- (1 - m) memory + m batch, usually tied to the learning rate.
+        Raises PipelineError for a label that is neither a class nor ignored, RuntimeError in evaluation mode.
+        """
+        if not self.training:
+            raise RuntimeError("the memory is frozen in evaluation mode; call .train() before update()")
+        # A new tensor, not an in-place write: the pending backward pass still needs the old memory.
+        self.memory = updated_memory(self.memory, representations, labels, momentum, self.strategy)

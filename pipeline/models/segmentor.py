@@ -1,0 +1,161 @@
+"""The whole network: encoder, context within the image, feature memory, decoders (METHOD section 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from pipeline.config.parse import parse
+from pipeline.config.schema import Benchmark, SegmentorConfig
+from pipeline.errors import PipelineError
+from pipeline.models.encoder import build_encoder
+from pipeline.models.frameworks import ContextInput, HeadShape, get_framework
+from pipeline.models.layers import classifier, conv_bn_act, decoder, resize
+from pipeline.models.memory import FeatureMemory
+
+
+class SegmentorOutput(NamedTuple):
+    """What a forward pass returns; all maps float, at feature resolution (h, w), never upsampled here."""
+
+    logits: Tensor  # (B, K, h, w) final logits
+    coarse: Tensor | None  # (B, K, h, w) stage-one logits, with memory only
+    auxiliary: Tensor | None  # (B, K, h2, w2) logits of the auxiliary head, in training mode only
+    representations: Tensor | None  # (B, C, h, w) what the memory is updated with, with memory only
+
+
+class Segmentor(nn.Module):
+    """One graph for all frameworks, X being the encoder's last map:
+
+        with memory     R = pixel_representation(X), coarse = coarse_decoder(R), P = context(X or R and coarse),
+                        logits = final_decoder(memory(R, coarse, P))
+        without         logits = final_decoder(P), or of R where the framework has no context (FCN)
+
+    Parts that a configuration does not have are None.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        context: nn.Module | None,
+        context_input: ContextInput,
+        pixel_representation: nn.Module | None,
+        coarse_decoder: nn.Module | None,
+        memory: FeatureMemory | None,
+        final_decoder: nn.Module,
+        auxiliary: nn.Module | None,
+        auxiliary_feature: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.context = context
+        self.context_input = context_input
+        self.pixel_representation = pixel_representation
+        self.coarse_decoder = coarse_decoder
+        self.memory = memory
+        self.final_decoder = final_decoder
+        self.auxiliary = auxiliary
+        self.auxiliary_feature = auxiliary_feature
+
+    def forward(self, images: Tensor) -> SegmentorOutput:
+        """Normalised RGB float32 (B, 3, H, W) to logits; gradient reaches every part but the memory itself."""
+        maps = self.encoder(images)
+        features = maps[-1]  # (B, C_in, h, w)
+        representations = self.pixel_representation(features) if self.pixel_representation else None  # (B, C, h, w)
+        coarse = self.coarse_decoder(representations) if self.coarse_decoder else None  # (B, K, h, w)
+        # OCRNet without memory takes its objects from the auxiliary head, which then runs in evaluation too.
+        objects_from_auxiliary = self.context_input == "objects" and coarse is None
+        auxiliary = None
+        if self.auxiliary and (self.training or objects_from_auxiliary):
+            auxiliary = self.auxiliary(maps[self.auxiliary_feature])  # (B, K, h2, w2)
+
+        context = None
+        if self.context and self.context_input == "features":
+            context = self.context(features)  # (B, C, h, w)
+        elif self.context and self.context_input == "objects":
+            size = (features.shape[2], features.shape[3])
+            context = self.context(representations, resize(auxiliary, size) if objects_from_auxiliary else coarse)
+
+        if self.memory:
+            logits = self.final_decoder(self.memory(representations, coarse, context))
+            return SegmentorOutput(logits, coarse, auxiliary if self.training else None, representations)
+        logits = self.final_decoder(representations if context is None else context)
+        return SegmentorOutput(logits, None, auxiliary if self.training else None, None)
+
+    def classify_memory(self) -> Tensor:
+        """(K*S, K) logits of the final decoder for every memory vector, class-major: row k*S + s belongs to class k.
+
+        For the consistency loss (METHOD section 5). Batch norm sees the rows as a batch of 1x1 images.
+        """
+        if self.memory is None:
+            raise RuntimeError("this segmentor has no memory to classify")
+        rows = self.memory.memory.flatten(0, 1)[:, :, None, None]  # (K*S, C, 1, 1)
+        return self.final_decoder(rows).flatten(1)
+
+
+def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = True) -> Segmentor:
+    """The network of a benchmark for `num_classes` classes, in training mode.
+
+    `pretrained=False` leaves the encoder's weights random: they come from a checkpoint. Everything else is PyTorch's
+    default initialisation from the global generator. Under `torch.device("meta")` nothing is allocated or read from
+    disk, which checks a configuration in a moment. Raises PipelineError for anything the configuration got wrong.
+    """
+    config, memory = benchmark.segmentor, benchmark.memory
+    framework = get_framework(config.framework)
+    options = parse(framework.Options, config.options, f"{benchmark.id}: segmentor.options")
+    encoder = build_encoder(benchmark.encoder, pretrained)
+    widths = encoder.out_channels
+
+    shape = HeadShape(widths[-1], config.channels, config.attention_channels, config.activation)
+    wants_context = memory is None or memory.context_within_image
+    context = framework.build_context(shape, options) if wants_context else None
+    if memory is None and framework.CONTEXT_INPUT == "objects" and config.auxiliary is None:
+        raise PipelineError(
+            f"{benchmark.id}: segmentor.auxiliary: {config.framework} without memory takes its object regions from the "
+            "auxiliary head; do not set it to null"
+        )
+    pixels = memory is not None or framework.CONTEXT_INPUT != "features"
+    return Segmentor(
+        encoder=encoder,
+        context=context,
+        context_input=framework.CONTEXT_INPUT,
+        pixel_representation=conv_bn_act(widths[-1], config.channels, 3, config.activation) if pixels else None,
+        coarse_decoder=_decoder(config, num_classes, kernel_size=1) if memory else None,
+        memory=FeatureMemory(
+            num_classes,
+            channels=config.channels,
+            attention_channels=config.attention_channels,
+            slots=memory.slots,
+            aggregation=memory.aggregation,
+            strategy=memory.strategy,
+            fuse_context=context is not None,
+            activation=config.activation,
+        )
+        if memory
+        else None,
+        final_decoder=_final_decoder(config, num_classes, with_memory=memory is not None, with_context=bool(context)),
+        auxiliary=_auxiliary(config, widths, num_classes) if config.auxiliary else None,
+        auxiliary_feature=config.auxiliary.feature if config.auxiliary else -1,
+    )
+
+
+def _decoder(config: SegmentorConfig, num_classes: int, kernel_size: int) -> nn.Module:
+    return decoder(config.channels, config.channels, num_classes, kernel_size, config.activation, config.dropout)
+
+
+def _final_decoder(config: SegmentorConfig, num_classes: int, with_memory: bool, with_context: bool) -> nn.Module:
+    """The published layouts: CBA1 after the memory, CBA3 for plain FCN, the classifier alone after a context module."""
+    if with_memory:
+        return _decoder(config, num_classes, kernel_size=1)
+    if with_context:
+        return classifier(config.channels, num_classes, config.dropout)
+    return _decoder(config, num_classes, kernel_size=3)
+
+
+def _auxiliary(config: SegmentorConfig, widths: list[int], num_classes: int) -> nn.Module:
+    """CBA3 and classifier on an earlier map of the encoder; `widths` has the input image at index 0."""
+    feature, channels = config.auxiliary.feature, config.auxiliary.channels
+    if -feature >= len(widths) or widths[feature] == 0:
+        usable = [index for index in range(-1, -len(widths), -1) if widths[index]]
+        raise PipelineError(f"segmentor.auxiliary.feature: {feature} is no map of this encoder; choose from {usable}")
+    return decoder(widths[feature], channels, num_classes, 3, config.activation, config.dropout)

@@ -1,0 +1,162 @@
+"""Resolve and check everything before any work: what `dvc repro` is going to run.
+
+The plan is the first stage. It lays the ablation over the chosen benchmarks, validates each against its dataset and
+builds its model without weights (meta device), so that a typo, an encoder that cannot be dilated or a crop that does
+not fit stops here. Its outputs are what later stages depend on: a benchmark whose resolved form did not change is not
+trained again, whichever line of `params.yaml` was edited.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.config import (
+    Benchmark,
+    Project,
+    for_evaluation,
+    for_training,
+    load_benchmark,
+    load_project,
+    resolved_yaml,
+)
+from pipeline.config.parse import nearest
+from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.errors import PipelineError
+from pipeline.models import build_segmentor
+
+
+@dataclass(frozen=True)
+class PlannedBenchmark:
+    """A valid benchmark and the size of its model."""
+
+    benchmark: Benchmark
+    parameters: int
+
+
+@dataclass(frozen=True)
+class PlannedDataset:
+    """Where a dataset comes from (None: its public address) and which chosen benchmarks use it."""
+
+    source: str | None
+    benchmarks: tuple[str, ...]
+
+
+def make_plan(root: Path) -> tuple[Project, list[PlannedBenchmark]]:
+    """The project and its chosen benchmarks. Raises PipelineError that lists every problem of every file."""
+    project = load_project(root)
+    planned, problems = [], []
+    repeated = sorted({b for b in project.benchmarks if project.benchmarks.count(b) > 1})
+    if repeated:
+        problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} stands more than once; name each once")
+    for name in sorted(project.sources):
+        try:
+            get_dataset(name)
+        except PipelineError as error:
+            problems.append(f"params.yaml: sources: {error}")
+    for benchmark_id in dict.fromkeys(project.benchmarks):
+        try:
+            planned.append(_check(root, load_benchmark(root, benchmark_id, project.ablation)))
+        except PipelineError as error:
+            problems.append(str(error))
+    if problems:
+        raise PipelineError("\n".join(problems))
+    return project, planned
+
+
+def write_plan(root: Path, out_dir: Path) -> str:
+    """Write `<benchmark>.yaml` (resolved) and `datasets.json` (what to prepare, from where); return it as text."""
+    project, planned = make_plan(root)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for item in planned:
+        parts = {"": item.benchmark, "train": for_training(item.benchmark), "evaluate": for_evaluation(item.benchmark)}
+        for folder, part in parts.items():
+            path = out_dir / folder / f"{part.id}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(resolved_yaml(part), encoding="utf-8")
+    datasets: dict[str, Any] = {}
+    for item in planned:
+        name = item.benchmark.dataset.name
+        entry = datasets.setdefault(name, {"source": project.sources.get(name), "benchmarks": []})
+        entry["benchmarks"].append(item.benchmark.id)
+    (out_dir / "datasets.json").write_text(json.dumps(datasets, indent=2) + "\n", encoding="utf-8")
+    return describe(project, planned)
+
+
+def planned_datasets(plan_dir: Path) -> dict[str, PlannedDataset]:
+    """What `write_plan` wrote to `datasets.json`: the datasets to prepare, by name."""
+    data = json.loads((plan_dir / "datasets.json").read_text(encoding="utf-8"))
+    return {name: PlannedDataset(entry["source"], tuple(entry["benchmarks"])) for name, entry in data.items()}
+
+
+def describe(project: Project, planned: list[PlannedBenchmark]) -> str:
+    """The plan as a table for the terminal."""
+    width = max(len(item.benchmark.id) for item in planned)
+    lines = [f"{'benchmark':{width}}  dataset     encoder                  memory  epochs  parameters"]
+    for item in planned:
+        b = item.benchmark
+        lines.append(
+            f"{b.id:{width}}  {b.dataset.name:10}  {b.encoder.name:23}  {'yes' if b.memory else 'no':6}"
+            f"  {b.schedule.epochs:6}  {item.parameters / 1e6:8.1f} M"
+        )
+    seeds = ", ".join(map(str, project.seeds))
+    return "\n".join([*lines, f"seeds: {seeds}; {len(planned) * len(project.seeds)} trainings"])
+
+
+def _check(root: Path, benchmark: Benchmark) -> PlannedBenchmark:
+    """What needs the dataset, the other files or the model to be known."""
+    where = f"params/{benchmark.id}.yaml"
+    spec = get_dataset(benchmark.dataset.name)
+    if benchmark.memory is not None and len(spec.classes) < 2:
+        raise PipelineError(f"{where}: memory: {spec.name} has {len(spec.classes)} class; a memory needs at least two")
+    problems = [*_split_problems(benchmark, spec), *_size_problems(benchmark, spec)]
+    if benchmark.baseline is not None:
+        known = sorted(path.stem for path in (root / "params").glob("*.yaml"))
+        if benchmark.baseline not in known:
+            near = nearest(benchmark.baseline, known)
+            problems.append(f"baseline: no params/{benchmark.baseline}.yaml{f'; did you mean {near}?' if near else ''}")
+    if problems:
+        raise PipelineError("\n".join(f"{where}: {problem}" for problem in problems))
+    try:
+        with torch.device("meta"):
+            model = build_segmentor(benchmark, len(spec.classes), pretrained=False)
+    except PipelineError as error:
+        raise PipelineError(f"{where}: {error}") from error
+    return PlannedBenchmark(benchmark, sum(p.numel() for p in model.parameters()))
+
+
+def _split_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
+    data = benchmark.dataset
+    named = [
+        *(("train_splits", split) for split in data.train_splits),
+        ("validation_split", data.validation_split),
+        ("evaluation_split", data.evaluation_split),
+    ]
+    return [
+        f"dataset.{key}: {spec.name} has no split {split!r}; it has {', '.join(spec.splits)}"
+        for key, split in named
+        if split not in spec.splits
+    ]
+
+
+def _size_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
+    """A crop larger than any training image can get would be mostly padding: surely not what was meant."""
+    augmentation, crop = benchmark.augmentation, benchmark.augmentation.crop
+    if augmentation.resize is not None:
+        resize = augmentation.resize
+        largest = resize.size if resize.size is not None else (resize.long or 0, resize.long or 0)
+    elif spec.image_size is not None:
+        largest = spec.image_size
+    else:
+        return []
+    reach = tuple(int(side * augmentation.scale[1]) for side in largest)
+    if crop[0] <= reach[0] and crop[1] <= reach[1]:
+        return []
+    return [
+        f"augmentation.crop: {list(crop)} is larger than the largest training image, {list(reach)} "
+        f"(augmentation.resize or the prepared size, times scale {augmentation.scale[1]}); use a smaller crop"
+    ]

@@ -1,0 +1,75 @@
+"""What a result depends on besides the configuration: the commit, the machine and the library versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+LIBRARIES = (
+    *("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "opencv-python-headless"),
+    *("numpy", "scipy", "pandas", "pyarrow", "safetensors", "pydantic", "PyYAML", "scikit-learn", "Pillow", "dvc"),
+    "mlflow",
+)
+# Rewritten by the pipeline while it runs: a change there is a result and does not make the code another one.
+_GENERATED = ("dvc.lock", "runs", "reports")
+
+
+def git_state(root: Path) -> tuple[str | None, bool]:
+    """Commit checked out at `root` and whether tracked or new files differ from it; (None, False) without a commit."""
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if not commit:
+        return None, False
+    changed = _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in _GENERATED))
+    return commit, bool(changed)
+
+
+def hardware() -> dict[str, str | int | None]:
+    """This machine: processor, logical cores, GPU (None without one), main memory in bytes, operating system."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "memory_bytes": psutil.virtual_memory().total,
+        "platform": platform.platform(),
+    }
+
+
+def libraries() -> dict[str, str]:
+    """Versions of Python, CUDA (when torch was built with it) and the installed ones among `LIBRARIES`."""
+    versions = {"python": platform.python_version()}
+    if torch.version.cuda is not None:
+        versions["cuda"] = torch.version.cuda
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # an optional one: mlflow on a cluster that tracks otherwise, say
+    return versions
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Trimmed output of a git command; None when git is missing or refuses (no repository, no commit)."""
+    if shutil.which("git") is None:
+        return None
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _cpu_name() -> str:
+    """Marketing name of the processor; the architecture where the system does not tell."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""The report: `results` (files in), `statistics`, `sections` (numbers to content), `content`, `render` (out)."""

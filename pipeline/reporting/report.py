@@ -1,0 +1,61 @@
+"""Stage `report`: results in, `report.md`, `report.html` and `figures/` out.
+
+Written from result files alone: equal files give equal bytes, so the report holds no time of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipeline.reporting import render
+from pipeline.reporting.analysis import Analysis, analyse
+from pipeline.reporting.content import Figure, Report
+from pipeline.reporting.results import Study, read_study
+from pipeline.reporting.sections import (
+    classes,
+    confusion,
+    cost,
+    curves,
+    gain,
+    headline,
+    memory,
+    panels,
+    provenance,
+    published,
+    reading,
+    results,
+)
+from pipeline.reporting.wording import listing, plural
+
+CHAPTERS = (headline, results, gain, classes, curves, confusion, panels, memory, cost, provenance, published, reading)
+
+
+def write_report(root: Path, out_dir: Path) -> None:
+    """Report on the benchmarks and seeds chosen in `root`/params.yaml, written to `out_dir`.
+
+    Raises PipelineError, before anything is written, when a result is missing or does not belong to the others.
+    """
+    report = build_report(analyse(read_study(root)))
+    pages = {"report.md": render.markdown(report), "report.html": render.html(report)}
+    figures = out_dir / "figures"
+    shutil.rmtree(figures, ignore_errors=True)  # figures of an earlier choice of benchmarks
+    figures.mkdir(parents=True)
+    for figure in (block for section in report.sections for block in section.blocks if isinstance(block, Figure)):
+        (figures / f"{figure.name}.png").write_bytes(figure.png)
+    for name, text in pages.items():
+        (out_dir / name).write_text(text, encoding="utf-8")
+
+
+def build_report(analysis: Analysis) -> Report:
+    """All chapters, in order."""
+    sections = tuple(chapter.section(analysis) for chapter in CHAPTERS)
+    return Report("Does a feature memory help segmentation?", _subtitle(analysis.study), sections)
+
+
+def _subtitle(study: Study) -> str:
+    datasets = sorted({result.spec.name for result in study.results})
+    return (
+        f"MCIBI, reproduced: {plural(len(study.results), 'benchmark')} with {plural(len(study.project.seeds), 'seed')} "
+        f"each on {listing(datasets)}"
+    )

@@ -1,0 +1,1 @@
+"""One module per chapter; each offers `section(analysis) -> Section` and draws its own figures."""

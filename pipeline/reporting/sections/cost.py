@@ -1,0 +1,82 @@
+"""Chapter 9: what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.reporting.analysis import Analysis
+from pipeline.reporting.content import Block, Column, Note, Section, Table, Text
+from pipeline.reporting.results import Pair, Result, Run
+from pipeline.reporting.wording import duration, listing, memory_size, millions, plain, short_time
+
+
+def section(analysis: Analysis) -> Section:
+    """Mean over seeds of time and memory; parameters; what the memory adds."""
+    results = analysis.study.results
+    columns = (
+        *(Column("Benchmark", number=False), Column("Training"), Column("Per iteration"), Column("Peak memory")),
+        *(Column("Parameters"), Column("of the encoder"), Column("of the head"), Column("Evaluation per image")),
+        Column("Device", number=False),
+    )
+    blocks: list[Block] = [
+        Text(
+            "Mean over seeds. Training includes validation; evaluation per image covers both protocols together. Peak "
+            "memory is what torch allocated on a GPU, or what the process held on a CPU. The memory's vectors are a "
+            "buffer and not among the parameters."
+        )
+    ]
+    if len({hardware(run) for result in results for run in result.runs}) > 1:
+        blocks.append(Note("Runs used different hardware: do not compare their times.", kind="warning"))
+    blocks.append(Table("Cost", columns, tuple(_row(result) for result in results)))
+    if analysis.study.pairs:
+        lines = [f"- **{analysis.label(pair)}**: {_overhead(pair)}." for pair in analysis.study.pairs]
+        blocks.append(Text("What the memory adds to its baseline:\n\n" + "\n".join(lines)))
+    return Section("cost", "Cost", tuple(blocks))
+
+
+def hardware(run: Run) -> str:
+    """The machine that trained a run, in words."""
+    machine = run.cost["hardware"]
+    parts = [machine.get("gpu"), machine.get("cpu"), f"{machine.get('cores')} cores"]
+    return plain(", ".join(part for part in parts if part))
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    parameters = result.runs[0].summary["parameters"]
+    return (
+        f"`{result.id}`",
+        duration(_seconds(result)),
+        short_time(_mean(result, lambda run: run.cost["seconds_per_iteration"])),
+        memory_size(max(run.cost["peak_memory_bytes"] or 0 for run in result.runs)),
+        *(millions(parameters[part]) for part in ("total", "encoder", "head")),
+        short_time(_evaluation(result)),
+        listing(sorted({run.cost["device"] for run in result.runs})),
+    )
+
+
+def _overhead(pair: Pair) -> str:
+    sizes = [side.runs[0].summary["parameters"]["total"] for side in (pair.baseline, pair.memory)]
+    times = [_mean(side, lambda run: run.cost["seconds_per_iteration"]) for side in (pair.baseline, pair.memory)]
+    tests = [_evaluation(side) for side in (pair.baseline, pair.memory)]
+    return (
+        f"{_percent(*sizes)} parameters ({millions(sizes[1] - sizes[0])}), {_percent(*times)} time per training "
+        f"iteration, {_percent(*tests)} time per evaluated image"
+    )
+
+
+def _percent(before: float, after: float) -> str:
+    return f"{100 * (after / before - 1):+.0f} %".replace("-", "−")
+
+
+def _seconds(result: Result) -> float:
+    return _mean(result, lambda run: run.cost["seconds"])
+
+
+def _evaluation(result: Result) -> float:
+    return _mean(result, lambda run: run.evaluation_cost["seconds_per_image"])
+
+
+def _mean(result: Result, value: Callable[[Run], float]) -> float:
+    return float(np.mean([value(run) for run in result.runs]))

@@ -1,0 +1,105 @@
+"""Chapter 3: what the memory adds over the same framework without it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pipeline.reporting.analysis import Analysis
+from pipeline.reporting.content import Block, Column, Figure, Section, Table, Text
+from pipeline.reporting.sections.headline import verdict
+from pipeline.reporting.statistics import SAMPLES, Estimate
+from pipeline.reporting.style import BASELINE, INK, MEMORY, MUTED, canvas, rows_axis, styled, to_png
+from pipeline.reporting.wording import (
+    PROTOCOLS,
+    listing,
+    percent,
+    points,
+    points_interval,
+    probability,
+)
+
+COLUMNS = (
+    *(Column("Framework", number=False), Column("Protocol", number=False)),
+    *(Column("Without %"), Column("With %"), Column("Gain, points"), Column("95 % interval")),
+    *(Column("Probability of gain"), Column("Verdict", number=False), Column("Seeds ahead")),
+)
+
+
+def section(analysis: Analysis) -> Section:
+    """Table and forest plot of the paired differences."""
+    study = analysis.study
+    if not study.pairs:
+        text = (
+            "No chosen benchmark has its `baseline` among the chosen ones. Add both to `benchmarks` in `params.yaml` "
+            "to measure the gain."
+        )
+        return Section("gain", "Gain of the memory", (Text(text),))
+    seeds = [str(seed) for seed in study.project.seeds]
+    intro = (
+        f"Both sides share images and {'seed' if len(seeds) == 1 else 'seeds'} {listing(seeds)}: each of {SAMPLES} "
+        "resamples draws the same ones for both, so that what they have in common cancels. The probability of gain is "
+        "the share of resamples in which the memory is ahead."
+    )
+    rows = [(analysis.label(pair), name, analysis.gain(pair, name)) for pair in study.pairs for name in PROTOCOLS]
+    alt = "; ".join(
+        f"{label}, {PROTOCOLS[name]}: {points(g.value)} points {points_interval(g.low, g.high)}"
+        for label, name, g in rows
+    )
+    blocks: list[Block] = [
+        Text(intro),
+        Table("Gain of the memory in mIoU, paired over seeds and images", COLUMNS, _rows(analysis)),
+        Figure(
+            "gain",
+            partial(_draw, [(f"{label}\n{PROTOCOLS[name]}", estimate) for label, name, estimate in rows]),
+            f"Forest plot of the gain in mIoU. {alt}.",
+            "Gain in mIoU points with 95 % interval; filled when the interval excludes zero, hollow when it does not. "
+            "Small dots: single seeds.",
+        ),
+    ]
+    if study.unpaired:
+        ids = listing([f"`{result.id}`" for result in study.unpaired])
+        blocks.append(Text(f"Without a partner, hence not in this chapter: {ids}."))
+    return Section("gain", "Gain of the memory", tuple(blocks))
+
+
+def _rows(analysis: Analysis) -> tuple[tuple[str, ...], ...]:
+    rows = []
+    for pair in analysis.study.pairs:
+        for name, words in PROTOCOLS.items():
+            gain = analysis.gain(pair, name)
+            rows.append(
+                (
+                    analysis.label(pair),
+                    words,
+                    *(percent(analysis.score(side, name).value) for side in (pair.baseline, pair.memory)),
+                    f"**{points(gain.value)}**",
+                    points_interval(gain.low, gain.high),
+                    probability(gain.positive, SAMPLES),
+                    verdict(gain),
+                    f"{int((gain.per_seed > 0).sum())} of {len(gain.per_seed)}",
+                )
+            )
+    return tuple(rows)
+
+
+@styled
+def _draw(rows: list[tuple[str, Estimate]]) -> bytes:
+    figure = canvas(8, 1.1 + 0.55 * len(rows))
+    axes = figure.subplots()
+    axes.axvline(0, color=INK, linewidth=1)
+    for row, (_, gain) in enumerate(rows):
+        colour = (MEMORY if gain.value > 0 else BASELINE) if gain.resolved else MUTED
+        axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, linewidth=2.4)
+        fill = colour if gain.resolved else "white"
+        axes.plot(100 * gain.value, row, "D", color=colour, markerfacecolor=fill, markersize=8, markeredgewidth=1.8)
+        axes.plot(100 * gain.per_seed, [row + 0.27] * len(gain.per_seed), ".", color=colour, markersize=5)
+        axes.annotate(
+            f"{points(gain.value)}  {points_interval(gain.low, gain.high)}",
+            (1.02, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+        )
+    rows_axis(axes, [label for label, _ in rows])
+    axes.set_xlabel("← worse with memory      gain in mIoU points      better with memory →")
+    return to_png(figure)

@@ -1,0 +1,105 @@
+"""Numbers and configuration in words. Fractions come in, percent and percentage points come out."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from pipeline.config.schema import Benchmark, ProtocolConfig
+
+PROTOCOLS = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
+FRAMEWORKS = {"fcn": "FCN", "pspnet": "PSPNet", "deeplabv3": "DeepLabV3", "ocrnet": "OCRNet"}
+NONE = "–"
+
+
+def plain(text: str) -> str:
+    """`text` with Markdown's special characters escaped."""
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """0.6543 -> 65.43; NaN -> a dash."""
+    return NONE if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
+
+
+def points(fraction: float, digits: int = 2) -> str:
+    """Signed percentage points with a true minus sign: -0.0123 -> −1.23; 0 -> 0.00; NaN -> a dash."""
+    if math.isnan(fraction):
+        return NONE
+    number = round(100 * fraction, digits)
+    return f"{number:+.{digits}f}".replace("-", "−") if number else f"{0:.{digits}f}"
+
+
+def percent_interval(low: float, high: float) -> str:
+    """[64.10, 66.02] in percent."""
+    return f"[{percent(low)}, {percent(high)}]"
+
+
+def points_interval(low: float, high: float) -> str:
+    """[−0.12, +1.30] in percentage points."""
+    return f"[{points(low)}, {points(high)}]"
+
+
+def probability(share: float, samples: int) -> str:
+    """A share of resamples, without claiming more than the number of resamples can show."""
+    if share >= 1:
+        return f"> {100 - 100 / samples:.4g} %"
+    return f"< {100 / samples:.2g} %" if share <= 0 else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 5 h 07 min."""
+    total = round(seconds)
+    if total < 60:
+        return f"{seconds:.1f} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def short_time(seconds: float) -> str:
+    """Time of one step: milliseconds below a second."""
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def memory_size(number: float | None) -> str:
+    """Bytes as MiB or GiB."""
+    if not number:
+        return NONE
+    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+
+
+def millions(number: float) -> str:
+    """12345678 -> 12.35 M."""
+    return f"{number / 1e6:.2f} M"
+
+
+def plural(number: int, noun: str) -> str:
+    """1 seed, 2 seeds, 3 classes."""
+    suffix = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{suffix}"
+
+
+def listing(words: list[str]) -> str:
+    """a; a and b; a, b and c."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+
+
+def framework(benchmark: Benchmark) -> str:
+    """The framework's usual spelling."""
+    return FRAMEWORKS.get(benchmark.segmentor.framework, benchmark.segmentor.framework)
+
+
+def protocol(config: ProtocolConfig) -> str:
+    """An inference protocol in one phrase."""
+    parts = ["whole image"]
+    if config.crop is not None and config.stride is not None:
+        window, step = config.crop, config.stride
+        parts = [f"windows of {window[0]}×{window[1]} (height × width) every {step[0]}×{step[1]}"]
+    scales = ", ".join(f"{scale:g}" for scale in config.scales)
+    parts.append(f"scale {scales}" if len(config.scales) == 1 else f"scales {scales}")
+    parts.append("with horizontal flip" if config.flip else "no flip")
+    if config.flip or len(config.scales) > 1:
+        parts.append(f"{config.average} averaged")
+    return ", ".join(parts)

@@ -1,0 +1,58 @@
+"""Where and how arithmetic runs: device, precision, seeds, worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+
+import numpy as np
+import torch
+
+from pipeline.errors import PipelineError
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the GPU when there is one. Raises PipelineError for a device this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise PipelineError(f"runtime.device: {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PipelineError(
+            f"runtime.device: {name} is not there ({torch.cuda.device_count()} GPUs seen); use auto or cpu"
+        )
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Mixed precision context; a null context for float32."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (CPU and every GPU). Loader workers seed each sample by themselves."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - third-party code may draw from the global generator
+    torch.manual_seed(seed)
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Bit-reproducible kernels on the CPU; on a GPU the fastest ones, since bilinear backward has no exact one."""
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+
+
+def worker_count(requested: int | None) -> int:
+    """Data-loading processes: `requested`, or all cores this process may use but the one that trains, at most 8."""
+    if requested is not None:
+        return requested
+    # A scheduler may grant fewer cores than the machine has; macOS cannot tell.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores - 1, 8)

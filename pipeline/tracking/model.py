@@ -1,0 +1,56 @@
+"""The trained segmentor as an MLflow model that `mlflow.pytorch.load_model` gives back, anywhere.
+
+MLflow's default format, an exported graph, fixes the image size it was traced with and returns bare tensors. The
+pickled module is the segmentor itself, with its memory; the package's code travels along, so loading needs neither this
+repository nor a GPU. Only the PyTorch flavour is kept: MLflow's generic one feeds tables, and the UI would show a
+snippet that cannot work for images.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from pipeline.provenance import libraries
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_NEEDED_TO_LOAD = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "numpy", "pydantic", "PyYAML")
+
+
+def log_model(run_id: str, model: torch.nn.Module) -> str:
+    """Log `model` (on the CPU, in evaluation mode) as `model` of the active run `run_id`; returns its MLflow id."""
+    from mlflow.models import Model
+
+    flavor = SimpleNamespace(__name__="mlflow.pytorch", save_model=_save)
+    info = Model.log(artifact_path=None, flavor=flavor, name="model", run_id=run_id, pytorch_model=model)
+    return info.model_id
+
+
+def _save(path: str, mlflow_model: Any, pytorch_model: torch.nn.Module) -> None:
+    """What `Model.log` calls: write the model to the folder `path` and describe it in its MLmodel file."""
+    import mlflow.pytorch
+
+    versions = libraries()
+    # Versions are stated because MLflow would otherwise find them by loading the model in another process and asking
+    # the package index. Local parts such as +cpu name builds that the index does not have.
+    pins = [f"{name}=={versions[name].partition('+')[0]}" for name in (*_NEEDED_TO_LOAD, "mlflow")]
+    logger = logging.getLogger("mlflow.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns about pickle, which is chosen here
+    try:
+        mlflow.pytorch.save_model(
+            pytorch_model,
+            path,
+            mlflow_model=mlflow_model,
+            serialization_format="pickle",
+            code_paths=[str(_PACKAGE)],
+            pip_requirements=pins,
+        )
+    finally:
+        logger.setLevel(level)
+    del mlflow_model.flavors["python_function"]
+    mlflow_model.save(str(Path(path) / "MLmodel"))

@@ -1,0 +1,179 @@
+"""The training loop: epochs over iterations, validation at intervals, and a state to resume from.
+
+A run that is killed at any moment and started again ends with the same weights, bit for bit on the CPU: the state holds
+model, optimiser, scaler, generators and position, and every sample's augmentation depends on (seed, epoch, index) only.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from pipeline.config.schema import RuntimeConfig
+from pipeline.datasets.loader import TrainLoader
+from pipeline.errors import PipelineError
+from pipeline.training.state import load_state, random_state, restore_random_state, save_state
+from pipeline.training.step import Trainer, training_step
+
+Log = Callable[[int, dict[str, float]], None]
+Validate = Callable[[], dict[str, float]]
+
+
+@dataclass
+class Progress:
+    """What accumulates over a run and travels in the state, besides weights and generators."""
+
+    iteration: int  # optimiser steps done
+    history: list[dict[str, float]]  # one row per log point
+    validation: list[dict[str, float]]  # one row per validation
+    first_epoch_memory: torch.Tensor | None  # (K, S, C) after epoch 1
+    seconds: float  # of training, over all sessions
+    peak_memory: int  # bytes
+
+
+def train(
+    trainer: Trainer,
+    loader: TrainLoader,
+    validate: Validate,
+    runtime: RuntimeConfig,
+    state_dir: Path,
+    log: Log,
+) -> Progress:
+    """Train to the end of the schedule, resuming from `state_dir` when it holds a state.
+
+    validate: scores of the model as it stands, among them `miou` (fraction); the weights of the best ones are kept as
+    `state_dir/best.safetensors`. log: called with (iteration, values) at every log point and validation. On SIGINT or
+    SIGTERM the iteration at hand is finished and saved, then KeyboardInterrupt is raised.
+    """
+    progress = _resume(trainer, state_dir)
+    schedule, per_epoch = trainer.benchmark.schedule, loader.iterations_per_epoch
+    started, seconds_before = time.perf_counter(), progress.seconds
+
+    def save() -> None:
+        progress.seconds = seconds_before + time.perf_counter() - started
+        progress.peak_memory = max(progress.peak_memory, _peak_memory(trainer.device))
+        save_state(state_dir, _snapshot(trainer, progress))
+
+    with (
+        _stop_request() as stop_requested,
+        tqdm(
+            total=trainer.total_iterations,
+            initial=progress.iteration,
+            desc=trainer.benchmark.id,
+            unit="it",
+            dynamic_ncols=True,
+        ) as bar,
+    ):
+        for epoch in range(progress.iteration // per_epoch + 1, schedule.epochs + 1):
+            trainer.model.train()
+            done_in_epoch = progress.iteration - (epoch - 1) * per_epoch
+            for images, labels, ids in loader.epoch(epoch, start=done_in_epoch):
+                values = _step(trainer, images, labels, ids, progress.iteration, epoch)
+                progress.iteration += 1
+                bar.update()
+                if progress.iteration % runtime.log_every == 0 or progress.iteration == trainer.total_iterations:
+                    row = {"iteration": progress.iteration, "epoch": epoch} | {k: float(v) for k, v in values.items()}
+                    progress.history.append(row)
+                    log(progress.iteration, {f"train/{k}": v for k, v in row.items() if k != "iteration"})
+                    bar.set_postfix(epoch=epoch, loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.2e}")
+                at_epoch_end = progress.iteration == epoch * per_epoch
+                if stop_requested() or (progress.iteration % runtime.save_every == 0 and not at_epoch_end):
+                    save()
+                if stop_requested():
+                    raise KeyboardInterrupt(f"stopped after iteration {progress.iteration}; run again to resume")
+            _end_epoch(trainer, progress, epoch, validate, state_dir, log)
+            save()
+    return progress
+
+
+def _step(
+    trainer: Trainer, images: torch.Tensor, labels: torch.Tensor, ids: list[str], iteration: int, epoch: int
+) -> dict[str, Any]:
+    images = images.to(trainer.device, non_blocking=True)
+    labels = labels.to(trainer.device, non_blocking=True)
+    try:
+        return training_step(trainer, images, labels, iteration, epoch)
+    except PipelineError as error:
+        raise PipelineError(f"{error}\nImages of the batch: {', '.join(ids)}") from error
+
+
+def _end_epoch(trainer: Trainer, progress: Progress, epoch: int, validate: Validate, state_dir: Path, log: Log) -> None:
+    """Memory snapshot after the first epoch; validation at intervals and at the end, keeping the best weights."""
+    schedule, memory = trainer.benchmark.schedule, trainer.model.memory
+    if epoch == 1 and memory is not None:
+        progress.first_epoch_memory = memory.memory.detach().cpu().clone()
+    if epoch % schedule.validate_every and epoch != schedule.epochs:
+        return
+    scores = validate()
+    log(progress.iteration, {f"validation/{name}": score for name, score in scores.items()})
+    if not progress.validation or scores["miou"] > max(row["miou"] for row in progress.validation):
+        save_weights(trainer.model, state_dir / "best.safetensors")
+    progress.validation.append({"epoch": epoch, "iteration": progress.iteration} | scores)
+
+
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """The model's state dict as safetensors, written atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    temporary.replace(path)
+
+
+def _snapshot(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+    return {
+        "model": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "random": random_state(),
+        "progress": vars(progress),
+    }
+
+
+def _resume(trainer: Trainer, state_dir: Path) -> Progress:
+    state = load_state(state_dir)
+    if state is None:
+        return Progress(0, [], [], None, 0.0, 0)
+    trainer.model.load_state_dict(state["model"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    restore_random_state(state["random"])
+    progress = Progress(**state["progress"])
+    tqdm.write(f"{trainer.benchmark.id}: resuming after iteration {progress.iteration}")
+    return progress
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: allocated by torch on a GPU, resident in this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def _stop_request() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request to stop after the iteration; a second one acts at once."""
+    requested = False
+
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        if requested:
+            raise KeyboardInterrupt
+        requested = True
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: requested
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

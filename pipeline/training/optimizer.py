@@ -1,0 +1,40 @@
+"""Optimiser and its parameter groups."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pipeline.config.schema import OptimizerConfig
+from pipeline.models import Segmentor
+
+
+def build_optimizer(model: Segmentor, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over encoder and head, each with and without weight decay.
+
+    Every group carries `lr_multiplier`; `set_lr` multiplies it into the scheduled rate. The memory is a buffer and
+    hence in no group.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            in_encoder = name.startswith("encoder.")
+            decayed = config.decay_norm_and_bias or parameter.ndim > 1
+            groups.setdefault((in_encoder, decayed), []).append(parameter)
+    param_groups = [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if decayed else 0.0,
+            "lr_multiplier": config.encoder_lr_multiplier if in_encoder else 1.0,
+        }
+        for (in_encoder, decayed), parameters in groups.items()
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(param_groups, lr=config.lr, betas=config.betas)
+    return torch.optim.SGD(param_groups, lr=config.lr, momentum=config.momentum)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group `lr` times its own multiplier."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_multiplier"]

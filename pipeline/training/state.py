@@ -1,0 +1,79 @@
+"""The resumable training state: everything that the next iteration depends on, written atomically.
+
+It lives outside DVC's outs (DVC deletes those before a stage runs), under `runs/state/<benchmark>/<run key>/`. The run
+key covers configuration, seed, data, precision and the code of the training path, so a state can only be resumed by a
+run that would have produced it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.config import Benchmark, config_hash
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_TRAINING_CODE = ("config", "datasets", "models", "evaluation", "training")
+
+
+def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, precision: str) -> str:
+    """Twelve hex digits that name one exact training run."""
+    code = hashlib.sha256()
+    for part in _TRAINING_CODE:
+        for path in sorted((_PACKAGE / part).rglob("*.py")):
+            code.update(path.relative_to(_PACKAGE).as_posix().encode())
+            code.update(path.read_bytes())
+    parts = [config_hash(benchmark), seed, data_fingerprint, precision, code.hexdigest()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def random_state() -> dict[str, Any]:
+    """State of every generator the main process may draw from, in types that a weights-only load accepts."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Inverse of `random_state`."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state` so that a kill at any moment leaves either the old or the new file, never half of one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "state.pt.part"
+    with temporary.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(folder / "state.pt")
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The state saved in `folder`, or None when there is none."""
+    path = folder / "state.pt"
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def drop_state(folder: Path) -> None:
+    """Remove the state of a finished run, so that a forced rerun starts afresh."""
+    shutil.rmtree(folder, ignore_errors=True)

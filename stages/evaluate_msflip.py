@@ -1,0 +1,20 @@
+"""Stage `evaluate-msflip`: single-scale and multi-scale + flip scores of one trained benchmark and seed.
+
+Usage: python -m stages.evaluate_msflip BENCHMARK SEED
+"""
+
+import sys
+
+from pipeline.config import load_project, load_resolved
+from pipeline.evaluation.run import evaluate_benchmark
+from pipeline.layout import Layout
+from pipeline.tracking import stage_run
+from stages import ROOT, stage
+
+if __name__ == "__main__":
+    benchmark_id, seed = sys.argv[1], int(sys.argv[2])
+    with stage():
+        runtime = load_project(ROOT).runtime
+        benchmark = load_resolved(Layout(ROOT).resolved_for("evaluate", benchmark_id))
+        with stage_run(ROOT, benchmark, seed, "evaluate-msflip", enabled=runtime.mlflow):
+            evaluate_benchmark(ROOT, benchmark, seed, runtime)

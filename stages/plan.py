@@ -1,0 +1,9 @@
+"""Stage `plan`: check every chosen benchmark, print what will run and write it resolved to runs/plan."""
+
+from pipeline.layout import Layout
+from pipeline.plan import write_plan
+from stages import ROOT, stage
+
+if __name__ == "__main__":
+    with stage():
+        print(write_plan(ROOT, Layout(ROOT).plan))

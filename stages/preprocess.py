@@ -1,0 +1,16 @@
+"""Stage `preprocess`: bring every planned dataset to the uniform prepared form under data/prepared."""
+
+from pipeline.datasets import get_dataset
+from pipeline.datasets.index import write_index
+from pipeline.datasets.prepare import prepare
+from pipeline.layout import Layout
+from pipeline.plan import planned_datasets
+from stages import ROOT, stage
+
+if __name__ == "__main__":
+    layout = Layout(ROOT)
+    with stage():
+        for name, plan in planned_datasets(layout.plan).items():
+            prepare(get_dataset(name), layout.raw(name), layout.prepared(name))
+            for benchmark in plan.benchmarks:
+                write_index(layout.prepared(name), benchmark, layout.index(benchmark))

@@ -1,0 +1,106 @@
+"""Shared fixtures: a complete small benchmark and a project folder to run it in."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config.parse import parse
+from pipeline.config.schema import Benchmark
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY: dict[str, Any] = {
+    "description": "a benchmark small enough for tests",
+    "dataset": {"name": "digits"},
+    "encoder": {"name": "resnet18", "depth": 3},
+    "segmentor": {
+        "framework": "fcn",
+        "channels": 16,
+        "attention_channels": 8,
+        "auxiliary": {"feature": -2, "channels": 8},
+    },
+    "schedule": {"epochs": 2, "batch_size": 64, "validate_every": 1},
+    "augmentation": {"crop": [48, 48]},
+    "inference": {"ms_flip": {"scales": [1.0, 0.5], "flip": True, "average": "probabilities"}},
+}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """The small benchmark as it would stand in params/<id>.yaml; change it at will."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def tiny_benchmark(tiny: dict[str, Any]) -> Benchmark:
+    return parse(Benchmark, {"id": "tiny", **tiny}, "tiny")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with the project's code, `params.yaml` and the benchmarks tiny-fcn and tiny-fcn-mcibi."""
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def prepared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after plan, download and preprocess: copy it before changing it."""
+    root = make_project(tmp_path_factory.mktemp("prepared") / "project")
+    for stage in ("plan", "download", "preprocess"):
+        run_stage(root, stage)
+    return root
+
+
+def make_project(root: Path) -> Path:
+    """Lay out a small project under `root`, with MLflow off."""
+    tiny = copy.deepcopy(TINY)
+    root.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("pipeline", "stages"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignore)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, root / name)
+    write_yaml(root / "params" / "tiny-fcn.yaml", tiny)
+    with_memory = {**tiny, "baseline": "tiny-fcn", "memory": {}, "loss": {"consistency": 1.0}}
+    write_yaml(root / "params" / "tiny-fcn-mcibi.yaml", with_memory)
+    write_yaml(
+        root / "params.yaml",
+        {
+            "benchmarks": ["tiny-fcn", "tiny-fcn-mcibi"],
+            "seeds": [0],
+            "sources": {},
+            "runtime": {"device": "cpu", "precision": "float32", "workers": 0, "evaluation_batch": 8, "mlflow": False},
+            "ablation": {"memory": {"strategy": None}, "loss": {"consistency": None}},
+        },
+    )
+    return root
+
+
+def run_stage(root: Path, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m stages.<stage>` in `root` and fail with its output if it does."""
+    command = [sys.executable, "-m", f"stages.{stage}", *arguments]
+    done = subprocess.run(command, cwd=root, text=True, capture_output=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def write_yaml(path: Path, data: dict[str, Any]) -> None:
+    """Write `data` to `path`, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+
+
+def edit_yaml(path: Path, **changes: Any) -> None:
+    """Set top-level keys of a YAML file."""
+    write_yaml(path, yaml.safe_load(path.read_text(encoding="utf-8")) | changes)

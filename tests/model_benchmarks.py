@@ -1,0 +1,31 @@
+"""Benchmarks for tests of the networks: only encoder, segmentor and memory matter, the rest is filled in."""
+
+from pipeline.config import Benchmark
+from pipeline.config.parse import parse
+
+SMALL_ENCODER = {"name": "tu-mobilenetv3_small_050", "depth": 4}
+
+
+def benchmark(
+    framework: str = "fcn", memory: dict | None = None, encoder: dict | None = None, **segmentor
+) -> Benchmark:
+    """A valid benchmark; `memory={}` is a memory with its defaults, None is none."""
+    return parse(
+        Benchmark,
+        {
+            "id": "test",
+            "description": "a network for tests",
+            "dataset": {"name": "none"},
+            "encoder": encoder or SMALL_ENCODER,
+            "segmentor": {"framework": framework, **segmentor},
+            "memory": memory,
+            "schedule": {"epochs": 1, "batch_size": 2},
+            "augmentation": {"crop": (64, 64)},
+        },
+        "tests",
+    )
+
+
+def small_benchmark(framework="fcn", memory=None, **segmentor) -> Benchmark:
+    """The same with a narrow head, quick on a CPU."""
+    return benchmark(framework, memory, **{"channels": 16, "attention_channels": 8, **segmentor})

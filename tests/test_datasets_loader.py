@@ -1,0 +1,145 @@
+"""Order and content of batches do not depend on worker processes or on where an epoch is entered."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.config.schema import AugmentationConfig
+from pipeline.datasets.loader import TrainLoader, eval_loader
+from pipeline.datasets.prepared import read_label
+from pipeline.datasets.transforms import test_transform, train_transform
+from pipeline.errors import PipelineError
+
+COUNT, BATCH = 11, 3
+TRANSFORM = train_transform(AugmentationConfig(crop=(16, 16)), ())
+
+
+@pytest.fixture
+def split(tmp_path):
+    """Eleven labelled images as rows of `Prepared.split`."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(COUNT):
+        image, label = tmp_path / f"{i}.png", tmp_path / f"{i}_label.png"
+        cv2.imwrite(str(image), rng.integers(0, 256, (20, 24 + i, 3), np.uint8))
+        cv2.imwrite(str(label), rng.integers(0, 5, (20, 24 + i), np.uint8))
+        rows.append({"id": f"id{i}", "image": image, "label": label})
+    return pd.DataFrame(rows)
+
+
+def batches(loader, epoch, start=0):
+    return list(loader.epoch(epoch, start=start))
+
+
+def equal(left, right):
+    return len(left) == len(right) and all(
+        a.ids == b.ids and torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def test_batches_have_the_promised_form(split):
+    loader = TrainLoader(split, TRANSFORM, BATCH, seed=0, workers=0)
+    found = batches(loader, 1)
+    assert len(found) == loader.iterations_per_epoch == 3
+    images, labels, ids = found[0]
+    assert (images.shape, images.dtype) == ((3, 3, 16, 16), torch.float32)
+    assert (labels.shape, labels.dtype) == ((3, 16, 16), torch.int64)
+    assert len(ids) == 3
+
+
+def test_an_epoch_visits_no_image_twice_and_epochs_and_seeds_differ(split):
+    def order(seed, epoch):
+        loader = TrainLoader(split, TRANSFORM, BATCH, seed, workers=0)
+        return [i for batch in batches(loader, epoch) for i in batch.ids]
+
+    assert len(set(order(0, 1))) == 9
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+    assert order(0, 1) == order(0, 1)
+
+
+def test_augmentation_differs_between_epochs(split):
+    one = split.iloc[:1]
+    loader = TrainLoader(one, TRANSFORM, 1, seed=0, workers=0)
+    assert not torch.equal(batches(loader, 1)[0].images, batches(loader, 2)[0].images)
+
+
+def test_workers_change_nothing(split):
+    alone = TrainLoader(split, TRANSFORM, BATCH, seed=5, workers=0)
+    helped = TrainLoader(split, TRANSFORM, BATCH, seed=5, workers=2)
+    for epoch in (1, 2):
+        assert equal(batches(alone, epoch), batches(helped, epoch))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_be_entered_in_the_middle(split, workers):
+    loader = TrainLoader(split, TRANSFORM, BATCH, seed=5, workers=workers)
+    whole = batches(loader, 4)
+    assert equal(batches(loader, 4, start=2), whole[2:])
+    assert batches(loader, 4, start=3) == []
+
+
+def test_an_abandoned_epoch_leaves_nothing_behind(split):
+    loader = TrainLoader(split, TRANSFORM, BATCH, seed=5, workers=2)
+    next(loader.epoch(1))
+    fresh = TrainLoader(split, TRANSFORM, BATCH, seed=5, workers=0)
+    assert equal(batches(loader, 2), batches(fresh, 2))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_global_generators_are_not_touched(split, workers):
+    """Dropout draws from them: a resumed run must find them as an uninterrupted one does."""
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    batches(TrainLoader(split, TRANSFORM, BATCH, seed=0, workers=workers), 1)
+    list(eval_loader(split, test_transform(None), workers))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_a_split_smaller_than_a_batch_has_no_iterations(split):
+    assert TrainLoader(split, TRANSFORM, 12, seed=0, workers=0).iterations_per_epoch == 0
+
+
+def error_of(samples):
+    # Not pytest.raises: it keeps the traceback, and with it the workers, until the garbage collector comes.
+    try:
+        list(samples)
+    except PipelineError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_file_is_named(split, workers):
+    split["image"].iloc[4].write_bytes(b"broken")
+    loader = TrainLoader(split, TRANSFORM, 1, seed=0, workers=workers)
+    for samples in (loader.epoch(1), eval_loader(split, test_transform(None), workers)):
+        message = error_of(samples)
+        assert "4.png: cannot be decoded" in message
+        assert "Traceback" not in message
+
+
+def test_training_needs_labels(split):
+    split.loc[2, "label"] = None
+    with pytest.raises(PipelineError, match=r"id2.*train_splits"):
+        TrainLoader(split, TRANSFORM, BATCH, seed=0, workers=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_keeps_table_order_and_original_labels(split, workers):
+    split.loc[2, "label"] = None
+    samples = list(eval_loader(split, test_transform(None), workers))
+    assert [sample.id for sample in samples] == list(split["id"])
+    assert samples[2].label is None
+    for i, sample in itertools.islice(enumerate(samples), 2):
+        assert sample.size == (20, 24 + i)
+        assert sample.image.shape == (3, 20, 24 + i)
+        assert isinstance(sample.label, np.ndarray)
+        assert np.array_equal(sample.label, read_label(split["label"].iloc[i]))

@@ -1,0 +1,248 @@
+"""The prepared form: what it holds, when it is made anew, and which raw data it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.datasets import DatasetSpec, RawSample
+from pipeline.datasets.download import download
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.prepared import Prepared, read_image, read_label
+from pipeline.errors import PipelineError
+
+SIZE = (6, 8)
+
+
+def fetch(raw_dir: Path, source: str | None) -> None:
+    """Raw labels 0 = void, 1 and 2 = the classes; the test split has no labels."""
+    (raw_dir / "calls").write_text((raw_dir / "calls").read_text() + "x" if (raw_dir / "calls").exists() else "x")
+    rng = np.random.default_rng(0)
+    for name in ("train_a", "train_b", "val_a", "test_a"):
+        cv2.imwrite(str(raw_dir / f"{name}.jpg"), rng.integers(0, 256, (*SIZE, 3), np.uint8))
+        if not name.startswith("test"):
+            cv2.imwrite(str(raw_dir / f"{name}_label.png"), rng.integers(0, 3, SIZE, np.uint8))
+
+
+def samples(raw_dir: Path):
+    for image in sorted(raw_dir.glob("*_?.*")):
+        split = image.stem.split("_")[0]
+        label = None if split == "test" else image.with_name(f"{image.stem}_label.png")
+        yield RawSample(f"city/{image.stem}", split, image, label)
+
+
+SPEC = DatasetSpec(
+    name="tiny",
+    classes=("low", "high"),
+    palette=((0, 0, 0), (255, 0, 0)),
+    splits={"train": 2, "val": 1, "test": 1},
+    fetch=fetch,
+    samples=samples,
+    label_map={0: 255, 1: 0, 2: 1},
+    licence="none",
+    homepage="none",
+)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    fetch(folder, None)
+    return folder
+
+
+def problem(raw: Path, spec: DatasetSpec = SPEC) -> str:
+    with pytest.raises(PipelineError) as caught:
+        prepare(spec, raw, raw.parent / "out")
+    assert not (raw.parent / "out").exists()
+    return str(caught.value)
+
+
+def test_table_and_dataset_json(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    prepared = Prepared(tmp_path / "out")
+    table = prepared.table
+    assert list(zip(table["split"], table["id"], strict=True)) == [
+        *(("test", "city/test_a"), ("train", "city/train_a"), ("train", "city/train_b"), ("val", "city/val_a"))
+    ]
+    row = table.iloc[1]
+    raw_label = read_label(raw / "train_a_label.png")
+    assert (row["height"], row["width"]) == SIZE
+    assert row["image"] == "images/train/city/train_a.jpg"
+    assert row["label"] == "labels/train/city/train_a.png"
+    assert list(row["histogram"]) == [(raw_label == 1).sum(), (raw_label == 2).sum(), (raw_label == 0).sum()]
+    train = np.stack(table.query("split == 'train'")["histogram"]).sum(axis=0)
+    assert prepared.info["class_frequency"]["train"] == pytest.approx(train[:2] / train[:2].sum())
+    assert prepared.info["ignore_share"]["train"] == pytest.approx(train[2] / train.sum())
+    assert prepared.info["splits"] == {"train": 2, "val": 1, "test": 1}
+
+
+def test_images_keep_their_bytes_and_labels_become_train_ids(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    row = Prepared(tmp_path / "out").split(["val"]).iloc[0]
+    assert row.image.read_bytes() == (raw / "val_a.jpg").read_bytes()
+    expected = np.array([255, 0, 1], np.uint8)[read_label(raw / "val_a_label.png")]
+    assert np.array_equal(read_label(row.label), expected)
+
+
+def test_other_image_formats_become_png(raw, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8)
+    (raw / "val_a.jpg").unlink()
+    Image.fromarray(pixels).save(raw / "val_a.bmp")
+    prepare(SPEC, raw, tmp_path / "out")
+    image = Prepared(tmp_path / "out").split(["val"]).iloc[0].image
+    assert image.suffix == ".png"
+    assert np.array_equal(read_image(image), pixels)
+
+
+def test_palette_labels_are_read_as_indices(raw, tmp_path):
+    indices = np.random.default_rng(2).integers(0, 3, SIZE, np.uint8)
+    picture = Image.fromarray(indices, mode="P")
+    picture.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0])
+    picture.save(raw / "val_a_label.png")
+    prepare(SPEC, raw, tmp_path / "out")
+    label = read_label(Prepared(tmp_path / "out").split(["val"]).iloc[0].label)
+    assert np.array_equal(label, np.array([255, 0, 1], np.uint8)[indices])
+
+
+def test_an_unlabelled_split_has_no_labels(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    assert Prepared(tmp_path / "out").split(["test"]).iloc[0].label is None
+
+
+def test_an_unknown_split_suggests_the_nearest(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    with pytest.raises(PipelineError, match="did you mean `train`"):
+        Prepared(tmp_path / "out").split(["trian"])
+
+
+def test_missing_prepared_data_says_what_to_run(tmp_path):
+    with pytest.raises(PipelineError, match="dvc repro"):
+        Prepared(tmp_path / "nothing")
+
+
+def test_grey_images_get_three_channels(raw, tmp_path):
+    cv2.imwrite(str(raw / "val_a.jpg"), np.full(SIZE, 77, np.uint8))
+    prepare(SPEC, raw, tmp_path / "out")
+    assert read_image(Prepared(tmp_path / "out").split(["val"]).iloc[0].image).shape == (*SIZE, 3)
+
+
+def test_missing_label_is_named(raw):
+    (raw / "train_b_label.png").unlink()
+    assert f"{raw / 'train_b_label.png'}: missing" in problem(raw)
+
+
+def test_size_mismatch_names_both_files(raw):
+    cv2.imwrite(str(raw / "train_b_label.png"), np.ones((3, 4), np.uint8))
+    message = problem(raw)
+    assert "train_b_label.png: size (3, 4)" in message
+    assert "train_b.jpg has (6, 8)" in message
+
+
+def test_stray_value_names_file_and_values(raw):
+    cv2.imwrite(str(raw / "val_a_label.png"), np.full(SIZE, 7, np.uint8))
+    assert "val_a_label.png: label values [7] are not among the dataset's 0..2" in problem(raw)
+
+
+def test_colour_label_is_refused(raw):
+    cv2.imwrite(str(raw / "val_a_label.png"), np.zeros((*SIZE, 3), np.uint8))
+    assert "val_a_label.png: expected one integer channel" in problem(raw)
+
+
+def test_undecodable_files_are_named_together(raw):
+    (raw / "train_a.jpg").write_bytes(b"broken")
+    (raw / "val_a_label.png").write_bytes(b"")
+    message = problem(raw)
+    assert "2 problems" in message
+    assert "train_a.jpg: cannot be decoded" in message
+    assert "val_a_label.png: cannot be decoded" in message
+
+
+def test_wrong_count_is_named(raw):
+    (raw / "train_b.jpg").unlink()
+    assert "split train: 1 images, expected 2" in problem(raw)
+
+
+def test_an_id_may_occur_once(raw):
+    twins = [RawSample("x", "train", raw / f"{n}.jpg", raw / f"{n}_label.png") for n in ("train_a", "train_b")]
+    spec = dataclasses.replace(SPEC, splits={"train": 2}, samples=lambda raw_dir: iter(twins))
+    message = problem(raw, spec)
+    assert "train_a.jpg: id 'x' occurs more than once" in message
+
+
+def test_uniform_size_is_enforced(raw):
+    message = problem(raw, dataclasses.replace(SPEC, image_size=(6, 9)))
+    assert "train_a.jpg: size (6, 8), expected (6, 9)" in message
+
+
+def test_at_most_twenty_problems_are_shown(raw):
+    many = [RawSample(str(i), "train", raw / f"{i}.jpg", None) for i in range(30)]
+    spec = dataclasses.replace(SPEC, splits={"train": 30}, samples=lambda raw_dir: iter(many))
+    message = problem(raw, spec)
+    assert message.count("missing") == 20
+    assert "and 10 more" in message
+
+
+def test_nothing_is_done_twice(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    before = (tmp_path / "out" / "table.parquet").stat()
+    prepare(SPEC, raw, tmp_path / "out")
+    after = (tmp_path / "out" / "table.parquet").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_changed_raw_data_is_prepared_again(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    before = Prepared(tmp_path / "out").info["fingerprint"]
+    cv2.imwrite(str(raw / "val_a_label.png"), np.ones(SIZE, np.uint8))
+    prepare(SPEC, raw, tmp_path / "out")
+    assert Prepared(tmp_path / "out").info["fingerprint"] != before
+
+
+def test_a_lost_file_is_restored(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    before = Prepared(tmp_path / "out").info
+    Prepared(tmp_path / "out").split(["val"]).iloc[0].label.unlink()
+    prepare(SPEC, raw, tmp_path / "out")
+    assert Prepared(tmp_path / "out").split(["val"]).iloc[0].label.is_file()
+    assert Prepared(tmp_path / "out").info == before
+
+
+def test_download_writes_sources_once(tmp_path):
+    raw, out = tmp_path / "store", tmp_path / "sources" / "tiny.json"
+    download(SPEC, raw, None, out)
+    first = out.read_text()
+    download(SPEC, raw, None, out)
+    assert out.read_text() == first
+    assert (raw / "calls").read_text() == "x"
+    assert '"files": 7' in first
+
+
+def test_download_repairs_a_changed_store(tmp_path):
+    raw, out = tmp_path / "store", tmp_path / "tiny.json"
+    download(SPEC, raw, None, out)
+    first = out.read_text()
+    (raw / "val_a.jpg").write_bytes(b"damaged")
+    download(SPEC, raw, None, out)
+    assert (raw / "calls").read_text() == "xx"
+    assert out.read_text() == first
+
+
+def test_download_from_another_source_fetches_again(tmp_path):
+    raw, out = tmp_path / "store", tmp_path / "tiny.json"
+    download(SPEC, raw, None, out)
+    download(SPEC, raw, "elsewhere", out)
+    assert (raw / "calls").read_text() == "xx"
+
+
+def test_download_checks_the_counts(tmp_path):
+    spec = dataclasses.replace(SPEC, splits={"train": 5, "val": 1, "test": 1})
+    with pytest.raises(PipelineError, match=r"'train': 2.*expected.*'train': 5"):
+        download(spec, tmp_path / "store", None, tmp_path / "tiny.json")
+    assert not (tmp_path / "tiny.json").exists()

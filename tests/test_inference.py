@@ -1,0 +1,118 @@
+"""Inference: every rule of PROTOCOL section 4 against a small independent computation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config.schema import ProtocolConfig
+from pipeline.evaluation.inference import predict
+
+SINGLE = ProtocolConfig()
+
+
+class Strided(nn.Module):
+    """A position-dependent stand-in for a segmentor: a fixed convolution at stride 4, with padding effects."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, classes, 5, stride=4, padding=2)
+        self.calls: list[tuple[int, ...]] = []
+
+    def forward(self, images: Tensor) -> SimpleNamespace:
+        self.calls.append(tuple(images.shape))
+        return SimpleNamespace(logits=4 * self.conv(images))
+
+
+@pytest.fixture
+def model() -> Strided:
+    return Strided().eval()
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.randn(1, 3, 37, 50, generator=torch.Generator().manual_seed(1))
+
+
+def up(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+@torch.inference_mode()
+def test_whole_goes_from_feature_resolution_straight_to_the_original_size(model: Strided, image: Tensor) -> None:
+    found = predict(model, image, {"s": SINGLE}, (61, 83))["s"]
+    assert torch.equal(found, up(model(image).logits, (61, 83)).argmax(1))
+
+
+@torch.inference_mode()
+def test_scales_average_probabilities_taken_at_feature_resolution(model: Strided, image: Tensor) -> None:
+    protocol = ProtocolConfig(scales=(0.5, 1.0, 1.75), average="probabilities")
+    expected = torch.zeros(1, 5, 37, 50)
+    for scale in protocol.scales:
+        scaled = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+        assert scaled.shape[-2:] == (int(37 * scale), int(50 * scale))
+        expected += up(model(scaled).logits.softmax(1), (37, 50))
+    assert torch.equal(predict(model, image, {"s": protocol}, (37, 50))["s"], expected.argmax(1))
+
+
+@torch.inference_mode()
+def test_flip_averages_both_orientations_and_swaps_left_and_right(model: Strided, image: Tensor) -> None:
+    protocol = ProtocolConfig(flip=True)
+    mirrored = model(image.flip(-1)).logits[:, [0, 2, 1, 3, 4]].flip(-1)
+    expected = up(model(image).logits, (37, 50)) + up(mirrored, (37, 50))
+    found = predict(model, image, {"s": protocol}, (37, 50), flip_pairs=((1, 2),))["s"]
+    assert torch.equal(found, expected.argmax(1))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_windows_end_at_the_border_and_divide_by_their_number(model: Strided, image: Tensor, average: str) -> None:
+    protocol = ProtocolConfig(mode="slide", crop=(24, 32), stride=(16, 16), average=average)
+    total, count = torch.zeros(1, 5, 37, 50), torch.zeros(1, 1, 37, 50)
+    for top in (0, 13):  # 37 = 24 + 13
+        for left in (0, 16, 18):  # 50 = 32 + 18
+            maps = up(model(image[..., top : top + 24, left : left + 32]).logits, (24, 32))
+            total[..., top : top + 24, left : left + 32] += maps.softmax(1) if average == "probabilities" else maps
+            count[..., top : top + 24, left : left + 32] += 1
+    found = predict(model, image, {"s": protocol}, (37, 50))["s"]
+    assert torch.equal(found, (total / count).argmax(1))
+
+
+@torch.inference_mode()
+def test_window_larger_than_the_image_is_the_image(model: Strided, image: Tensor) -> None:
+    protocol = ProtocolConfig(mode="slide", crop=(64, 32), stride=(64, 32))
+    predict(model, image, {"s": protocol}, (37, 50))
+    assert {call[-2:] for call in model.calls} == {(37, 32)}
+
+
+@torch.inference_mode()
+def test_protocols_asked_together_equal_protocols_asked_alone(model: Strided, image: Tensor) -> None:
+    protocols = {
+        "single": SINGLE,
+        "ms": ProtocolConfig(scales=(0.5, 1.0), flip=True, average="probabilities"),
+        "slide": ProtocolConfig(mode="slide", crop=(24, 24), stride=(16, 16)),
+    }
+    together = predict(model, image, protocols, (37, 50))
+    for name, protocol in protocols.items():
+        assert torch.equal(together[name], predict(model, image, {name: protocol}, (37, 50))[name])
+
+
+@torch.inference_mode()
+def test_shared_views_run_once_and_mirror_images_in_one_batch(model: Strided, image: Tensor) -> None:
+    protocols = {"single": SINGLE, "ms": ProtocolConfig(scales=(0.5, 1.0), flip=True, average="probabilities")}
+    predict(model, image, protocols, (37, 50))
+    assert sorted(call[0] for call in model.calls) == [2, 2]
+
+
+@torch.inference_mode()
+def test_a_batch_equals_its_images_one_by_one(model: Strided) -> None:
+    images = torch.randn(3, 3, 40, 40, generator=torch.Generator().manual_seed(2))
+    protocol = {"ms": ProtocolConfig(scales=(0.75, 1.0), flip=True, average="probabilities")}
+    together = predict(model, images, protocol, (40, 40))["ms"]
+    for i in range(3):
+        assert torch.equal(together[i], predict(model, images[i : i + 1], protocol, (40, 40))["ms"][0])
