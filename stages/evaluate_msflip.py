@@ -16,5 +16,5 @@ if __name__ == "__main__":
     with stage():
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("evaluate", benchmark_id))
-        with stage_run(ROOT, benchmark, seed, "evaluate-msflip", enabled=runtime.mlflow):
+        with stage_run(ROOT, benchmark, seed, "evaluate-msflip", runtime):
             evaluate_benchmark(ROOT, benchmark, seed, runtime)

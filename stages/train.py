@@ -16,5 +16,5 @@ if __name__ == "__main__":
     with stage():
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("train", benchmark_id))
-        with stage_run(ROOT, benchmark, seed, "train", enabled=runtime.mlflow) as run:
+        with stage_run(ROOT, benchmark, seed, "train", runtime) as run:
             train_benchmark(ROOT, benchmark, seed, runtime, run.log)

@@ -46,8 +46,6 @@ def write_results(
     fingerprint = _write_prepared(Layout(root).prepared(DATASET.name), scenes)
     benchmarks = [benchmark(framework, memory) for framework in ("fcn", "deeplabv3") for memory in (False, True)]
     _write_text(root / "params.yaml", yaml.safe_dump({"benchmarks": [b.id for b in benchmarks], "seeds": list(seeds)}))
-    published = Path(__file__).resolve().parents[1] / "params" / "published.yaml"
-    _write_text(root / "params" / "published.yaml", published.read_text(encoding="utf-8"))
     for planned in benchmarks:
         _write_text(Layout(root).resolved(planned.id), resolved_yaml(planned))
         for seed in seeds:

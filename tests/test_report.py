@@ -180,6 +180,7 @@ def test_benchmark_without_its_baseline_is_reported_without_a_gain(results):
 
 
 def test_all_18_published_rows_are_listed_with_the_reason_they_were_not_run(results):
+    (results / "params").mkdir()
     (results / "params" / "ade20k-resnet50os8.yaml").touch()
     (Layout(results).prepared("lip")).mkdir()
     (Layout(results).prepared("lip") / "dataset.json").touch()

@@ -17,7 +17,7 @@ from torch import nn
 from tracking_files import FINGERPRINT, training_points, write_evaluation, write_training
 
 from pipeline.config.parse import parse
-from pipeline.config.schema import Benchmark
+from pipeline.config.schema import Benchmark, RuntimeConfig
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.tracking.model import log_model
@@ -25,9 +25,10 @@ from pipeline.tracking.parameters import LONGEST_VALUE, flat_parameters, paramet
 from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import load_mlflow, open_store, tracking_uri
 from pipeline.tracking.sync import sync
+from pipeline.training.state import run_key
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KEY = "0123456789ab"
+RUNTIME = RuntimeConfig(device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,7 @@ from pathlib import Path
 from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import load_mlflow, open_store, tracking_uri
 from pipeline.tracking.sync import sync
+from pipeline.training.state import run_key
 
 def use_store(barrier):
     barrier.wait()
@@ -108,13 +110,17 @@ def artifacts(client: Any, run_id: str, folder: str = "") -> set[str]:
     return {item.path for item in client.list_artifacts(run_id, folder)}
 
 
+def state_folder(root: Path, benchmark: Benchmark) -> Path:
+    return Layout(root).state(benchmark.id, run_key(benchmark, 0, FINGERPRINT, RUNTIME.precision))
+
+
 def interrupted_training(root: Path, benchmark: Benchmark, upto: int) -> None:
     """A training that is stopped after `upto` log calls, leaving its resumable state."""
-    with pytest.raises(KeyboardInterrupt), stage_run(root, benchmark, 0, "train", run_key=KEY) as run:
+    with pytest.raises(KeyboardInterrupt), stage_run(root, benchmark, 0, "train", RUNTIME) as run:
         for step, values in training_points()[:upto]:
             run.log(step, values)
         raise KeyboardInterrupt
-    state = Layout(root).state(benchmark.id, KEY)
+    state = state_folder(root, benchmark)
     state.mkdir(parents=True, exist_ok=True)
     (state / "state.pt").touch()
 
@@ -148,7 +154,7 @@ def test_unreachable_store_is_an_error_before_the_stage_begins(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     expected = pytest.raises(PipelineError, match=r"(?s)\*\*\*@127.*mlflow: false")
-    with expected as caught, stage_run(root, benchmark, 0, "train", run_key=KEY):
+    with expected as caught, stage_run(root, benchmark, 0, "train", RUNTIME):
         pytest.fail("must not begin")
     assert "secret" not in str(caught.value)
 
@@ -164,34 +170,38 @@ def test_stages_nest_below_one_parent_and_share_its_tags(
 ) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@tiny-0")
     monkeypatch.setenv("DVC_EXP_NAME", "brave-newt")
-    for stage in ("train", "evaluate-msflip"):
-        with stage_run(root, benchmark, 0, stage, run_key=KEY, parameters={"runtime.precision": "float32"}):
-            pass
+    with stage_run(root, benchmark, 0, "train", RUNTIME):
+        write_training(root, benchmark, 0)
+    with stage_run(root, benchmark, 0, "evaluate-msflip", RUNTIME):
+        write_evaluation(root, benchmark, 0)
     (parent,) = runs_of(client, "parent")
     (train,), (evaluate,) = runs_of(client, "train"), runs_of(client, "evaluate-msflip")
     assert train.data.tags["mlflow.parentRunId"] == evaluate.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert [run.info.status for run in (parent, train, evaluate)] == ["FINISHED"] * 3
     assert parent.info.run_name == "tiny seed 0"
     tags = train.data.tags
-    assert (tags["benchmark"], tags["seed"], tags["run_key"]) == ("tiny", "0", KEY)
+    assert (tags["benchmark"], tags["seed"]) == ("tiny", "0")
+    assert tags["run_key"] == parent.data.tags["run_key"] == evaluate.data.tags["run_key"]
     assert (tags["dvc_stage"], tags["dvc_experiment"]) == ("train@tiny-0", "brave-newt")
     assert tags["data_fingerprint"] == FINGERPRINT
     assert train.data.params["segmentor.framework"] == parent.data.params["segmentor.framework"] == "fcn"
     assert train.data.params["runtime.precision"] == "float32"
+    assert evaluate.data.params["inference.ms_flip.flip"] == "true"
+    assert "inference.ms_flip.flip" not in train.data.params  # a training does not depend on it
     assert "config.yaml" in artifacts(client, train.info.run_id)
     (data,) = train.inputs.dataset_inputs
     assert (data.dataset.name, data.tags[0].value) == ("digits", "training")
 
 
 def test_other_seeds_and_run_keys_have_other_parents(root: Path, client: Any, benchmark: Benchmark) -> None:
-    for seed, key in ((0, KEY), (1, KEY), (0, "another")):
-        with stage_run(root, benchmark, seed, "train", run_key=key):
+    for seed, precision in ((0, "float32"), (1, "float32"), (0, "bfloat16")):
+        with stage_run(root, benchmark, seed, "train", RuntimeConfig(precision=precision)):
             pass
     assert len(runs_of(client, "parent")) == 3
 
 
 def test_failed_stage_keeps_its_error(root: Path, client: Any, benchmark: Benchmark) -> None:
-    with pytest.raises(ValueError, match="loss is NaN"), stage_run(root, benchmark, 0, "train", run_key=KEY):
+    with pytest.raises(ValueError, match="loss is NaN"), stage_run(root, benchmark, 0, "train", RUNTIME):
         raise ValueError("loss is NaN")
     (train,), (parent,) = runs_of(client, "train"), runs_of(client, "parent")
     assert (train.info.status, parent.info.status) == ("FAILED", "FAILED")
@@ -204,7 +214,7 @@ def test_resumed_training_continues_its_run_without_repeating_points(
 ) -> None:
     interrupted_training(root, benchmark, upto=3)
     assert runs_of(client, "train")[0].info.status == "KILLED"
-    with stage_run(root, benchmark, 0, "train", run_key=KEY) as run:
+    with stage_run(root, benchmark, 0, "train", RUNTIME) as run:
         for step, values in training_points()[1:]:  # the saved state is older than the last logged point
             run.log(step, values)
     (train,) = runs_of(client, "train")
@@ -215,8 +225,8 @@ def test_resumed_training_continues_its_run_without_repeating_points(
 
 def test_training_that_starts_over_supersedes_the_earlier_run(root: Path, client: Any, benchmark: Benchmark) -> None:
     interrupted_training(root, benchmark, upto=2)
-    shutil.rmtree(Layout(root).state(benchmark.id, KEY))
-    with stage_run(root, benchmark, 0, "train", run_key=KEY) as run:
+    shutil.rmtree(state_folder(root, benchmark))
+    with stage_run(root, benchmark, 0, "train", RUNTIME) as run:
         run.log(*training_points()[0])
     newest, earlier = runs_of(client, "train")
     assert earlier.data.tags["superseded_by"] == newest.info.run_id
@@ -225,12 +235,12 @@ def test_training_that_starts_over_supersedes_the_earlier_run(root: Path, client
 
 
 def test_results_of_both_stages_reach_their_runs_and_the_parent(root: Path, client: Any, benchmark: Benchmark) -> None:
-    with stage_run(root, benchmark, 0, "train", run_key=KEY) as run:
+    with stage_run(root, benchmark, 0, "train", RUNTIME) as run:
         for step, values in training_points():
             run.log(step, values)
-        run.log_results(write_training(root, benchmark, 0, KEY))
-    with stage_run(root, benchmark, 0, "evaluate-msflip", run_key=KEY) as run:
-        run.log_results(write_evaluation(root, benchmark, 0, KEY))
+        write_training(root, benchmark, 0)
+    with stage_run(root, benchmark, 0, "evaluate-msflip", RUNTIME):
+        write_evaluation(root, benchmark, 0)
     (train,), (evaluate,) = runs_of(client, "train"), runs_of(client, "evaluate-msflip")
     (parent,) = runs_of(client, "parent")
     assert train.data.tags["complete"] == evaluate.data.tags["complete"] == "true"
@@ -265,7 +275,7 @@ def test_results_of_both_stages_reach_their_runs_and_the_parent(root: Path, clie
 
 def test_ui_is_offered_the_snippet_that_works(root: Path, client: Any, benchmark: Benchmark) -> None:
     """The UI shows `mlflow.pytorch.load_model` only for a model without MLflow's generic flavour."""
-    with stage_run(root, benchmark, 0, "train", run_key=KEY) as run:
+    with stage_run(root, benchmark, 0, "train", RUNTIME) as run:
         model_id = log_model(run.run_id, nn.Conv2d(3, 2, 1))
     mlflow = load_mlflow()
     before = mlflow.get_tracking_uri()
@@ -279,12 +289,12 @@ def test_store_that_fails_midway_costs_one_warning_and_sync_repairs_it(
     root: Path, client: Any, benchmark: Benchmark, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = root / "mlflow.db"
-    with stage_run(root, benchmark, 0, "train", run_key=KEY) as run:
+    with stage_run(root, benchmark, 0, "train", RUNTIME) as run:
         backup = database.read_bytes()
         database.write_bytes(b"no database" * 1000)
         for step, values in training_points():
             run.log(step, values)
-        run.log_results(write_training(root, benchmark, 0, KEY))
+        write_training(root, benchmark, 0)
     warnings = [record for record in caplog.records if "python -m pipeline sync" in record.getMessage()]
     assert len(warnings) == 1
     database.write_bytes(backup)
@@ -295,8 +305,8 @@ def test_store_that_fails_midway_costs_one_warning_and_sync_repairs_it(
 
 
 def test_sync_gives_runs_to_results_from_the_cache_once(root: Path, client: Any, benchmark: Benchmark) -> None:
-    write_training(root, benchmark, 0, KEY)
-    write_evaluation(root, benchmark, 0, KEY)
+    write_training(root, benchmark, 0)
+    write_evaluation(root, benchmark, 0)
     assert [line.partition(":")[0] for line in sync(root)] == ["train tiny seed 0", "evaluate-msflip tiny seed 0"]
     assert sync(root) == []
     (parent,) = runs_of(client, "parent")
@@ -311,21 +321,44 @@ def test_sync_gives_runs_to_results_from_the_cache_once(root: Path, client: Any,
 
 
 def test_sync_names_the_file_that_a_result_lacks(root: Path, benchmark: Benchmark) -> None:
-    (write_training(root, benchmark, 0, KEY) / "cost.json").unlink()
+    (write_training(root, benchmark, 0) / "cost.json").unlink()
     with pytest.raises(PipelineError, match=r"cost\.json: missing.*dvc checkout"):
         sync(root)
 
 
 def test_sync_leaves_tracked_results_alone(root: Path, client: Any, benchmark: Benchmark) -> None:
-    with stage_run(root, benchmark, 0, "train", run_key=KEY) as run:
-        run.log_results(write_training(root, benchmark, 0, KEY))
+    with stage_run(root, benchmark, 0, "train", RUNTIME):
+        write_training(root, benchmark, 0)
+    with stage_run(root, benchmark, 0, "evaluate-msflip", RUNTIME):
+        write_evaluation(root, benchmark, 0)
     assert sync(root) == []
-    assert len(runs_of(client, "train")) == 1
+    assert len(runs_of(client, "train")) == len(runs_of(client, "evaluate-msflip")) == 1
+
+
+def test_another_protocol_is_another_evaluation_of_the_same_training(
+    root: Path, client: Any, benchmark: Benchmark
+) -> None:
+    write_training(root, benchmark, 0)
+    write_evaluation(root, benchmark, 0)
+    sync(root)
+    shutil.rmtree(Layout(root).evaluate(benchmark.id, 0))
+    inference = benchmark.inference.model_copy(update={"ms_flip": benchmark.inference.single_scale})
+    write_evaluation(root, benchmark.model_copy(update={"inference": inference}), 0)
+    assert [line.partition(":")[0] for line in sync(root)] == ["evaluate-msflip tiny seed 0"]
+    assert not any("superseded_by" in run.data.tags for run in runs_of(client, "evaluate-msflip"))
+    assert len(runs_of(client, "parent")) == 1
+
+
+def test_tracking_can_be_switched_off(tmp_path: Path, benchmark: Benchmark) -> None:
+    with stage_run(tmp_path, benchmark, 0, "train", RuntimeConfig(mlflow=False)) as run:
+        run.log(*training_points()[0])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_long_parameters_are_cut_with_a_note(tiny: dict[str, Any]) -> None:
     tiny["segmentor"]["options"] = {"dilations": list(range(3000))}
-    text = flat_parameters(parse(Benchmark, {"id": "tiny", **tiny}, "tiny"))["segmentor.options.dilations"]
+    long = parse(Benchmark, {"id": "tiny", **tiny}, "tiny")
+    text = flat_parameters(long, with_evaluation=False)["segmentor.options.dilations"]
     assert len(text) == LONGEST_VALUE
     assert text.startswith("[0, 1, 2")
     assert text.endswith("characters, whole in config.yaml)")

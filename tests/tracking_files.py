@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipeline.config import Benchmark, config_hash, resolved_yaml
+from pipeline.config import Benchmark, config_hash, for_training, resolved_yaml
 from pipeline.datasets import get_dataset
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.training.loop import save_weights
+from pipeline.training.state import run_key
 
 FINGERPRINT = "f" * 64
 ITERATIONS = (10, 20, 30, 40)
@@ -25,23 +26,24 @@ def training_points() -> list[tuple[int, dict[str, float]]]:
     return [*points, (40, {"validation/miou": 0.5, "validation/pixel_accuracy": 0.9})]
 
 
-def write_training(root: Path, benchmark: Benchmark, seed: int, run_key: str) -> Path:
-    """The folder `runs/train/<benchmark>/<seed>`, with the weights of a fresh network."""
+def write_training(root: Path, benchmark: Benchmark, seed: int) -> Path:
+    """The folders `runs/{train,curves}/<benchmark>/<seed>`, with the weights of a fresh network; returns the first."""
     folder = Layout(root).train(benchmark.id, seed)
     model = build_segmentor(benchmark, len(get_dataset(benchmark.dataset.name).classes), pretrained=False)
     for name in ("last", "best"):
         save_weights(model, folder / f"{name}.safetensors")
-    (folder / "config.yaml").write_text(resolved_yaml(benchmark))
+    (folder / "config.yaml").write_text(resolved_yaml(for_training(benchmark)))
     rows = [{"iteration": i} | {k.removeprefix("train/"): v for k, v in p.items()} for i, p in training_points()[:-1]]
-    pd.DataFrame(rows, columns=["iteration", "epoch", "lr", "loss", "loss_coarse"]).to_csv(
-        folder / "history.csv", index=False
-    )
-    (folder / "validation.csv").write_text("epoch,iteration,miou,pixel_accuracy\n2,40,0.5,0.9\n")
+    curves = Layout(root).curves(benchmark.id, seed)
+    curves.mkdir(parents=True)
+    table = pd.DataFrame(rows, columns=["iteration", "epoch", "lr", "loss", "loss_coarse"])
+    table.to_csv(curves / "history.csv", index=False)
+    (curves / "validation.csv").write_text("epoch,iteration,miou,pixel_accuracy\n2,40,0.5,0.9\n")
     summary = {
         "benchmark": benchmark.id,
         "seed": seed,
         "config_hash": config_hash(benchmark),
-        "run_key": run_key,
+        "run_key": run_key(benchmark, seed, FINGERPRINT, "float32"),
         "dataset": benchmark.dataset.name,
         "data_fingerprint": FINGERPRINT,
         "precision": "float32",
@@ -68,7 +70,7 @@ def write_training(root: Path, benchmark: Benchmark, seed: int, run_key: str) ->
     return folder
 
 
-def write_evaluation(root: Path, benchmark: Benchmark, seed: int, run_key: str) -> Path:
+def write_evaluation(root: Path, benchmark: Benchmark, seed: int) -> Path:
     """The folder `runs/evaluate/<benchmark>/<seed>`; one class never occurs and has no IoU."""
     folder = Layout(root).evaluate(benchmark.id, seed)
     details = folder / "details"
@@ -82,6 +84,8 @@ def write_evaluation(root: Path, benchmark: Benchmark, seed: int, run_key: str) 
     )
     np.savez(details / "confusion.npz", single_scale=np.eye(3, dtype=np.int64), ms_flip=np.eye(3, dtype=np.int64))
     Image.fromarray(np.full((4, 4), 2, np.uint8)).save(details / "predictions" / "scene__1.png")
-    identity = {"benchmark": benchmark.id, "seed": seed, "config_hash": config_hash(benchmark), "run_key": run_key}
-    (details / "evaluation.json").write_text(json.dumps(identity | {"dataset": "digits", "split": "test"}))
+    identity = {"benchmark": benchmark.id, "seed": seed, "config_hash": config_hash(benchmark)}
+    identity["run_key"] = run_key(benchmark, seed, FINGERPRINT, "float32")
+    evaluated = {"dataset": "digits", "split": "test", "protocol": benchmark.inference.model_dump(mode="json")}
+    (details / "evaluation.json").write_text(json.dumps(identity | evaluated))
     return folder

@@ -151,10 +151,9 @@ def _data_loader(items: Dataset, workers: int, **options: object) -> DataLoader:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process wants to finish its iteration
-    # and save, and stops the workers itself. They also leave by themselves when it is gone.
+    # Ctrl-C reaches the whole process group, but the main process wants to finish its iteration and save. It stops
+    # the workers itself, by SIGTERM if need be, which must hence stay as it is.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _collate(items: list[tuple[Tensor, Tensor, str] | PipelineError]) -> TrainBatch | PipelineError:

@@ -97,5 +97,6 @@ class FeatureMemory(nn.Module):
         """
         if not self.training:
             raise RuntimeError("the memory is frozen in evaluation mode; call .train() before update()")
-        # A new tensor, not an in-place write: the pending backward pass still needs the old memory.
+        # A new tensor, not an in-place write: the pending backward pass still needs the memory that the forward read.
+        # (The authors overwrite it, so their gradient of the coarse softmax sees the updated one: METHOD section 4.)
         self.memory = updated_memory(self.memory, representations, labels, momentum, self.strategy)

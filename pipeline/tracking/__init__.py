@@ -2,3 +2,7 @@
 
 MLflow is imported when one of these is first used, and nowhere else in the project.
 """
+
+from pipeline.tracking.runs import stage_run
+
+__all__ = ["stage_run"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 Stage = Literal["train", "evaluate-msflip"]
+TRAIN: Stage = "train"
+EVALUATE: Stage = "evaluate-msflip"
 PARENT = "parent"  # value of the tag `stage` on the run that holds the stages of one benchmark and seed
 
 
@@ -29,13 +33,13 @@ class Identity:
     parameters: dict[str, object] = field(default_factory=dict)  # besides the benchmark's: precision, device, ...
 
     def tags(self, stage: str) -> dict[str, str]:
-        """The tags by which the run of `stage` is found."""
-        return {
-            "benchmark": self.benchmark.id,
-            "seed": str(self.seed),
-            "run_key": self.run_key,
-            "stage": stage,
-        }
+        """The tags by which the run of `stage` is found. One training may be evaluated in several ways."""
+        tags = {"benchmark": self.benchmark.id, "seed": str(self.seed), "run_key": self.run_key, "stage": stage}
+        return tags | ({"evaluation_hash": self._evaluation_hash()} if stage == EVALUATE else {})
+
+    def _evaluation_hash(self) -> str:
+        settings = [self.benchmark.dataset.evaluation_split, self.benchmark.inference.model_dump(mode="json")]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def descriptive_tags(self, commit: str | None, dirty: bool) -> dict[str, str]:
         """What else a person filters by."""

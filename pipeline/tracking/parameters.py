@@ -10,10 +10,14 @@ from pipeline.config import Benchmark
 LONGEST_VALUE = 6000  # characters; MLflow refuses more
 
 _NOT_SETTINGS = {"id", "description", "published", "baseline"}
+_OF_EVALUATION = ("inference.ms_flip.", "inference.checkpoint", "dataset.evaluation_split")
 
 
-def flat_parameters(benchmark: Benchmark) -> dict[str, str]:
-    """`section.key: value` of everything that can move a result; the full text is the artifact config.yaml."""
+def flat_parameters(benchmark: Benchmark, with_evaluation: bool) -> dict[str, str]:
+    """`section.key: value` of everything that can move a result; the full text is the artifact config.yaml.
+
+    with_evaluation: include what only the evaluation reads, which `config.for_training` sets to defaults.
+    """
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -24,6 +28,8 @@ def flat_parameters(benchmark: Benchmark) -> dict[str, str]:
             flat[prefix] = parameter_text(value)
 
     walk("", benchmark.model_dump(mode="json", exclude=_NOT_SETTINGS))
+    if not with_evaluation:
+        flat = {name: value for name, value in flat.items() if not name.startswith(_OF_EVALUATION)}
     return flat
 
 

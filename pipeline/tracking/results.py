@@ -18,8 +18,9 @@ from PIL import Image
 from pipeline.config import Benchmark
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
+from pipeline.layout import Layout
 from pipeline.tracking.curves import logged_steps, read_curves, send_points
-from pipeline.tracking.identity import Identity, Stage
+from pipeline.tracking.identity import TRAIN, Identity, Stage
 from pipeline.tracking.model import log_model
 from pipeline.tracking.tree import dataset_digest
 
@@ -45,25 +46,27 @@ def now(_step: int) -> int:
     return int(time.time() * 1000)
 
 
-def publish(target: Target, identity: Identity, stage: Stage, folder: Path, clock: Clock = now) -> None:
-    """Everything in `folder` (runs/train/... or runs/evaluate/...) that the run lacks, then the tag `complete`.
+def publish(target: Target, identity: Identity, stage: Stage, layout: Layout, clock: Clock = now) -> None:
+    """Everything the finished stage wrote that the run lacks, then the tag `complete`.
 
     Raises PipelineError when a file of the stage is missing.
     """
     try:
-        if stage == "train":
-            _publish_training(target, identity, folder, clock)
+        if stage == TRAIN:
+            _publish_training(target, identity, layout, clock)
         else:
-            _publish_evaluation(target, identity, folder)
+            _publish_evaluation(target, identity, layout.evaluate(identity.benchmark.id, identity.seed))
     except FileNotFoundError as error:
         raise _incomplete(error) from error
     target.client.set_tag(target.run_id, "complete", "true")
 
 
-def _publish_training(target: Target, identity: Identity, folder: Path, clock: Clock) -> None:
+def _publish_training(target: Target, identity: Identity, layout: Layout, clock: Clock) -> None:
+    folder = layout.train(identity.benchmark.id, identity.seed)
+    curves = layout.curves(identity.benchmark.id, identity.seed)
     summary, cost = read_json(folder / "summary.json"), read_json(folder / "cost.json")
     known = logged_steps(target.client, target.run_id)
-    missing = [point for point in read_curves(folder) if point[1] not in known.get(point[0], ())]
+    missing = [point for point in read_curves(curves) if point[1] not in known.get(point[0], ())]
     send_points(target.client, target.run_id, [(point, clock(point[1])) for point in missing])
     headline = {
         "miou_validation": summary["final"]["miou"],
@@ -76,7 +79,7 @@ def _publish_training(target: Target, identity: Identity, folder: Path, clock: C
     }
     _log_scalars(target.client, target.run_id, headline)
     _log_scalars(target.client, target.parent_id, headline)
-    for path in sorted(folder.iterdir()):
+    for path in sorted([*folder.iterdir(), *curves.iterdir()]):
         if path.suffix != ".safetensors":  # the model is logged in a form that loads by itself
             target.client.log_artifact(target.run_id, str(path))
     _log_segmentor(target, identity.benchmark, folder)
@@ -86,7 +89,7 @@ def _log_segmentor(target: Target, benchmark: Benchmark, folder: Path) -> None:
     from pipeline.evaluation.run import load_model  # networks take seconds to import, and most syncs need none
 
     classes = get_dataset(benchmark.dataset.name).classes
-    model = load_model(benchmark, len(classes), folder / f"{benchmark.inference.checkpoint}.safetensors")
+    model = load_model(benchmark, len(classes), folder / "last.safetensors")
     model_id = log_model(target.run_id, model)
     for run_id in (target.run_id, target.parent_id):
         target.client.set_tag(run_id, "model_id", model_id)
@@ -102,7 +105,8 @@ def _publish_evaluation(target: Target, identity: Identity, folder: Path) -> Non
         for row in per_class.to_dict("records")
     }
     scalars = headline | classes | {"evaluate_seconds": cost["seconds"], "images": metrics["images"]}
-    model_id = target.client.get_run(target.parent_id).data.tags.get("model_id")
+    parent_tags = target.client.get_run(target.parent_id).data.tags
+    model_id = parent_tags.get("model_id") if identity.benchmark.inference.checkpoint == "last" else None
     _log_scalars(target.client, target.run_id, scalars, model_id=model_id, identity=identity)
     _log_scalars(target.client, target.parent_id, headline | {"evaluate_seconds": cost["seconds"]})
     for path in (folder / "metrics.json", folder / "cost.json"):

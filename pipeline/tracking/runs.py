@@ -1,8 +1,9 @@
 """Track one stage of one benchmark and seed while it runs.
 
-    with stage_run(root, benchmark, seed, "train", run_key=key) as run:
-        folder = train_benchmark(root, benchmark, seed, runtime, run.log)
-        run.log_results(folder)
+    with stage_run(root, benchmark, seed, "train", runtime) as run:
+        train_benchmark(root, benchmark, seed, runtime, run.log)
+
+When the block ends well, the files that the stage wrote are put into the run.
 
 A training that resumes from its saved state goes on in the run it was interrupted in, and points which that run already
 has are not logged twice. Every other repetition is a new run that supersedes the earlier one. Trouble with the store is
@@ -11,7 +12,6 @@ an error before the stage begins; afterwards it is one warning, and `sync` repai
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.config import Benchmark
+from pipeline.config.schema import RuntimeConfig
 from pipeline.layout import Layout
 from pipeline.tracking.curves import LiveCurves, logged_steps
-from pipeline.tracking.identity import Identity, Stage, find_runs, process_tags
-from pipeline.tracking.results import Target, publish
+from pipeline.tracking.identity import TRAIN, Identity, Stage, find_runs, process_tags
+from pipeline.tracking.results import Target, publish, read_json
 from pipeline.tracking.store import Store, explained, load_mlflow, open_store, without_password
 from pipeline.tracking.tree import log_configuration, log_dataset, open_parent, supersede
+from pipeline.training.state import run_key
 
 _LOGGER = logging.getLogger(__name__)
 _LONGEST_ERROR = 5000  # characters of a tag; the traceback is the artifact error.txt
@@ -44,29 +46,34 @@ class StageRun:
         """Points of curves at `step`, named `train/...` or `validation/...`: the training loop's callback."""
         self._curves.add(step, values)
 
-    def log_results(self, folder: Path) -> None:
-        """Curves, scores, files and model of the finished stage, read from the files it wrote in `folder`."""
-        with self._tolerated():
-            self._curves.flush()
-            publish(self._target, self._identity, self._stage, folder)
-
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """A file (a figure, say) as an artifact, in `folder` of the run."""
         with self._tolerated():
             self._target.client.log_artifact(self.run_id, str(path), folder)
 
-    def end(self, status: str, error: BaseException | None = None) -> None:
-        """FINISHED, FAILED or KILLED, for this run and its parent. `stage_run` calls it."""
-        client = self._target.client
+    def finish(self, layout: Layout) -> None:
+        """Publish the results of the stage and end the run. `stage_run` calls it."""
         self._curves.flush()
-        if error is not None and status == "FAILED":
+        with self._tolerated():
+            publish(self._target, self._identity, self._stage, layout)
+        self._end("FINISHED")
+
+    def abort(self, error: BaseException) -> None:
+        """End the run as KILLED (an interrupt) or FAILED, with the error. `stage_run` calls it."""
+        self._curves.flush()
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if not interrupted:
+            client = self._target.client
             with self._tolerated():
                 client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
                 client.log_text(self.run_id, "".join(traceback.format_exception(error)), "error.txt")
+        self._end("KILLED" if interrupted else "FAILED")
+
+    def _end(self, status: str) -> None:
         with self._tolerated():
             load_mlflow().end_run(status)
         with self._tolerated():
-            client.set_terminated(self.parent_id, status)
+            self._target.client.set_terminated(self.parent_id, status)
 
     @contextmanager
     def _tolerated(self) -> Iterator[None]:
@@ -89,32 +96,52 @@ class StageRun:
         self._warned = True
 
 
+class NoRun:
+    """Stands in for a StageRun when tracking is off."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Do nothing."""
+
+
 @contextmanager
 def stage_run(
-    root: Path,
-    benchmark: Benchmark,
-    seed: int,
-    stage: Stage,
-    *,
-    run_key: str,
-    parameters: Mapping[str, object] | None = None,
-) -> Iterator[StageRun]:
-    """An MLflow run for `stage`, nested below the run of (benchmark, seed, run_key).
+    root: Path, benchmark: Benchmark, seed: int, stage: Stage, runtime: RuntimeConfig
+) -> Iterator[StageRun | NoRun]:
+    """An MLflow run for `stage`, nested below the run of this training; nothing with `runtime.mlflow` false.
 
-    run_key: of the training, the same for all stages. parameters: settings outside the benchmark, such as
-    `runtime.precision`. An exception ends the run as FAILED with its text in the tag `error`, an interrupt as KILLED;
-    both are raised again. Raises PipelineError when the store cannot be used at all.
+    An exception ends the run as FAILED with its text in the tag `error`, an interrupt as KILLED; both are raised again.
+    Raises PipelineError when the store cannot be used at all.
     """
-    identity = Identity(benchmark, seed, run_key, _fingerprint(root, benchmark), dict(parameters or {}))
+    if not runtime.mlflow:
+        yield NoRun()
+        return
+    identity = _identity(root, benchmark, seed, stage, runtime)
     with open_store(root) as store:
         with explained(store.uri):
             run = _begin(store, root, identity, stage)
         try:
             yield run
         except BaseException as error:
-            run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
+            run.abort(error)
             raise
-        run.end("FINISHED")
+        run.finish(Layout(root))
+
+
+def _identity(root: Path, benchmark: Benchmark, seed: int, stage: Stage, runtime: RuntimeConfig) -> Identity:
+    """An evaluation belongs to the training whose summary it reads."""
+    layout = Layout(root)
+    prepared = layout.prepared(benchmark.dataset.name) / "dataset.json"
+    # Without prepared data the stage is about to say so itself.
+    fingerprint = read_json(prepared)["fingerprint"] if prepared.exists() else None
+    if stage == TRAIN:
+        key = run_key(benchmark, seed, fingerprint or "", runtime.precision)
+    else:
+        key = read_json(layout.train(benchmark.id, seed) / "summary.json")["run_key"]
+    parameters = {"runtime.precision": runtime.precision, "runtime.device": runtime.device}
+    return Identity(benchmark, seed, key, fingerprint, parameters)
 
 
 def _begin(store: Store, root: Path, identity: Identity, stage: Stage) -> StageRun:
@@ -127,7 +154,7 @@ def _begin(store: Store, root: Path, identity: Identity, stage: Stage) -> StageR
     earlier = find_runs(client, experiment_id, identity, stage)
     interrupted = [run for run in earlier if run.info.status != "FINISHED" and "superseded_by" not in run.data.tags]
     known: dict[str, set[int]] = {}
-    if interrupted and stage == "train" and _will_resume(root, identity):
+    if interrupted and stage == TRAIN and _will_resume(root, identity):
         run = interrupted[0]
         known = logged_steps(client, run.info.run_id)
         mlflow.start_run(run_id=run.info.run_id, log_system_metrics=True)
@@ -150,8 +177,8 @@ def _begin(store: Store, root: Path, identity: Identity, stage: Stage) -> StageR
 def describe(store: Store, run_id: str, identity: Identity, stage: Stage) -> None:
     """Configuration and data of a new stage run."""
     dataset = identity.benchmark.dataset
-    log_configuration(store.client, run_id, identity)
-    if stage == "train":
+    log_configuration(store.client, run_id, identity, stage)
+    if stage == TRAIN:
         log_dataset(store.client, run_id, identity, "+".join(dataset.train_splits), "training")
     else:
         log_dataset(store.client, run_id, identity, dataset.evaluation_split, "test")
@@ -160,9 +187,3 @@ def describe(store: Store, run_id: str, identity: Identity, stage: Stage) -> Non
 def _will_resume(root: Path, identity: Identity) -> bool:
     """Whether `pipeline.training` will find a state to go on from."""
     return (Layout(root).state(identity.benchmark.id, identity.run_key) / "state.pt").exists()
-
-
-def _fingerprint(root: Path, benchmark: Benchmark) -> str | None:
-    """Of the prepared data; None before there is any, which the stage itself will complain about."""
-    path = Layout(root).prepared(benchmark.dataset.name) / "dataset.json"
-    return json.loads(path.read_text(encoding="utf-8"))["fingerprint"] if path.exists() else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import load_resolved
+from pipeline.config import Benchmark, load_resolved
+from pipeline.config.parse import parse
 from pipeline.layout import Layout
-from pipeline.tracking.identity import Identity, Stage, find_runs
+from pipeline.tracking.identity import EVALUATE, TRAIN, Identity, Stage, find_runs
 from pipeline.tracking.results import Clock, Target, publish, read_json
 from pipeline.tracking.runs import describe
 from pipeline.tracking.store import Store, load_mlflow, open_store
@@ -22,7 +23,6 @@ class _Result:
     """A finished stage as its files tell it."""
 
     stage: Stage
-    folder: Path
     identity: Identity
     cost: dict[str, Any]
     started: int  # ms since 1970
@@ -36,34 +36,41 @@ def sync(root: Path) -> list[str]:
     A result lacks a run when none with its benchmark, seed, run key and stage has the tag `complete`: the stage came
     from DVC's cache, or the store failed while it ran. Raises PipelineError when a file of a result is missing.
     """
-    results = list(_results(Layout(root)))
+    layout = Layout(root)
+    results = list(_results(layout))
     with open_store(root) as store:
-        return [line for result in results if (line := _restore(store, result)) is not None]
+        return [line for result in results if (line := _restore(store, layout, result)) is not None]
 
 
 def _results(layout: Layout) -> Iterator[_Result]:
     """Trainings, each followed by its evaluation if there is one."""
     for path in sorted((layout.root / "runs" / "train").glob("*/*/summary.json")):
         summary, cost = read_json(path), read_json(path.parent / "cost.json")
-        identity = Identity(
-            load_resolved(path.parent / "config.yaml"),
-            summary["seed"],
-            summary["run_key"],
-            summary["data_fingerprint"],
-            {"runtime.precision": summary["precision"]},
-        )
+        trained = load_resolved(path.parent / "config.yaml")
+        parameters = {"runtime.precision": summary["precision"], "runtime.device": cost["device"]}
+        identity = Identity(trained, summary["seed"], summary["run_key"], summary["data_fingerprint"], parameters)
         started, ended = _milliseconds(cost["started"]), _milliseconds(cost["finished"])
-        yield _Result("train", path.parent, identity, cost, started, ended, summary["iterations"])
-        evaluated = layout.evaluate(summary["benchmark"], summary["seed"])
-        described = evaluated / "details" / "evaluation.json"
-        # The other key: an evaluation of an earlier training, about to be replaced.
-        if described.exists() and read_json(described)["run_key"] == summary["run_key"]:
-            seconds = read_json(evaluated / "cost.json")["seconds"]
-            end = ended + int(1000 * seconds)
-            yield _Result("evaluate-msflip", evaluated, identity, cost, ended, end, summary["iterations"])
+        yield _Result(TRAIN, identity, cost, started, ended, summary["iterations"])
+        folder = layout.evaluate(trained.id, identity.seed)
+        described = folder / "details" / "evaluation.json"
+        if not described.exists():
+            continue
+        evaluation, cost = read_json(described), cost | read_json(folder / "cost.json")
+        if evaluation["run_key"] == identity.run_key:  # else it is of an earlier training, about to be replaced
+            identity = replace(identity, benchmark=_evaluated(trained, evaluation, described))
+            end = ended + int(1000 * cost["seconds"])
+            yield _Result(EVALUATE, identity, cost, ended, end, summary["iterations"])
 
 
-def _restore(store: Store, result: _Result) -> str | None:
+def _evaluated(trained: Benchmark, evaluation: dict[str, Any], where: Path) -> Benchmark:
+    """The benchmark as it was evaluated: a training's own file leaves out what it does not depend on."""
+    data = trained.model_dump(mode="json")
+    data["inference"] = evaluation["protocol"]
+    data["dataset"]["evaluation_split"] = evaluation["split"]
+    return parse(Benchmark, data, str(where))
+
+
+def _restore(store: Store, layout: Layout, result: _Result) -> str | None:
     """Create the run of `result` unless there is a complete one."""
     identity, client = result.identity, store.client
     tags = identity.descriptive_tags(result.cost["commit"], result.cost["dirty"])
@@ -83,7 +90,7 @@ def _restore(store: Store, result: _Result) -> str | None:
     status = "FAILED"
     try:
         describe(store, run_id, identity, result.stage)
-        publish(Target(client, run_id, parent.info.run_id), identity, result.stage, result.folder, _clock(result))
+        publish(Target(client, run_id, parent.info.run_id), identity, result.stage, layout, _clock(result))
         supersede(client, earlier, run_id)
         status = "FINISHED"
     finally:

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pipeline.config import resolved_yaml
-from pipeline.tracking.identity import PARENT, Identity, find_runs
+from pipeline.tracking.identity import EVALUATE, PARENT, Identity, find_runs
 from pipeline.tracking.parameters import flat_parameters, parameter_text
 from pipeline.tracking.store import Store
 
@@ -33,15 +33,15 @@ def open_parent(store: Store, identity: Identity, tags: dict[str, str], start_ti
             tags=identity.tags(PARENT) | tags,
             run_name=f"{identity.benchmark.id} seed {identity.seed}",
         )
-        log_configuration(store.client, run.info.run_id, identity)
+        log_configuration(store.client, run.info.run_id, identity, PARENT)
         return run
 
 
-def log_configuration(client: MlflowClient, run_id: str, identity: Identity) -> None:
+def log_configuration(client: MlflowClient, run_id: str, identity: Identity, stage: str) -> None:
     """The configuration as parameters (to compare runs by) and as the artifact config.yaml (to run it again)."""
     from mlflow.entities import Param
 
-    flat = flat_parameters(identity.benchmark) | {"seed": str(identity.seed)}
+    flat = flat_parameters(identity.benchmark, with_evaluation=stage == EVALUATE) | {"seed": str(identity.seed)}
     flat |= {name: parameter_text(value) for name, value in identity.parameters.items()}
     params = [Param(name, value) for name, value in flat.items()]
     for start in range(0, len(params), _PARAMETERS_PER_REQUEST):

@@ -22,8 +22,8 @@ def section(analysis: Analysis) -> Section:
     study = analysis.study
     intro = (
         f"IoU in percent ({PROTOCOLS[PRIMARY]}, mean over seeds), most frequent class first. Share: of the valid pixels"
-        " of the evaluated split. Gains in bold have an interval that excludes zero; with so many classes about one in "
-        "twenty does so by chance."
+        " of the evaluated split. Gains in bold have an interval that excludes zero; by chance alone, about one class "
+        "in twenty would."
     )
     blocks: list[Block] = [Text(intro)]
     for pair in study.pairs:

@@ -45,7 +45,7 @@ def _pair(analysis: Analysis, pair: Pair) -> list[Block]:
         f"confusion-{pair.memory.id}",
         partial(_draw, after, after - before, names),
         f"Confusion matrix of {label} with memory, and its change against the baseline. "
-        f"{_worst(after, names)} Largest changes: {told}.",
+        f"{_worst(after, names)} Largest changes: {told or 'none'}.",
         f"{label}. Left: with memory, percent of the true class. Right: change against the baseline in points; off the "
         "diagonal, blue means fewer mistakes of that kind.",
     )
@@ -58,7 +58,8 @@ def _pair(analysis: Analysis, pair: Pair) -> list[Block]:
         for i, j in changes
     )
     columns = (Column("Mistake", number=False), Column("Without %"), Column("With %"), Column("Change, points"))
-    return [figure, Table(f"Mistakes that changed most, {label} (percent of the true class)", columns, rows)]
+    table = Table(f"Mistakes that changed most, {label} (percent of the true class)", columns, rows)
+    return [figure, table] if rows else [figure]
 
 
 def _single(result: Result) -> Figure:
@@ -76,7 +77,8 @@ def _largest_changes(before: NDArray, after: NDArray) -> list[tuple[int, int]]:
     change = np.nan_to_num(np.abs(after - before))
     np.fill_diagonal(change, 0.0)
     flat = np.argsort(-change, axis=None, kind="stable")[:CHANGES]
-    return [(int(i), int(j)) for i, j in zip(*np.unravel_index(flat, change.shape), strict=True)]
+    cells = zip(*np.unravel_index(flat, change.shape), strict=True)
+    return [(int(i), int(j)) for i, j in cells if change[i, j] > 0]
 
 
 def _worst(values: NDArray, names: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.content import Block, Column, Note, Section, Table, Text
 from pipeline.reporting.results import Pair, Result, Run
-from pipeline.reporting.wording import duration, listing, memory_size, millions, plain, short_time
+from pipeline.reporting.wording import duration, listing, memory_size, millions, plain, points, short_time
 
 
 def section(analysis: Analysis) -> Section:
@@ -67,7 +67,7 @@ def _overhead(pair: Pair) -> str:
 
 
 def _percent(before: float, after: float) -> str:
-    return f"{100 * (after / before - 1):+.0f} %".replace("-", "−")
+    return f"{points(after / before - 1, 0)} %"
 
 
 def _seconds(result: Result) -> float:

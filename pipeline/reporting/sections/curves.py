@@ -20,8 +20,8 @@ def section(analysis: Analysis) -> Section:
     blocks: list[Block] = [
         Text(
             "Training loss (thin: as logged; thick: running mean), single-scale mIoU on the validation split, and the "
-            "schedule. One line per seed. The losses of the two sides are sums of the same terms unless a memory "
-            "benchmark adds the consistency term, so compare their shapes rather than their heights."
+            "schedule. One line per seed. The losses of the two sides need not hold the same terms (coarse logits, "
+            "consistency), so compare their shapes rather than their heights."
         )
     ]
     blocks += [_figure(pair.memory.id, analysis.label(pair), (pair.baseline, pair.memory)) for pair in study.pairs]
@@ -74,6 +74,7 @@ def _draw(results: tuple[Result, ...]) -> bytes:
     for axes, title in ((loss, "Training loss"), (miou, "Validation mIoU %"), (rate, "Learning rate")):
         axes.set_title(title)
         axes.set_xlabel("iteration")
+    miou.ticklabel_format(axis="y", useOffset=False)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     colours = {bool(result.benchmark.memory) for result in results}
     handles = [

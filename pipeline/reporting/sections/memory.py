@@ -28,8 +28,8 @@ def section(analysis: Analysis) -> Section:
     blocks: list[Block] = [
         Text(
             "Cosine similarity between the stored vectors of two classes (mean over slots where there are several): "
-            "the lower off the diagonal, the better the memory tells classes apart. Vectors follow a ReLU, so all "
-            "cosines lie between 0 and 1. *Own vector* compares each class with itself after the first epoch: near 1, "
+            "the lower off the diagonal, the better the memory tells classes apart. After a ReLU all cosines lie "
+            "between 0 and 1. *Own vector* compares each class with itself after the first epoch: near 1, "
             "it has hardly moved. A class never touched keeps a zero vector and adds nothing."
         ),
         Table("State of the memory", columns, rows),

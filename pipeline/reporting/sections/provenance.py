@@ -48,7 +48,7 @@ def warnings(study: Study) -> list[str]:
     if len(machines) > 1:
         found.append(f"**Runs trained on different hardware**: {'; '.join(machines)}. Times do not compare.")
     if len(environments) > 1:
-        found.append("**Library versions differ between runs**, see the table of libraries.")
+        found.append("**Library versions differ between runs**, see the list of libraries.")
     if len(precisions) > 1:
         found.append(f"**Precision differs between runs**: {listing(precisions)}.")
     if changes := ablated(study.project.ablation):
@@ -150,12 +150,11 @@ def _machines(runs: list[Run]) -> Table:
     return Table("Hardware of the trainings", columns, rows)
 
 
-def _libraries(runs: list[Run]) -> Table:
+def _libraries(runs: list[Run]) -> Text:
     names = sorted({name for run in runs for name in run.cost["libraries"]}, key=str.lower)
-    rows = tuple(
-        (plain(name), listing(sorted({run.cost["libraries"].get(name, "absent") for run in runs}))) for name in names
-    )
-    return Table("Libraries", (Column("Library", number=False), Column("Version", number=False)), rows)
+    versions = {name: sorted({run.cost["libraries"].get(name, "absent") for run in runs}) for name in names}
+    listed = [f"{plain(name)} {' or '.join(found)}" for name, found in versions.items()]
+    return Text(f"**Libraries**: {', '.join(listed)}.")
 
 
 def _again(study: Study) -> str:

@@ -50,7 +50,7 @@ def limitations(study: Study) -> list[str]:
         "Images are resampled as if independent. Frames of one video or of one place resemble each other, and then the "
         "intervals are too narrow."
     )
-    rows = {row["id"] for row in published_rows(study)}
+    rows = {row["id"] for row in published_rows()}
     if not any(result.id in rows for result in study.results):
         found.append(
             "None of the published rows is among the benchmarks: dataset, encoder, resolution or schedule differ from "
