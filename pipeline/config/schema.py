@@ -100,7 +100,7 @@ class ScheduleConfig(Section):
     """Poly decay per iteration: lr(t) = (lr - min_lr) * (1 - t/T)^power + min_lr (PROTOCOL section 3)."""
 
     epochs: Positive
-    batch_size: Positive  # global: over all devices
+    batch_size: Annotated[int, Field(ge=2)]  # global: over all devices; BatchNorm of a 1x1 map needs two images
     power: Annotated[float, Field(gt=0)] = 0.9
     min_lr: Weight | None = None  # null: 0.01 * lr
     validate_every: Positive = 10  # epochs

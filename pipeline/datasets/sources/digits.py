@@ -25,11 +25,11 @@ from pipeline.errors import PipelineError
 # How hard the task is. Editing any of these makes the scenes stale: the next `dvc repro` draws them anew.
 SCENE_SIZE = 96  # px, side
 SCENES = {"train": 1200, "val": 150, "test": 200}
-DIGITS_PER_SCENE = (2, 5)  # wanted; a digit for which no place is found is left out
-DIGIT_SIZE = (28, 48)  # px, side of the enlarged 8x8 sample
-ROTATION = 15.0  # degrees, either way
-MIN_CONTRAST = 70.0  # grey levels between ink and the background under it
-INK_OPACITY = (0.8, 1.0)
+DIGITS_PER_SCENE = (2, 4)  # wanted; a digit for which no place is found is left out
+DIGIT_SIZE = (32, 52)  # px, side of the enlarged 8x8 sample
+ROTATION = 8.0  # degrees, either way
+MIN_CONTRAST = 90.0  # grey levels between ink and the background under it
+INK_OPACITY = (0.9, 1.0)
 INK_LEVELS = (0.2, 0.6)  # share of full ink that begins and completes a stroke; strokes are then 5 to 14 px wide
 MAX_COVERED = 0.15  # share of an earlier digit's strokes that a later one may hide
 # Shares of the handwriting samples of every class, and the columns of both photographs, that a split draws from.
