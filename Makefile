@@ -28,10 +28,10 @@ reproduce: env  ## environment, then all stages for the benchmarks in params.yam
 check: env  ## validate params.yaml and params/ and print what `dvc repro` would run
 	$(BIN)/python -m pipeline check
 
-test: env  ## lint and the tests (a few minutes, no GPU, no network)
+test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: env  ## the slower checks that `make test` leaves out
 	$(BIN)/python -m pytest -m slow

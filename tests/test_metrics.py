@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix as sklearn_confusion, jaccard_score, recall_score
+from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from pipeline.evaluation.metrics import confusion_matrix, iou, miou, summarise
 
@@ -41,9 +42,7 @@ def test_scores_equal_scikit_learn() -> None:
 def test_prediction_on_void_pixels_never_counts() -> None:
     prediction, truth = maps(2)
     other = np.where(truth == 255, 3, prediction).astype(np.uint8)
-    np.testing.assert_array_equal(
-        confusion_matrix(prediction, truth, CLASSES), confusion_matrix(other, truth, CLASSES)
-    )
+    np.testing.assert_array_equal(confusion_matrix(prediction, truth, CLASSES), confusion_matrix(other, truth, CLASSES))
 
 
 def test_class_neither_true_nor_predicted_leaves_the_mean() -> None:

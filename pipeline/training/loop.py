@@ -77,24 +77,32 @@ def train(
     ):
         for epoch in range(progress.iteration // per_epoch + 1, schedule.epochs + 1):
             trainer.model.train()
-            done_in_epoch = progress.iteration - (epoch - 1) * per_epoch
-            for images, labels, ids in loader.epoch(epoch, start=done_in_epoch):
+            for images, labels, ids in loader.epoch(epoch, start=progress.iteration % per_epoch):
                 values = _step(trainer, images, labels, ids, progress.iteration, epoch)
                 progress.iteration += 1
                 bar.update()
                 if progress.iteration % runtime.log_every == 0 or progress.iteration == trainer.total_iterations:
-                    row = {"iteration": progress.iteration, "epoch": epoch} | {k: float(v) for k, v in values.items()}
-                    progress.history.append(row)
-                    log(progress.iteration, {f"train/{k}": v for k, v in row.items() if k != "iteration"})
+                    row = _log_point(progress, epoch, values, log)
                     bar.set_postfix(epoch=epoch, loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.2e}")
-                at_epoch_end = progress.iteration == epoch * per_epoch
-                if stop_requested() or (progress.iteration % runtime.save_every == 0 and not at_epoch_end):
+                # A state saved at the end of an epoch must hold its validation: that one is written below.
+                within_epoch = progress.iteration % per_epoch != 0
+                if within_epoch and (stop_requested() or progress.iteration % runtime.save_every == 0):
                     save()
-                if stop_requested():
+                if within_epoch and stop_requested():
                     raise KeyboardInterrupt(f"stopped after iteration {progress.iteration}; run again to resume")
             _end_epoch(trainer, progress, epoch, validate, state_dir, log)
             save()
+            if stop_requested():
+                raise KeyboardInterrupt(f"stopped after epoch {epoch}; run again to resume")
     return progress
+
+
+def _log_point(progress: Progress, epoch: int, values: dict[str, Any], log: Log) -> dict[str, float]:
+    """Append this iteration's scalars to the history and hand them to the tracker."""
+    row = {"iteration": progress.iteration, "epoch": epoch} | {name: float(value) for name, value in values.items()}
+    progress.history.append(row)
+    log(progress.iteration, {f"train/{name}": value for name, value in row.items() if name != "iteration"})
+    return row
 
 
 def _step(
@@ -174,6 +182,11 @@ def _stop_request() -> Iterator[Callable[[], bool]]:
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: requested
+    except RuntimeError as error:
+        # SIGTERM to the whole process group also ends the loader's workers, which breaks the iteration at hand.
+        if requested:
+            raise KeyboardInterrupt("stopped; run again to resume from the last saved iteration") from error
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
