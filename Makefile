@@ -31,7 +31,7 @@ check: env  ## validate params.yaml and params/ and print what `dvc repro` would
 test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: env  ## the slower checks that `make test` leaves out
 	$(BIN)/python -m pytest -m slow

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,11 @@ import yaml
 
 from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark
+from pipeline.datasets import get_dataset
+from pipeline.datasets.download import download
+from pipeline.datasets.prepare import prepare
+from pipeline.layout import Layout
+from pipeline.plan import write_plan
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -30,8 +33,8 @@ TINY: dict[str, Any] = {
         "attention_channels": 8,
         "auxiliary": {"feature": -2, "channels": 8},
     },
-    "schedule": {"epochs": 2, "batch_size": 64, "validate_every": 1},
-    "augmentation": {"crop": [48, 48]},
+    "schedule": {"epochs": 2, "batch_size": 100, "validate_every": 1},
+    "augmentation": {"crop": [32, 32]},
     "inference": {"ms_flip": {"scales": [1.0, 0.5], "flip": True, "average": "probabilities"}},
 }
 
@@ -57,8 +60,11 @@ def project(tmp_path: Path) -> Path:
 def prepared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project after plan, download and preprocess: copy it before changing it."""
     root = make_project(tmp_path_factory.mktemp("prepared") / "project")
-    for stage in ("plan", "download", "preprocess"):
-        run_stage(root, stage)
+    layout = Layout(root)
+    write_plan(root, layout.plan)
+    spec = get_dataset("digits")
+    download(spec, layout.raw("digits"), None, layout.source("digits"))
+    prepare(spec, layout.raw("digits"), layout.prepared("digits"))
     return root
 
 
@@ -85,14 +91,6 @@ def make_project(root: Path) -> Path:
         },
     )
     return root
-
-
-def run_stage(root: Path, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m stages.<stage>` in `root` and fail with its output if it does."""
-    command = [sys.executable, "-m", f"stages.{stage}", *arguments]
-    done = subprocess.run(command, cwd=root, text=True, capture_output=True)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def write_yaml(path: Path, data: dict[str, Any]) -> None:
