@@ -8,10 +8,8 @@ trained again, whichever line of `params.yaml` was edited.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +24,7 @@ from pipeline.config import (
 )
 from pipeline.config.parse import nearest
 from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.datasets.planned import write_planned_datasets
 from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
 
@@ -36,14 +35,6 @@ class PlannedBenchmark:
 
     benchmark: Benchmark
     parameters: int
-
-
-@dataclass(frozen=True)
-class PlannedDataset:
-    """Where a dataset comes from (None: its public address) and which chosen benchmarks use it."""
-
-    source: str | None
-    benchmarks: tuple[str, ...]
 
 
 def make_plan(root: Path) -> tuple[Project, list[PlannedBenchmark]]:
@@ -78,19 +69,8 @@ def write_plan(root: Path, out_dir: Path) -> str:
             path = out_dir / folder / f"{part.id}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(resolved_yaml(part), encoding="utf-8")
-    datasets: dict[str, Any] = {}
-    for item in planned:
-        name = item.benchmark.dataset.name
-        entry = datasets.setdefault(name, {"source": project.sources.get(name), "benchmarks": []})
-        entry["benchmarks"].append(item.benchmark.id)
-    (out_dir / "datasets.json").write_text(json.dumps(datasets, indent=2) + "\n", encoding="utf-8")
+    write_planned_datasets(out_dir, [item.benchmark for item in planned], project.sources)
     return describe(project, planned)
-
-
-def planned_datasets(plan_dir: Path) -> dict[str, PlannedDataset]:
-    """What `write_plan` wrote to `datasets.json`: the datasets to prepare, by name."""
-    data = json.loads((plan_dir / "datasets.json").read_text(encoding="utf-8"))
-    return {name: PlannedDataset(entry["source"], tuple(entry["benchmarks"])) for name, entry in data.items()}
 
 
 def describe(project: Project, planned: list[PlannedBenchmark]) -> str:

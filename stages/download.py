@@ -2,8 +2,8 @@
 
 from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
+from pipeline.datasets.planned import planned_datasets
 from pipeline.layout import Layout
-from pipeline.plan import planned_datasets
 from stages import ROOT, stage
 
 if __name__ == "__main__":

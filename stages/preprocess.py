@@ -2,9 +2,9 @@
 
 from pipeline.datasets import get_dataset
 from pipeline.datasets.index import write_index
+from pipeline.datasets.planned import planned_datasets
 from pipeline.datasets.prepare import prepare
 from pipeline.layout import Layout
-from pipeline.plan import planned_datasets
 from stages import ROOT, stage
 
 if __name__ == "__main__":

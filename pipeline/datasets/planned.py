@@ -1,0 +1,36 @@
+"""Which datasets the chosen benchmarks need: written by `plan`, read by `download` and `preprocess`.
+
+Apart from `pipeline.plan`, which builds models, so that these two stages start without importing torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Benchmark
+
+
+@dataclass(frozen=True)
+class PlannedDataset:
+    """Where a dataset comes from (None: its public address) and which chosen benchmarks use it."""
+
+    source: str | None
+    benchmarks: tuple[str, ...]
+
+
+def write_planned_datasets(plan_dir: Path, benchmarks: Iterable[Benchmark], sources: Mapping[str, str | None]) -> None:
+    """Write `plan_dir/datasets.json`."""
+    by_name: dict[str, list[str]] = {}
+    for benchmark in benchmarks:
+        by_name.setdefault(benchmark.dataset.name, []).append(benchmark.id)
+    data = {name: {"source": sources.get(name), "benchmarks": ids} for name, ids in sorted(by_name.items())}
+    (plan_dir / "datasets.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def planned_datasets(plan_dir: Path) -> dict[str, PlannedDataset]:
+    """What `write_planned_datasets` wrote, by name."""
+    data = json.loads((plan_dir / "datasets.json").read_text(encoding="utf-8"))
+    return {name: PlannedDataset(entry["source"], tuple(entry["benchmarks"])) for name, entry in data.items()}
