@@ -18,7 +18,7 @@ def test_poly_follows_the_published_values() -> None:
 
 
 def test_poly_ends_at_an_explicit_floor() -> None:
-    schedule = ScheduleConfig(epochs=1, batch_size=1, min_lr=0.001)
+    schedule = ScheduleConfig(epochs=1, batch_size=2, min_lr=0.001)
     assert poly_lr(10**6 - 1, 10**6, OPTIMIZER, schedule) == pytest.approx(0.001, rel=1e-3)
 
 
