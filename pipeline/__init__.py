@@ -1,6 +1,6 @@
 """MCIBI, reproduced: memory-augmented semantic segmentation as an experiment-tracked pipeline.
 
-Read the packages in the order data flows:
-`config` -> `datasets` -> `models` -> `training` -> `evaluation` -> `tracking` -> `reporting`.
-Imports point from later packages to earlier ones, never back.
+Read the packages in this order; imports point from later ones to earlier ones, never back:
+`config` -> `datasets` -> `checkpoints` -> `models` -> `evaluation` -> `training` -> `tracking` -> `reporting`.
+Evaluation stands before training because training validates.
 """
