@@ -125,6 +125,7 @@ def test_undoing_the_ablation_restores_from_the_cache_and_sync_finds_the_runs(re
     assert len([line for line in created if "tiny-fcn-mcibi" in line]) >= 1
 
 
+@pytest.mark.slow
 def test_new_test_scale_evaluates_again_without_training(repository: Path) -> None:
     path = repository / "params" / "tiny-fcn.yaml"
     inference = {"ms_flip": {"scales": [1.0, 0.75], "flip": True, "average": "probabilities"}}
