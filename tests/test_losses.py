@@ -39,7 +39,7 @@ def test_batch_without_a_valid_pixel_costs_nothing_and_gives_no_nan() -> None:
 
 
 def test_terms_are_weighted() -> None:
-    output = SegmentorOutput(logits(0), logits(1), logits(2), None)
+    output = SegmentorOutput(logits(0), logits(1), (logits(2),), None)
     weights = LossConfig(final=1.0, coarse=0.4, auxiliary=0.2)
     terms = pixel_losses(output, labels(), weights)
     assert terms.keys() == {"final", "coarse", "auxiliary"}

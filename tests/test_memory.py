@@ -202,6 +202,42 @@ def test_an_update_between_forward_and_backward_does_not_disturb_the_gradient():
     assert torch.equal(gradient(update=True), gradient(update=False))
 
 
+def test_the_gradient_can_be_that_of_the_memory_after_the_update_as_in_the_authors_code():
+    """METHOD section 4: they overwrite the memory in place between the forward and the backward pass."""
+
+    def coarse_gradient(read, at_backward, **options):
+        module = memory_module(fuse_context=False, **options).train()
+        module.memory = read
+        logits = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        mixed = module._retrieve(module.class_weights(logits), slot=0)  # (B, C, h, w)
+        module.memory = at_backward
+        mixed.square().sum().backward()
+        return mixed.detach(), logits.grad
+
+    before, after = (torch.rand(4, 1, CHANNELS, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3))
+    exact, updated = (coarse_gradient(before, after, gradient=kind) for kind in ("exact", "updated"))
+    unchanged = coarse_gradient(before, before, gradient="updated")
+    assert torch.equal(exact[0], updated[0])  # the forward pass reads the memory before the update either way
+    torch.testing.assert_close(exact[1], unchanged[1])
+    assert not torch.allclose(exact[1], updated[1], rtol=0.05)
+
+
+def test_fusions_read_pixels_before_memory_and_image_context_before_the_result():
+    """CHECKPOINTS section 5: with the order exchanged, weights load all the same."""
+    module = memory_module().eval()
+    seen = {}
+    for name in ("memory_fusion", "context_fusion", "context_attention"):
+        getattr(module, name).register_forward_hook(
+            lambda _, given, made, name=name: seen.update({name: (given, made)})
+        )
+    pixels = features(1, CHANNELS, 4, 4)
+    module(pixels, torch.randn(1, 4, 4, 4), features(1, CHANNELS, 4, 4, seed=1))
+    assert torch.equal(seen["memory_fusion"][0][0][:, :CHANNELS], pixels)
+    first, second = seen["context_fusion"][0][0].chunk(2, dim=1)
+    assert torch.equal(first, seen["context_attention"][1])
+    assert torch.equal(second, seen["memory_fusion"][1])
+
+
 def test_soft_aggregation_passes_gradient_to_the_coarse_logits_and_never_to_the_memory():
     module = memory_module(fuse_context=False).train()
     module.memory = features(4, 1, CHANNELS, seed=1)

@@ -13,6 +13,7 @@ K = 5
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 each_framework = pytest.mark.parametrize("framework", framework_names())
+each_framework_with_memory = pytest.mark.parametrize("framework", [n for n in framework_names() if n != "upernet"])
 each_memory = pytest.mark.parametrize("memory", [None, {}, {"slots": 2}], ids=["plain", "memory", "two-slots"])
 
 
@@ -21,12 +22,12 @@ def segmentor(framework="fcn", memory=None, **config):
     return build_segmentor(small_benchmark(framework, memory, **config), K)
 
 
-@each_framework
+@each_framework_with_memory
 @each_memory
 def test_training_returns_every_supervised_map_at_feature_resolution(framework, memory):
     output = segmentor(framework, memory).train()(IMAGES)
     assert output.logits.shape == (2, K, 4, 6)  # stride 16
-    assert output.auxiliary.shape == (2, K, 8, 12)  # the map before it
+    assert [maps.shape for maps in output.auxiliary] == [(2, K, 8, 12)]  # the map before it
     if memory is None:
         assert output.coarse is None
         assert output.representations is None
@@ -35,24 +36,25 @@ def test_training_returns_every_supervised_map_at_feature_resolution(framework, 
         assert output.representations.shape == (2, 16, 4, 6)
 
 
-@each_framework
+@each_framework_with_memory
 @each_memory
 def test_every_parameter_receives_a_gradient(framework, memory):
     model = segmentor(framework, memory).train()
     if memory is not None:
         model.memory.memory = torch.rand_like(model.memory.memory)
     output = model(IMAGES)
-    sum(logits.square().sum() for logits in output[:3] if logits is not None).backward()
+    supervised = (output.logits, output.coarse, *output.auxiliary)
+    sum(logits.square().sum() for logits in supervised if logits is not None).backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@each_framework
+@each_framework_with_memory
 def test_evaluation_leaves_memory_and_auxiliary_alone_and_is_deterministic(framework):
     model = segmentor(framework, {}).eval()
     before = model.memory.memory.clone()
     with torch.no_grad():
         first, second = model(IMAGES), model(IMAGES)
-    assert first.auxiliary is None
+    assert first.auxiliary == ()
     assert torch.equal(model.memory.memory, before)
     assert torch.equal(first.logits, second.logits)
 
@@ -61,10 +63,10 @@ def test_plain_ocrnet_takes_its_objects_from_the_auxiliary_head():
     model = segmentor("ocrnet").eval()
     with torch.no_grad():
         before = model(IMAGES).logits
-        model.auxiliary[-1].weight.normal_(std=10)
+        model.auxiliary[0][-1].weight.normal_(std=10)
         assert not torch.allclose(model(IMAGES).logits, before)
     with pytest.raises(PipelineError, match=r"segmentor.auxiliary: ocrnet without memory"):
-        segmentor("ocrnet", auxiliary=None)
+        segmentor("ocrnet", auxiliary=[])
 
 
 @each_framework
@@ -83,7 +85,7 @@ def test_the_final_decoder_classifies_every_memory_vector():
         segmentor("fcn").classify_memory()
 
 
-@each_framework
+@each_framework_with_memory
 @each_memory
 def test_a_configuration_can_be_tried_on_the_meta_device(framework, memory):
     with torch.device("meta"):
@@ -93,7 +95,7 @@ def test_a_configuration_can_be_tried_on_the_meta_device(framework, memory):
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
-@each_framework
+@each_framework_with_memory
 def test_weights_depend_on_the_seed_alone(framework):
     first, second = segmentor(framework, {}).state_dict(), segmentor(framework, {}).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -114,11 +116,31 @@ def test_mistyped_names_are_answered_with_the_nearest_valid_one():
 @pytest.mark.parametrize("feature", [-5, -6])
 def test_an_auxiliary_head_on_a_map_that_does_not_exist_is_an_error(feature):
     with pytest.raises(PipelineError, match=r"auxiliary.feature"):
-        segmentor("fcn", auxiliary={"feature": feature})
+        segmentor("fcn", auxiliary=[{"feature": feature}])
 
 
-def test_the_auxiliary_head_is_optional():
-    assert segmentor("fcn", auxiliary=None).train()(IMAGES).auxiliary is None
+def test_there_may_be_no_auxiliary_head_or_several():
+    assert segmentor("fcn", auxiliary=[]).train()(IMAGES).auxiliary == ()
+    heads = [{"feature": -3, "channels": 8}, {"feature": -2, "channels": 8, "convs": 2, "upsample": 4}]
+    output = segmentor("fcn", auxiliary=heads).train()(IMAGES)
+    assert [maps.shape[2:] for maps in output.auxiliary] == [(16, 24), (8 * 16, 12 * 16)]
+
+
+def test_upernet_predicts_at_its_finest_map_and_takes_no_memory():
+    assert segmentor("upernet").train()(IMAGES).logits.shape == (2, K, 32, 48)
+    with pytest.raises(PipelineError, match=r"segmentor.framework: the context of upernet is finer"):
+        segmentor("upernet", {})
+
+
+def test_downsampling_halves_the_map_that_the_head_works_on():
+    assert segmentor("fcn", {}, downsample=True).train()(IMAGES).logits.shape == (2, K, 2, 3)
+
+
+def test_feature_norm_makes_every_position_of_every_map_zero_mean():
+    model = segmentor("fcn", {}, feature_norm=True)
+    maps = model._feature_maps(IMAGES)
+    assert all(m.mean(dim=1).abs().max() < 1e-5 for m in maps[1:])
+    assert torch.equal(maps[0], IMAGES)
 
 
 def test_published_weights_of_another_network_are_refused():

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from pipeline.checkpoints import resnet
+from pipeline.checkpoints import hrnet, resnest, resnet, vit
 from pipeline.errors import PipelineError
 
-_BACKBONES = (resnet,)  # one module each: NAME, matches(keys), to_timm(key)
+_BACKBONES = (resnet, resnest, hrnet, vit)  # one module each: NAME, matches(keys), to_timm(key)
 
 _BACKBONE = "backbone_net."
 
@@ -26,7 +26,9 @@ _CONTEXT: Rules = (
 )
 _SHARED: Rules = (
     (r"^bottleneck\.", "pixel_representation."),
-    (r"^auxiliary_decoder\.", "auxiliary."),
+    (r"^auxiliary_decoder\.", "auxiliary.0."),
+    (r"^norm_layers\.", "feature_norms."),
+    (r"^downsample_backbone\.", "downsample."),
 )
 _MEMORY: Rules = (
     (r"^memory_module\.memory$", "memory.memory"),
@@ -47,6 +49,17 @@ _FCN_DECODER: Rules = (
     (r"^decoder\.7\.", "final_decoder.4."),
 )
 _CLASSIFIER_DECODER: Rules = ((r"^decoder\.1\.", "final_decoder.1."),)
+# UPerNet: its decoder's CBA block is our pyramid's last fusion, its pyramid pooling lies inside the feature pyramid.
+_UPERNET: Rules = (
+    (r"^ppm_net\.branches\.", "context.pooling.branches."),
+    (r"^ppm_net\.bottleneck\.", "context.pooling.fusion."),
+    (r"^lateral_convs\.", "context.laterals."),
+    (r"^fpn_convs\.", "context.smoothing."),
+    (r"^decoder\.([01])\.", r"context.fusion.\1."),
+    (r"^decoder\.4\.", "final_decoder.1."),
+)
+# ViT has three auxiliary heads of two blocks each, all others have one.
+_AUXILIARIES: Rules = ((r"^auxiliary_decoder\.(\d)\.(?=\d+\.)", r"auxiliary.\1."),)
 _PROJECTIONS = {"query_project": "query", "key_project": "key", "value_project": "value", "out_project": "output"}
 
 
@@ -80,10 +93,26 @@ def rename_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     return None if state else {}
 
 
+def backbone_name(state: Mapping[str, Tensor]) -> str | None:
+    """What the backbone of a published state dict is, with the depth of its stages; None when it is none of theirs."""
+    keys = {key.removeprefix(_BACKBONE) for key in state if key.startswith(_BACKBONE)}
+    for backbone in _BACKBONES:
+        if backbone.matches(keys):
+            blocks = [len({key.split(".")[1] for key in keys if key.startswith(f"layer{i}.")}) for i in range(1, 5)]
+            return f"{backbone.NAME} of {'-'.join(map(str, blocks))} blocks" if all(blocks) else backbone.NAME
+    return None
+
+
 def _head_rules(state: Mapping[str, Tensor]) -> Rules:
-    """The decoder of a plain model is numbered by its length: only FCN's has a norm at index 4."""
-    decoder = _FCN_DECODER if "decoder.4.running_mean" in state else _CLASSIFIER_DECODER
-    return (*_CONTEXT, *_SHARED, *_MEMORY, *decoder)
+    """Rules that tell apart what is named or numbered alike in different heads; their first match counts."""
+    special: Rules = _AUXILIARIES if any(key.startswith("auxiliary_decoder.2.") for key in state) else ()
+    if any(key.startswith("fpn_convs.") for key in state):
+        special += _UPERNET
+    elif "decoder.4.running_mean" in state:  # the decoder of a plain model is numbered by its length
+        special += _FCN_DECODER
+    else:
+        special += _CLASSIFIER_DECODER
+    return (*special, *_CONTEXT, *_SHARED, *_MEMORY)
 
 
 def _rename_head(key: str, rules: Rules) -> str:

@@ -36,10 +36,11 @@ class EncoderConfig(Section):
 
     name: str
     weights: str | None = (
-        None  # null: random | `package:NAME` | `file:PATH` | a pretrained tag of smp such as `imagenet`
+        None  # null: random | `package:NAME` | `file:PATH` | `imagenet:NAME` | a pretrained tag of smp
     )
     output_stride: Literal[4, 8, 16, 32] | None = None  # dilate instead of striding; null: the encoder's own stride
     depth: Annotated[int, Field(ge=2, le=5)] = 5  # number of stride-2 stages kept: depth 3 cuts at stride 8
+    options: dict[str, Any] = {}  # of an encoder of `pipeline.models.encoders`, e.g. {stem_relu: false}
 
 
 class AuxiliaryConfig(Section):
@@ -47,6 +48,8 @@ class AuxiliaryConfig(Section):
 
     feature: Annotated[int, Field(le=-1)] = -2  # index into the encoder's feature maps, counted from the last
     channels: Positive = 512
+    convs: Positive = 1  # CBA3 blocks before the classifier
+    upsample: Positive = 1  # factor after each of them, nearest
 
 
 class SegmentorConfig(Section):
@@ -58,7 +61,9 @@ class SegmentorConfig(Section):
     attention_channels: Positive = 256  # T
     activation: Literal["relu", "leaky_relu"] = "relu"  # of the head, never of the encoder
     dropout: Fraction = 0.1
-    auxiliary: AuxiliaryConfig | None = AuxiliaryConfig()
+    auxiliary: tuple[AuxiliaryConfig, ...] = (AuxiliaryConfig(),)
+    downsample: bool = False  # halve the encoder's last map before the head (HRNet on Cityscapes and LIP)
+    feature_norm: bool = False  # a layer norm over the channels of each encoder map (ViT)
 
 
 class MemoryConfig(Section):
@@ -71,6 +76,9 @@ class MemoryConfig(Section):
     momentum_schedule: Literal["learning_rate", "fixed"] = "learning_rate"
     base_lr: Annotated[float, Field(gt=0)] | None = None  # the lr at which `momentum` holds; null: optimizer.lr
     context_within_image: bool = True  # fuse the framework's own context features (if it has any)
+    # Which memory the coarse softmax gets its gradient from: the one that the forward pass read (`exact`), or the one
+    # after this iteration's update (`updated`), as in the authors' code and hence in the published rows.
+    gradient: Literal["exact", "updated"] = "exact"
 
 
 class LossConfig(Section):
@@ -181,12 +189,27 @@ class InferenceConfig(Section):
     )
 
 
-class PublishedConfig(Section):
-    """mIoU in percent as printed by the authors."""
+class Scores(Section):
+    """mIoU in percent as printed by the authors; null: not reported."""
 
     single_scale: float | None = None
-    ms_flip: float | None = None
-    source: str
+    ms_flip: float | None = None  # LIP: flip at a single scale
+
+
+class OpenQuestion(Section):
+    """Something that the authors' publications leave open and the weights cannot tell."""
+
+    key: str  # the parameter that decides it, such as `encoder.options.stem_relu`
+    note: str  # why this file's value was chosen, and what speaks for another
+
+
+class PublishedConfig(Section):
+    """What the authors published for this benchmark (spec: benchmarks.yaml, CHECKPOINTS section 1)."""
+
+    seed: Scores | None = None  # the paper repository's table
+    model_zoo: Scores | None = None  # the later table of the authors' toolbox, known to use this file's protocol
+    checkpoints: tuple[str, ...] = ()  # addresses of the weights, tried in this order
+    open_questions: tuple[OpenQuestion, ...] = ()
 
 
 class Benchmark(Section):
@@ -194,6 +217,7 @@ class Benchmark(Section):
 
     id: str
     description: str
+    mode: Literal["train", "import"] = "train"  # import: evaluate the published checkpoint instead of training
     baseline: str | None = None  # id of the same framework without memory: the report's gain is measured against it
     dataset: DatasetConfig
     encoder: EncoderConfig
@@ -225,11 +249,19 @@ class RuntimeConfig(Section):
     mlflow: bool = True
 
 
+class SourceConfig(Section):
+    """A local copy of a dataset that is known to be only a part of it."""
+
+    path: str  # folder or archive
+    images: dict[str, Annotated[int, Field(ge=0)]]  # expected number per split, in place of the official ones
+
+
 class Project(Section):
     """`params.yaml`."""
 
     benchmarks: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    sources: dict[str, str | None] = {}  # dataset name: local folder or archive; null: the public address
+    sources: dict[str, str | SourceConfig | None] = {}  # dataset: local folder or archive; null: the public address
+    weights: dict[str, str | None] = {}  # benchmark (its checkpoint) or ImageNet name: local file; null: public address
     runtime: RuntimeConfig = RuntimeConfig()
     ablation: dict[str, Any] = {}  # laid over every chosen benchmark; null leaves the benchmark's own value

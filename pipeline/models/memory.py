@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from pipeline.models.layers import Activation, conv_bn_act
 from pipeline.models.memory_update import Strategy, updated_memory
 
 Aggregation = Literal["soft", "hard"]
+Gradient = Literal["exact", "updated"]
 
 
 class FeatureMemory(nn.Module):
@@ -42,12 +43,14 @@ class FeatureMemory(nn.Module):
         strategy: Strategy = "cosine",
         fuse_context: bool = True,
         activation: Activation = "relu",
+        gradient: Gradient = "exact",
     ) -> None:
         super().__init__()
         if slots > 1 and strategy != "cosine":
             raise PipelineError(f"memory.slots: {slots} slots are told apart by cosine; set memory.strategy to cosine")
         self.aggregation = aggregation
         self.strategy = strategy
+        self.gradient = gradient
         self.register_buffer("memory", torch.zeros(num_classes, slots, channels))
 
         def attention() -> AttentionBlock:
@@ -69,8 +72,8 @@ class FeatureMemory(nn.Module):
             raise ValueError("context features must be given exactly when the memory was built with fuse_context")
         weights = self.class_weights(coarse_logits)  # (B, K, h, w)
         attended = [
-            attention(representations, torch.einsum("bkhw,kc->bchw", weights, slot))  # (B, C, h, w)
-            for attention, slot in zip(self.memory_attention, self.memory.unbind(1), strict=True)
+            attention(representations, self._retrieve(weights, slot))  # (B, C, h, w)
+            for slot, attention in enumerate(self.memory_attention)
         ]
         from_memory = self.slot_fusion(torch.cat(attended, dim=1))  # (B, C, h, w)
         augmented = self.memory_fusion(torch.cat([representations, from_memory], dim=1))  # (B, C, h, w)
@@ -78,6 +81,12 @@ class FeatureMemory(nn.Module):
             return augmented
         from_image = self.context_attention(representations, context)  # (B, C, h, w)
         return self.context_fusion(torch.cat([from_image, augmented], dim=1))  # (B, C, h, w)
+
+    def _retrieve(self, weights: Tensor, slot: int) -> Tensor:
+        """Each pixel's mix of one slot of all classes: weights (B, K, h, w) to (B, C, h, w)."""
+        if self.gradient == "updated" and self.training:
+            return _RetrieveAsUpdated.apply(weights, self, slot)
+        return _mix(weights, self.memory[:, slot])
 
     def class_weights(self, coarse_logits: Tensor) -> Tensor:
         """(B, K, h, w) logits -> (B, K, h, w) weights that sum to 1 over classes; `hard` is the one-hot argmax."""
@@ -98,5 +107,28 @@ class FeatureMemory(nn.Module):
         if not self.training:
             raise RuntimeError("the memory is frozen in evaluation mode; call .train() before update()")
         # A new tensor, not an in-place write: the pending backward pass still needs the memory that the forward read.
-        # (The authors overwrite it, so their gradient of the coarse softmax sees the updated one: METHOD section 4.)
         self.memory = updated_memory(self.memory, representations, labels, momentum, self.strategy)
+
+
+class _RetrieveAsUpdated(torch.autograd.Function):
+    """weights . memory, whose gradient uses the memory as it is when the backward pass comes.
+
+    The authors overwrite the memory in place between the two passes, unnoticed by autograd (METHOD section 4). On
+    their first iterations this is no small matter: it changes the gradient's norm by a quarter.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, module: FeatureMemory, slot: int) -> Tensor:
+        """weights (B, K, h, w) to (B, C, h, w)."""
+        ctx.module, ctx.slot = module, slot
+        return _mix(weights, module.memory[:, slot].to(weights.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """gradient (B, C, h, w) to (B, K, h, w)."""
+        return _mix(gradient, ctx.module.memory[:, ctx.slot].to(gradient.dtype).T), None, None
+
+
+def _mix(maps: Tensor, matrix: Tensor) -> Tensor:
+    """maps (B, I, h, w) times matrix (I, O) over the channels: (B, O, h, w)."""
+    return (maps.movedim(1, -1).contiguous() @ matrix).movedim(-1, 1).contiguous()

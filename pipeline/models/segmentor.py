@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from pipeline.config.parse import parse
-from pipeline.config.schema import Benchmark, SegmentorConfig
+from pipeline.config.schema import AuxiliaryConfig, Benchmark, SegmentorConfig
 from pipeline.errors import PipelineError
 from pipeline.models.encoder import build_encoder
 from pipeline.models.frameworks import ContextInput, HeadShape, get_framework
-from pipeline.models.layers import classifier, conv_bn_act, decoder, resize
+from pipeline.models.layers import ChannelNorm, auxiliary_decoder, classifier, conv_bn_act, decoder, halving, resize
 from pipeline.models.memory import FeatureMemory
 
 
@@ -20,7 +21,7 @@ class SegmentorOutput(NamedTuple):
 
     logits: Tensor  # (B, K, h, w) final logits
     coarse: Tensor | None  # (B, K, h, w) stage-one logits, with memory only
-    auxiliary: Tensor | None  # (B, K, h2, w2) logits of the auxiliary head, in training mode only
+    auxiliary: tuple[Tensor, ...]  # (B, K, h_i, w_i) logits of each auxiliary head, in training mode only
     representations: Tensor | None  # (B, C, h, w) what the memory is updated with, with memory only
 
 
@@ -37,17 +38,21 @@ class Segmentor(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
+        feature_norms: nn.ModuleList | None,
+        downsample: nn.Module | None,
         context: nn.Module | None,
         context_input: ContextInput,
         pixel_representation: nn.Module | None,
         coarse_decoder: nn.Module | None,
         memory: FeatureMemory | None,
         final_decoder: nn.Module,
-        auxiliary: nn.Module | None,
-        auxiliary_feature: int,
+        auxiliary: nn.ModuleList,
+        auxiliary_features: Sequence[int],
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.feature_norms = feature_norms
+        self.downsample = downsample
         self.context = context
         self.context_input = context_input
         self.pixel_representation = pixel_representation
@@ -55,32 +60,45 @@ class Segmentor(nn.Module):
         self.memory = memory
         self.final_decoder = final_decoder
         self.auxiliary = auxiliary
-        self.auxiliary_feature = auxiliary_feature
+        self.auxiliary_features = tuple(auxiliary_features)
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """Normalised RGB float32 (B, 3, H, W) to logits; gradient reaches every part but the memory itself."""
-        maps = self.encoder(images)
+        maps = self._feature_maps(images)
         features = maps[-1]  # (B, C_in, h, w)
         representations = self.pixel_representation(features) if self.pixel_representation else None  # (B, C, h, w)
         coarse = self.coarse_decoder(representations) if self.coarse_decoder else None  # (B, K, h, w)
         # OCRNet without memory takes its objects from the auxiliary head, which then runs in evaluation too.
         objects_from_auxiliary = self.context_input == "objects" and coarse is None
-        auxiliary = None
-        if self.auxiliary and (self.training or objects_from_auxiliary):
-            auxiliary = self.auxiliary(maps[self.auxiliary_feature])  # (B, K, h2, w2)
+        auxiliary: tuple[Tensor, ...] = ()
+        if self.training or objects_from_auxiliary:
+            auxiliary = tuple(
+                head(maps[feature]) for head, feature in zip(self.auxiliary, self.auxiliary_features, strict=True)
+            )
 
         context = None
         if self.context and self.context_input == "features":
             context = self.context(features)  # (B, C, h, w)
+        elif self.context and self.context_input == "pyramid":
+            context = self.context(maps)  # (B, C, h', w')
         elif self.context and self.context_input == "objects":
             size = (features.shape[2], features.shape[3])
-            context = self.context(representations, resize(auxiliary, size) if objects_from_auxiliary else coarse)
+            context = self.context(representations, resize(auxiliary[-1], size) if objects_from_auxiliary else coarse)
 
         if self.memory:
             logits = self.final_decoder(self.memory(representations, coarse, context))
-            return SegmentorOutput(logits, coarse, auxiliary if self.training else None, representations)
+            return SegmentorOutput(logits, coarse, auxiliary if self.training else (), representations)
         logits = self.final_decoder(representations if context is None else context)
-        return SegmentorOutput(logits, None, auxiliary if self.training else None, None)
+        return SegmentorOutput(logits, None, auxiliary if self.training else (), None)
+
+    def _feature_maps(self, images: Tensor) -> list[Tensor]:
+        """The encoder's maps, finest first and the image at [0], normed and the last one halved where so configured."""
+        maps = list(self.encoder(images))
+        if self.feature_norms is not None:
+            maps[1:] = [norm(m) for norm, m in zip(self.feature_norms, maps[1:], strict=True)]
+        if self.downsample is not None:
+            maps[-1] = self.downsample(maps[-1])
+        return maps
 
     def classify_memory(self) -> Tensor:
         """(K*S, K) logits of the final decoder for every memory vector, class-major: row k*S + s belongs to class k.
@@ -104,19 +122,26 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
     framework = get_framework(config.framework)
     options = parse(framework.Options, config.options, f"{benchmark.id}: segmentor.options")
     encoder = build_encoder(benchmark.encoder, pretrained)
-    widths = encoder.out_channels
+    widths = tuple(encoder.out_channels)
 
-    shape = HeadShape(widths[-1], config.channels, config.attention_channels, config.activation)
+    shape = HeadShape(widths[-1], config.channels, config.attention_channels, config.activation, widths)
     wants_context = memory is None or memory.context_within_image
     context = framework.build_context(shape, options) if wants_context else None
-    if memory is None and framework.CONTEXT_INPUT == "objects" and config.auxiliary is None:
+    if memory is None and framework.CONTEXT_INPUT == "objects" and not config.auxiliary:
         raise PipelineError(
             f"{benchmark.id}: segmentor.auxiliary: {config.framework} without memory takes its object regions from the "
-            "auxiliary head; do not set it to null"
+            "auxiliary head; keep one"
         )
-    pixels = memory is not None or framework.CONTEXT_INPUT != "features"
+    if memory is not None and framework.CONTEXT_INPUT == "pyramid" and context is not None:
+        raise PipelineError(
+            f"{benchmark.id}: segmentor.framework: the context of {config.framework} is finer than the pixels that the "
+            "memory augments; use fcn, pspnet, deeplabv3 or ocrnet, or remove the memory"
+        )
+    pixels = memory is not None or framework.CONTEXT_INPUT in ("none", "objects")
     return Segmentor(
         encoder=encoder,
+        feature_norms=nn.ModuleList(ChannelNorm(width) for width in widths[1:]) if config.feature_norm else None,
+        downsample=halving(widths[-1], config.activation) if config.downsample else None,
         context=context,
         context_input=framework.CONTEXT_INPUT,
         pixel_representation=conv_bn_act(widths[-1], config.channels, 3, config.activation) if pixels else None,
@@ -130,12 +155,13 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
             strategy=memory.strategy,
             fuse_context=context is not None,
             activation=config.activation,
+            gradient=memory.gradient,
         )
         if memory
         else None,
         final_decoder=_final_decoder(config, num_classes, with_memory=memory is not None, with_context=bool(context)),
-        auxiliary=_auxiliary(config, widths, num_classes) if config.auxiliary else None,
-        auxiliary_feature=config.auxiliary.feature if config.auxiliary else -1,
+        auxiliary=nn.ModuleList(_auxiliary(config, head, widths, num_classes) for head in config.auxiliary),
+        auxiliary_features=[head.feature for head in config.auxiliary],
     )
 
 
@@ -152,10 +178,19 @@ def _final_decoder(config: SegmentorConfig, num_classes: int, with_memory: bool,
     return _decoder(config, num_classes, kernel_size=3)
 
 
-def _auxiliary(config: SegmentorConfig, widths: list[int], num_classes: int) -> nn.Module:
-    """CBA3 and classifier on an earlier map of the encoder; `widths` has the input image at index 0."""
-    feature, channels = config.auxiliary.feature, config.auxiliary.channels
-    if -feature >= len(widths) or widths[feature] == 0:
+def _auxiliary(config: SegmentorConfig, head: AuxiliaryConfig, widths: Sequence[int], num_classes: int) -> nn.Module:
+    """CBA3 blocks and classifier on an earlier map of the encoder; `widths` has the input image at index 0."""
+    if -head.feature >= len(widths) or widths[head.feature] == 0:
         usable = [index for index in range(-1, -len(widths), -1) if widths[index]]
-        raise PipelineError(f"segmentor.auxiliary.feature: {feature} is no map of this encoder; choose from {usable}")
-    return decoder(widths[feature], channels, num_classes, 3, config.activation, config.dropout)
+        raise PipelineError(
+            f"segmentor.auxiliary.feature: {head.feature} is no map of this encoder; choose from {usable}"
+        )
+    return auxiliary_decoder(
+        widths[head.feature],
+        head.channels,
+        num_classes,
+        head.convs,
+        head.upsample,
+        config.activation,
+        config.dropout,
+    )

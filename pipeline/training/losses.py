@@ -23,16 +23,17 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def pixel_losses(output: SegmentorOutput, labels: Tensor, weights: LossConfig) -> dict[str, Tensor]:
-    """Weighted terms on the final, the coarse and the auxiliary logits, as far as the model has them."""
-    terms = {
-        "final": (output.logits, weights.final),
-        "coarse": (output.coarse, weights.coarse),
-        "auxiliary": (output.auxiliary, weights.auxiliary),
-    }
+    """Weighted terms on the final, the coarse and the auxiliary logits, as far as the model has them.
+
+    Every auxiliary head carries the full weight; their sum is one term.
+    """
+    terms = {"final": ([output.logits], weights.final), "auxiliary": (output.auxiliary, weights.auxiliary)}
+    if output.coarse is not None:
+        terms["coarse"] = ([output.coarse], weights.coarse)
     return {
-        name: weight * pixel_cross_entropy(logits, labels)
-        for name, (logits, weight) in terms.items()
-        if logits is not None and weight > 0
+        name: weight * torch.stack([pixel_cross_entropy(logits, labels) for logits in heads]).sum()
+        for name, (heads, weight) in terms.items()
+        if heads and weight > 0
     }
 
 

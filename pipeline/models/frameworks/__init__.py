@@ -20,8 +20,9 @@ from pipeline.errors import PipelineError
 from pipeline.models.layers import Activation
 
 # "features": the encoder's last map X (B, C_in, h, w).
+# "pyramid": all maps of the encoder, finest first, the image itself at [0].
 # "objects": pixel representations R (B, C, h, w) and the coarse logits (B, K, h, w) that mark the objects.
-ContextInput = Literal["none", "features", "objects"]
+ContextInput = Literal["none", "features", "pyramid", "objects"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class HeadShape:
     channels: int  # C, of the head
     attention_channels: int  # T
     activation: Activation
+    pyramid_channels: tuple[int, ...]  # of all maps of the encoder, the image at [0]
 
 
 def framework_names() -> list[str]:

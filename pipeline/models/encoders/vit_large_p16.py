@@ -1,0 +1,87 @@
+"""ViT-Large/16 as the authors cut it (METHOD section 7): the maps after blocks 9, 14, 19 and 23, all at stride 16.
+
+No final norm, class token kept through the blocks and then dropped. Images are padded with zeros (the mean colour) to
+multiples of 16, right and bottom. The position grid of 32 x 32 is resized bilinearly to any other grid (timm: bicubic
+with antialiasing).
+"""
+
+from __future__ import annotations
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.checkpoints.read import StateDict
+from pipeline.config.schema import EncoderConfig, Section
+from pipeline.errors import PipelineError
+from pipeline.models.layers import resize
+
+TIMM_NAME = "vit_large_patch16_384"
+PATCH = 16  # px
+GRID = 32  # positions per side of the stored grid: crops of 512 x 512
+BLOCKS = (9, 14, 19, 23)
+WIDTH = 1024
+
+
+class Options(Section):
+    """ViT-Large/16 has no options."""
+
+
+class VisionTransformerEncoder(nn.Module):
+    """(B, 3, H, W) -> [image, four maps (B, 1024, H/16, W/16)], sizes rounded up."""
+
+    output_stride = PATCH
+    out_channels = (3, *(WIDTH for _ in BLOCKS))
+
+    def __init__(self) -> None:
+        super().__init__()
+        model = timm.create_model(TIMM_NAME, pretrained=False, img_size=GRID * PATCH, num_classes=0, global_pool="")
+        model.norm = nn.Identity()  # each map has a norm of its own in the head
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W), normalised, to themselves and the maps after the four blocks."""
+        height, width = images.shape[2:]
+        padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH))
+        patches = self.model.patch_embed.proj(padded)  # (B, 1024, h, w)
+        size = (patches.shape[2], patches.shape[3])
+        tokens = torch.cat([self.model.cls_token.expand(len(images), -1, -1), _tokens(patches)], dim=1)
+        tokens = tokens + position_embedding(self.model.pos_embed, size)  # (B, 1 + hw, 1024)
+        maps = [images]
+        for index, block in enumerate(self.model.blocks):
+            tokens = block(tokens)
+            if index in BLOCKS:
+                maps.append(tokens[:, 1:].transpose(1, 2).unflatten(2, size).contiguous())  # (B, 1024, h, w)
+        return maps
+
+
+def position_embedding(embedding: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 1 + g*g, C), class token first, to (1, 1 + h*w, C) for a grid of `size` (h, w)."""
+    side = round((embedding.shape[1] - 1) ** 0.5)
+    if size == (side, side):
+        return embedding
+    grid = embedding[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # (1, C, g, g)
+    return torch.cat([embedding[:, :1], _tokens(resize(grid, size))], dim=1)
+
+
+def adapt_weights(state: StateDict) -> StateDict:
+    """ImageNet weights for 384 x 384 pixels have a grid of 24 x 24 positions: resized to ours."""
+    embedding = state.get("pos_embed")
+    if embedding is None or embedding.ndim != 3:
+        return state
+    return {**state, "pos_embed": position_embedding(embedding, (GRID, GRID))}
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h*w, C)."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def build(config: EncoderConfig, options: Options) -> nn.Module:
+    """The encoder at its only stride, 16. Raises PipelineError for another output stride or depth."""
+    if config.output_stride not in (None, PATCH) or config.depth != EncoderConfig.model_fields["depth"].default:
+        raise PipelineError(
+            f"encoder: {config.name} always gives maps at stride 16; leave output_stride and depth unset"
+        )
+    return VisionTransformerEncoder()
