@@ -46,6 +46,7 @@ SPEC = DatasetSpec(
     label_map={0: 255, 1: 0, 2: 1},
     licence="none",
     homepage="none",
+    unlabelled_splits=("test",),
 )
 
 
@@ -116,6 +117,18 @@ def test_an_unlabelled_split_has_no_labels(raw, tmp_path):
     assert Prepared(tmp_path / "out").split(["test"]).iloc[0].label is None
 
 
+def test_an_unlabelled_split_has_no_frequencies(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    info = Prepared(tmp_path / "out").info
+    assert info["class_frequency"]["test"] is None
+    assert info["ignore_share"]["test"] is None
+
+
+def test_a_labelled_split_needs_labels(raw):
+    message = problem(raw, dataclasses.replace(SPEC, unlabelled_splits=()))
+    assert "test_a.jpg: has no label" in message
+
+
 def test_an_unknown_split_suggests_the_nearest(raw, tmp_path):
     prepare(SPEC, raw, tmp_path / "out")
     with pytest.raises(PipelineError, match="did you mean `train`"):
@@ -150,6 +163,13 @@ def test_stray_value_names_file_and_values(raw):
     assert "val_a_label.png: label values [7] are not among the dataset's 0..2" in problem(raw)
 
 
+def test_a_dataset_may_say_what_a_stray_value_means(raw):
+    cv2.imwrite(str(raw / "val_a_label.png"), np.full(SIZE, 7, np.uint8))
+    assert "0..2 (perhaps another release)" in problem(
+        raw, dataclasses.replace(SPEC, stray_label_hint="perhaps another release")
+    )
+
+
 def test_colour_label_is_refused(raw):
     cv2.imwrite(str(raw / "val_a_label.png"), np.zeros((*SIZE, 3), np.uint8))
     assert "val_a_label.png: expected one integer channel" in problem(raw)
@@ -171,7 +191,7 @@ def test_wrong_count_is_named(raw):
 
 def test_an_id_may_occur_once(raw):
     twins = [RawSample("x", "train", raw / f"{n}.jpg", raw / f"{n}_label.png") for n in ("train_a", "train_b")]
-    spec = dataclasses.replace(SPEC, splits={"train": 2}, samples=lambda raw_dir: iter(twins))
+    spec = dataclasses.replace(SPEC, splits={"train": 2, "test": 0}, samples=lambda raw_dir: iter(twins))
     message = problem(raw, spec)
     assert "train_a.jpg: id 'x' occurs more than once" in message
 
@@ -182,8 +202,8 @@ def test_uniform_size_is_enforced(raw):
 
 
 def test_at_most_twenty_problems_are_shown(raw):
-    many = [RawSample(str(i), "train", raw / f"{i}.jpg", None) for i in range(30)]
-    spec = dataclasses.replace(SPEC, splits={"train": 30}, samples=lambda raw_dir: iter(many))
+    many = [RawSample(str(i), "test", raw / f"{i}.jpg", None) for i in range(30)]
+    spec = dataclasses.replace(SPEC, splits={"train": 0, "test": 30}, samples=lambda raw_dir: iter(many))
     message = problem(raw, spec)
     assert message.count("missing") == 20
     assert "and 10 more" in message
@@ -195,6 +215,12 @@ def test_nothing_is_done_twice(raw, tmp_path):
     prepare(SPEC, raw, tmp_path / "out")
     after = (tmp_path / "out" / "table.parquet").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_other_expected_counts_prepare_again(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path / "out")
+    with pytest.raises(PipelineError, match="expected 3"):
+        prepare(dataclasses.replace(SPEC, splits={**SPEC.splits, "train": 3}), raw, tmp_path / "out")
 
 
 def test_changed_raw_data_is_prepared_again(raw, tmp_path):
@@ -243,6 +269,23 @@ def test_download_from_another_source_fetches_again(tmp_path):
 
 def test_download_checks_the_counts(tmp_path):
     spec = dataclasses.replace(SPEC, splits={"train": 5, "val": 1, "test": 1})
-    with pytest.raises(PipelineError, match=r"'train': 2.*expected.*'train': 5"):
+    with pytest.raises(PipelineError, match=r"split train: 2 images, expected 5; for a part of the data declare"):
         download(spec, tmp_path / "store", None, tmp_path / "tiny.json")
     assert not (tmp_path / "tiny.json").exists()
+
+
+def test_download_checks_a_complete_store_against_new_counts(tmp_path):
+    download(SPEC, tmp_path / "store", None, tmp_path / "tiny.json")
+    spec = dataclasses.replace(SPEC, splits={"train": 5, "val": 1, "test": 1})
+    with pytest.raises(PipelineError, match="expected 5"):
+        download(spec, tmp_path / "store", None, tmp_path / "tiny.json")
+
+
+def test_download_names_a_missing_partner(tmp_path):
+    def fetch_without_a_label(raw_dir, source):
+        fetch(raw_dir, source)
+        (raw_dir / "train_b_label.png").unlink()
+
+    spec = dataclasses.replace(SPEC, fetch=fetch_without_a_label)
+    with pytest.raises(PipelineError, match=r"train_b_label.png: missing"):
+        download(spec, tmp_path / "store", None, tmp_path / "tiny.json")

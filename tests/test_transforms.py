@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import colorsys
+import random
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from pipeline.config import load_benchmark
 from pipeline.config.schema import AugmentationConfig, ResizeConfig, RotationConfig
 from pipeline.datasets import augment
 from pipeline.datasets.transforms import MEAN, STD, test_transform, train_transform
 
+ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (60, 80, 3), np.uint8)
 LABEL = np.kron(RNG.integers(0, 5, (6, 8), np.uint8), np.ones((10, 10), np.uint8))
@@ -29,7 +33,7 @@ def denormalised(tensor):
 
 
 def seeded(transform, seed=0):
-    transform.set_random_state(np.random.default_rng(seed), None)
+    transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
     return transform
 
 
@@ -58,6 +62,12 @@ def test_keep_ratio_fits_the_truncated_scaled_box(size, box, scale, expected):
 
 def test_fixed_size_is_scaled_and_truncated():
     assert augment.resized((60, 80), ResizeConfig(keep_ratio=False, size=(520, 520)), 0.777) == (404, 404)
+
+
+def test_fixed_size_does_not_keep_the_ratio():
+    step = augment.RandomScaleResize(ResizeConfig(keep_ratio=False, size=(52, 52)), (0.75, 1.25))
+    sides = {step(image=IMAGE, mask=LABEL)["image"].shape[:2] for _ in range(500)}
+    assert sides == {(side, side) for side in range(39, 65)}  # int(52 s) for s in [0.75, 1.25)
 
 
 def test_without_resize_the_prepared_size_is_scaled_and_rounded():
@@ -124,6 +134,16 @@ def test_ignored_pixels_do_not_count_as_a_class():
     assert len(draws) == 20  # ten tries of two draws: no window has two valid classes
 
 
+@pytest.mark.parametrize(("width", "tries"), [(15, 10), (14, 1)])
+def test_a_class_may_fill_less_than_three_quarters(width, tries):
+    label = np.ones((20, 20), np.uint8)
+    label[:, :width] = 0  # share of class 0: 0.75 or 0.7
+    step, draws = augment.ClassBalancedCrop((20, 20), 0.75), []
+    step.set_random_state(CountingGenerator(draws), None)
+    step(image=np.dstack([label] * 3), mask=label)
+    assert len(draws) == 2 * tries
+
+
 class CountingGenerator:
     """A generator that writes down its draws."""
 
@@ -165,10 +185,40 @@ def test_rotation_draws_whole_degrees_in_the_range():
     assert angles == {float(a) for a in range(-30, 30)}
 
 
-def test_rotation_turns_about_the_centre_with_black_and_ignored_corners():
+def test_rotation_turns_about_the_pixel_at_half_the_size():
+    """A quarter turn about (30, 30) takes column x to row 60 - x: the first row comes from outside."""
     done = augment.IntegerRotation((90, 91), p=1.0)(image=IMAGE[:, :60], mask=LABEL[:, :60])
-    assert np.array_equal(done["mask"], np.rot90(LABEL[:, :60]))
-    assert np.array_equal(done["image"], np.rot90(IMAGE[:, :60]))
+    assert np.array_equal(done["mask"][1:], np.rot90(LABEL[:, :60])[:-1])
+    assert np.array_equal(done["image"][1:], np.rot90(IMAGE[:, :60])[:-1])
+    assert (done["mask"][0] == 255).all()
+    assert (done["image"][0] == 0).all()
+
+
+def test_rotation_has_its_probability():
+    step = seeded(augment.IntegerRotation((30, 31), p=0.6))
+    turned = [bool((step(image=IMAGE, mask=LABEL)["mask"] == 255).any()) for _ in range(400)]
+    assert np.mean(turned) == pytest.approx(0.6, abs=0.08)
+
+
+def test_rotation_is_bicubic_for_images():
+    """Only a cubic overshoots at an edge."""
+    edge = np.full((60, 80, 3), 100, np.uint8)
+    edge[:, 40:] = 150
+    done = augment.IntegerRotation((10, 11), p=1.0)(image=edge, mask=LABEL)
+    assert done["image"].max() > 150
+
+
+def test_rotated_corners_are_black_before_normalisation_and_padding_is_not():
+    config = AugmentationConfig(
+        crop=(60, 90), max_class_share=1.0, rotation=RotationConfig(probability=1.0, degrees=(30, 31)), **PLAIN
+    )
+    image, label = train_transform(config, ())(np.full_like(IMAGE, 200), LABEL, 0)
+    assert np.allclose(image[:, 0, 5].numpy(), -np.array(MEAN) / np.array(STD), atol=1e-5)  # corner of the 80 wide crop
+    assert (image[:, 0, 0] == 0).all()
+    assert label[0, 0] == label[0, 5] == 255
+
+
+def test_rotated_corners_are_black_and_ignored():
     tilted = augment.IntegerRotation((30, 31), p=1.0)(image=np.full_like(IMAGE, 200), mask=LABEL)
     assert tilted["mask"][0, 0] == 255
     assert tilted["image"][0, 0].tolist() == [0, 0, 0]
@@ -234,10 +284,11 @@ def test_distortion_leaves_labels_alone():
 
 
 def test_padding_is_centred_mean_colour_and_ignored():
-    image, label = train_transform(AugmentationConfig(crop=(65, 90), max_class_share=1.0, **PLAIN), ())(IMAGE, LABEL, 0)
-    assert image.shape == (3, 65, 90)
-    assert np.allclose(image[:, 2:62, 5:85].numpy(), normalised(IMAGE), atol=1e-5)  # 5 px: 2 above, 3 below
-    outside = torch.ones(65, 90, dtype=torch.bool)
+    image, label = train_transform(AugmentationConfig(crop=(65, 91), max_class_share=1.0, **PLAIN), ())(IMAGE, LABEL, 0)
+    assert image.shape == (3, 65, 91)
+    # 5 px: 2 above, 3 below; 11 px: 5 to the left, 6 to the right
+    assert np.allclose(image[:, 2:62, 5:85].numpy(), normalised(IMAGE), atol=1e-5)
+    outside = torch.ones(65, 91, dtype=torch.bool)
     outside[2:62, 5:85] = False
     assert (image[:, outside] == 0).all()
     assert (label[outside] == 255).all()
@@ -256,6 +307,33 @@ def test_lip_pipeline_gives_a_full_crop():
         image, label = transform(IMAGE, LABEL, seed)
         assert image.shape == (3, 47, 47)
         assert set(label.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
+
+
+PUBLISHED = sorted(path.stem for path in (ROOT / "params").glob("*.yaml") if "/releases/" in path.read_text())
+BOX = {"ade20k": (2048, 512), "cocostuff10k": (2048, 512), "cityscapes": (2048, 1024)}
+CROP = {"ade20k": (512, 512), "cocostuff10k": (512, 512), "cityscapes": (512, 1024), "lip": (473, 473)}
+
+
+@pytest.mark.parametrize("benchmark_id", PUBLISHED)
+def test_published_rows_train_on_the_published_transforms(benchmark_id):
+    benchmark = load_benchmark(ROOT, benchmark_id, {})
+    dataset, found, tested = benchmark.dataset.name, benchmark.augmentation, benchmark.inference.resize
+    assert (found.crop, found.max_class_share, found.flip, found.photometric) == (CROP[dataset], 0.75, 0.5, True)
+    if dataset == "lip":
+        assert (found.resize.keep_ratio, found.resize.size, found.scale) == (False, (520, 520), (0.75, 1.25))
+        assert (found.rotation.probability, found.rotation.degrees) == (0.6, (-30, 30))
+        assert (tested.keep_ratio, tested.size) == (False, (473, 473))
+    else:
+        assert (found.resize.long, found.resize.short) == (tested.long, tested.short) == BOX[dataset]
+        assert (found.scale, found.rotation) == ((0.5, 2.0), None)
+
+
+def test_the_steps_follow_each_other_as_published():
+    config = AugmentationConfig(crop=(47, 47), rotation=RotationConfig())
+    assert [type(step).__name__ for step in train_transform(config, ()).steps.transforms] == [
+        *("RandomScaleResize", "ClassBalancedCrop", "FlipWithPairs", "IntegerRotation", "PhotometricDistortion"),
+        *("Normalize", "PadIfNeeded"),
+    ]
 
 
 def test_equal_seeds_give_equal_samples_and_others_differ():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+from collections.abc import Mapping
+from dataclasses import replace
 
 from pipeline.config.parse import nearest
 from pipeline.datasets import sources
@@ -22,11 +24,14 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the internet f
 
 def dataset_names() -> list[str]:
     """Names of all datasets: the modules of `pipeline.datasets.sources`, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__) if not module.ispkg)
 
 
-def get_dataset(name: str) -> DatasetSpec:
-    """The dataset called `name`. Raises PipelineError with the nearest valid name when there is none."""
+def get_dataset(name: str, images: Mapping[str, int] | None = None) -> DatasetSpec:
+    """The dataset called `name`; with `images`, a declared part of it that has so many in each split (0 if not named).
+
+    Raises PipelineError with the nearest valid name when there is no such dataset or split.
+    """
     names = dataset_names()
     if name not in names:
         near = nearest(name, names)
@@ -34,4 +39,15 @@ def get_dataset(name: str) -> DatasetSpec:
         raise PipelineError(
             f"dataset {name!r}: unknown; {hint} (a new dataset is one file pipeline/datasets/sources/{name}.py)"
         )
-    return importlib.import_module(f"{sources.__name__}.{name}").DATASET
+    spec: DatasetSpec = importlib.import_module(f"{sources.__name__}.{name}").DATASET
+    return spec if images is None else _part(spec, images)
+
+
+def _part(spec: DatasetSpec, images: Mapping[str, int]) -> DatasetSpec:
+    known = list(spec.splits)
+    for split in images:
+        if split not in known:
+            near = nearest(split, known)
+            hint = f"did you mean `{near}`?" if near else f"it has {', '.join(known)}"
+            raise PipelineError(f"{spec.name}: images: no split {split!r}; {hint}")
+    return replace(spec, splits={split: images.get(split, 0) for split in known})

@@ -113,8 +113,9 @@ class FlipWithPairs(A.HorizontalFlip):
 
 
 class IntegerRotation(PairTransform):
-    """Turn about the centre by a whole number of degrees in [low, high), corners cut off.
+    """Turn by a whole number of degrees in [low, high), corners cut off.
 
+    The centre is the authors': the pixel at (width / 2, height / 2), half a pixel beyond the middle of the pixel grid.
     The image is bicubic with black outside, the label nearest with ignored pixels outside.
     """
 
@@ -126,7 +127,7 @@ class IntegerRotation(PairTransform):
         """Draw the angle."""
         height, width = params["shape"][:2]
         angle = int(self.random_generator.integers(*self.degrees))
-        return {"matrix": cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)}
+        return {"matrix": cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)}
 
     def apply(self, img: Pixels, matrix: NDArray[np.float64], **params: Any) -> Pixels:
         """Bicubic, black outside."""

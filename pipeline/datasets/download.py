@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.datasets.locking import exclusive
 from pipeline.datasets.manifest import Manifest, dataset_code, raw_manifest, read_json, write_json
+from pipeline.datasets.samples import checked_samples
 from pipeline.datasets.spec import DatasetSpec
-from pipeline.errors import PipelineError
 
-_FETCHED = ".fetched.json"  # in the raw store: what its content came from, written when it is complete
+FETCHED = ".fetched.json"  # in the raw store: what its content came from, written when it is complete
 
 
 def download(spec: DatasetSpec, raw_dir: Path, source: str | None, sources_file: Path) -> None:
@@ -19,34 +18,27 @@ def download(spec: DatasetSpec, raw_dir: Path, source: str | None, sources_file:
 
     Writes `sources_file`: {"dataset", "source", "files", "bytes", "sha256"}, the digest of `raw_manifest`. Nothing is
     fetched when the store is complete, unchanged, and came from the same source by the same code. Two processes take
-    turns. Raises PipelineError, with the remedy, when the source cannot be had or does not hold the dataset.
+    turns. Raises PipelineError, with the remedy, when the source cannot be had or does not hold the dataset: as many
+    images as `spec.splits` says, each with its label. They are counted here, and opened by `prepare`.
     """
     with exclusive(raw_dir):
         raw_dir.mkdir(parents=True, exist_ok=True)
         origin = {"source": source, "code": dataset_code(spec)}
         manifest = _complete(spec, raw_dir, origin)
         if manifest is None:
-            (raw_dir / _FETCHED).unlink(missing_ok=True)
+            (raw_dir / FETCHED).unlink(missing_ok=True)
             spec.fetch(raw_dir, source)
-            _check_counts(spec, raw_dir)
+        checked_samples(spec, raw_dir)  # also of a complete store: another number may be expected of it by now
+        if manifest is None:
             manifest = raw_manifest(spec, raw_dir)
-            write_json(raw_dir / _FETCHED, {**origin, "sha256": manifest.sha256})
+            write_json(raw_dir / FETCHED, {**origin, "sha256": manifest.sha256})
         write_json(sources_file, {"dataset": spec.name, "source": source, **asdict(manifest)})
 
 
 def _complete(spec: DatasetSpec, raw_dir: Path, origin: dict[str, str | None]) -> Manifest | None:
     """The store's manifest when nothing has to be fetched, else None."""
-    fetched = read_json(raw_dir / _FETCHED)
+    fetched = read_json(raw_dir / FETCHED)
     if not fetched or any(fetched.get(key) != value for key, value in origin.items()):
         return None
     manifest = raw_manifest(spec, raw_dir)
     return manifest if manifest.sha256 == fetched.get("sha256") else None
-
-
-def _check_counts(spec: DatasetSpec, raw_dir: Path) -> None:
-    found = Counter(sample.split for sample in spec.samples(raw_dir))
-    if dict(found) != dict(spec.splits):
-        raise PipelineError(
-            f"{raw_dir}: {spec.name} has {dict(found)} images, expected {dict(spec.splits)}; "
-            f"is `sources: {{{spec.name}: ...}}` in params.yaml the complete dataset?"
-        )

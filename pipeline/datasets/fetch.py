@@ -18,13 +18,19 @@ _ATTEMPTS = 4
 _TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20
 _WORTH_RETRYING = {408, 425, 429, 500, 502, 503, 504}
+_NOT_FOUND = {404, 410}
+
+
+class NotFoundError(PipelineError):
+    """The server has no such file (404 or 410), so another address may be tried."""
 
 
 def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pause: float = 1.0) -> None:
     """Download `url` to `target`; a `target` that already matches is kept, a `.part` beside it is continued.
 
     size in bytes. pause: seconds before the second attempt, doubled for each further one. `target` appears only when
-    everything known about it (announced length, size, sha256) is confirmed. Raises PipelineError otherwise.
+    everything known about it (announced length, size, sha256) is confirmed. Raises PipelineError otherwise, in the form
+    of NotFoundError when the server has no such file.
     """
     if not url.startswith(("https://", "http://")):
         raise PipelineError(f"{url}: expected an http or https address")
@@ -38,7 +44,8 @@ def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pau
             break
         except urllib.error.HTTPError as error:
             if error.code not in _WORTH_RETRYING or attempt == _ATTEMPTS - 1:
-                _give_up(url, part, f"the server answered {error.code} {error.reason}")
+                kind = NotFoundError if error.code in _NOT_FOUND else PipelineError
+                _give_up(url, part, f"the server answered {error.code} {error.reason}", kind)
         except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and dropped connections
             if attempt == _ATTEMPTS - 1:
                 _give_up(url, part, str(getattr(error, "reason", error)))
@@ -100,6 +107,6 @@ def _mismatch(path: Path, sha256: str | None, size: int | None) -> str | None:
     return None
 
 
-def _give_up(url: str, part: Path, reason: str) -> NoReturn:
+def _give_up(url: str, part: Path, reason: str, kind: type[PipelineError] = PipelineError) -> NoReturn:
     kept = f"; {part.stat().st_size} bytes are kept in {part}, run again to continue" if part.exists() else ""
-    raise PipelineError(f"{url}: cannot download: {reason}{kept}") from None
+    raise kind(f"{url}: cannot download: {reason}{kept}") from None

@@ -1,38 +1,77 @@
-"""Raw label images to train ids."""
+"""Raw label files to train ids."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.io
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from scipy.io.matlab import MatReadError
 
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec
 from pipeline.errors import PipelineError
+
+Raw = NDArray[np.integer[Any]]
+
+# What scipy raises for a file that is cut off, or something else: it checks little before it reads.
+_BROKEN_MAT = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError, zlib.error)
+_LABEL_VARIABLE = "S"  # of a .mat file
 
 
 def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
     """The raw label map `path` as train ids, uint8 (H, W), 255 = ignore.
 
-    Raises PipelineError when it is no single-channel image or holds a value that the dataset does not define.
+    Raises PipelineError when it is no single-channel map or holds a value that the dataset does not define.
     """
-    try:
-        with Image.open(path) as stream:  # PIL keeps palette indices, which OpenCV would turn into colours
-            raw = np.asarray(stream)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:  # PIL says SyntaxError for a broken PNG
-        raise PipelineError(f"{path}: cannot be decoded as a label image ({error})") from error
-    if raw.ndim != 2 or raw.dtype.kind not in "iub":
-        raise PipelineError(f"{path}: expected one integer channel, found shape {raw.shape} of {raw.dtype}")
+    raw = read_raw(path)
     known = spec.raw_values()
-    values = np.unique(raw)
-    stray = [int(value) for value in values if int(value) not in known]
+    stray = [int(value) for value in np.unique(raw) if int(value) not in known]
     if stray:
-        raise PipelineError(f"{path}: label values {stray} are not among the dataset's {_ranges(sorted(known))}")
+        hint = f" ({spec.stray_label_hint})" if spec.stray_label_hint else ""
+        raise PipelineError(f"{path}: label values {stray} are not among the dataset's {_ranges(sorted(known))}{hint}")
     table = np.full(max(known) + 1, IGNORE_INDEX, np.uint8)
     table[list(known.keys())] = list(known.values())
     return table[raw.astype(np.intp)]  # (H, W)
+
+
+def read_raw(path: Path) -> Raw:
+    """The values of the label file `path`, (H, W). Raises PipelineError when it is no map of one integer per pixel."""
+    raw = _READERS.get(path.suffix.lower(), _picture_labels)(path)
+    if raw.ndim != 2 or raw.dtype.kind not in "iub":
+        raise PipelineError(f"{path}: expected one integer channel, found shape {raw.shape} of {raw.dtype}")
+    return raw
+
+
+def read_mat(path: Path, *names: str) -> Mapping[str, NDArray[Any]]:
+    """Those of the variables `names` that a MATLAB file (version 4 to 7) has. Raises PipelineError for another file."""
+    try:
+        found = scipy.io.loadmat(path, variable_names=names)
+    except _BROKEN_MAT as error:
+        raise PipelineError(f"{path}: cannot be read as a MATLAB file ({error})") from error
+    return {name: found[name] for name in names if name in found}
+
+
+def _picture_labels(path: Path) -> NDArray[Any]:
+    try:
+        with Image.open(path) as stream:  # PIL keeps palette indices, which OpenCV would turn into colours
+            return np.asarray(stream)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:  # PIL says SyntaxError for a broken PNG
+        raise PipelineError(f"{path}: cannot be decoded as a label image ({error})") from error
+
+
+def _mat_labels(path: Path) -> NDArray[Any]:
+    found = read_mat(path, _LABEL_VARIABLE)
+    if not found:
+        raise PipelineError(f"{path}: no variable {_LABEL_VARIABLE} in it, which should be the label map")
+    return found[_LABEL_VARIABLE]
+
+
+_READERS: Mapping[str, Callable[[Path], NDArray[Any]]] = {".mat": _mat_labels}  # all others are pictures
 
 
 def _ranges(values: Sequence[int]) -> str:

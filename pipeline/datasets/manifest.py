@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.datasets.sources.classes import class_table
 from pipeline.datasets.spec import DatasetSpec, RawSample
 
 _CACHE = ".digests.json"  # in the raw store: relative path -> [size, mtime in ns, sha256]
@@ -58,8 +59,9 @@ def sample_files(sample: RawSample) -> list[Path]:
 
 
 def dataset_code(spec: DatasetSpec) -> str:
-    """Digest of the module that defines the dataset: editing it (the digits' constants, say) makes its data stale."""
-    return text_digest(Path(inspect.getfile(spec.samples)).read_text(encoding="utf-8"))
+    """Digest of what defines the dataset: editing its module (the digits' constants, say) makes its data stale."""
+    files = [Path(inspect.getfile(spec.samples)), class_table(spec.name)]
+    return text_digest("".join(path.read_text(encoding="utf-8") for path in files if path.is_file()))
 
 
 def text_digest(text: str) -> str:

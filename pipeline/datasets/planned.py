@@ -11,26 +11,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Benchmark
+from pipeline.config.schema import SourceConfig
 
 
 @dataclass(frozen=True)
 class PlannedDataset:
-    """Where a dataset comes from (None: its public address) and which chosen benchmarks use it."""
+    """Where a dataset comes from (None: its public address) and which chosen benchmarks use it.
+
+    images: number per split when the source is a declared part of the dataset, else None.
+    """
 
     source: str | None
+    images: Mapping[str, int] | None
     benchmarks: tuple[str, ...]
 
 
-def write_planned_datasets(plan_dir: Path, benchmarks: Iterable[Benchmark], sources: Mapping[str, str | None]) -> None:
-    """Write `plan_dir/datasets.json`."""
+def write_planned_datasets(
+    plan_dir: Path, benchmarks: Iterable[Benchmark], sources: Mapping[str, str | SourceConfig | None]
+) -> None:
+    """Write `plan_dir/datasets.json`; datasets that `sources` does not name come from their public address."""
     by_name: dict[str, list[str]] = {}
     for benchmark in benchmarks:
         by_name.setdefault(benchmark.dataset.name, []).append(benchmark.id)
-    data = {name: {"source": sources.get(name), "benchmarks": ids} for name, ids in sorted(by_name.items())}
+    data = {name: {**_source(sources.get(name)), "benchmarks": ids} for name, ids in sorted(by_name.items())}
     (plan_dir / "datasets.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def planned_datasets(plan_dir: Path) -> dict[str, PlannedDataset]:
     """What `write_planned_datasets` wrote, by name."""
     data = json.loads((plan_dir / "datasets.json").read_text(encoding="utf-8"))
-    return {name: PlannedDataset(entry["source"], tuple(entry["benchmarks"])) for name, entry in data.items()}
+    return {
+        name: PlannedDataset(entry["source"], entry["images"], tuple(entry["benchmarks"]))
+        for name, entry in data.items()
+    }
+
+
+def _source(source: str | SourceConfig | None) -> dict[str, object]:
+    if isinstance(source, SourceConfig):
+        return {"source": source.path, "images": source.images}
+    return {"source": source, "images": None}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ from tqdm import tqdm
 
 from pipeline.datasets import labels
 from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import dataset_code, raw_manifest, read_json, sample_files, text_digest, write_json
+from pipeline.datasets.manifest import dataset_code, raw_manifest, read_json, text_digest, write_json
 from pipeline.datasets.prepared import read_image
+from pipeline.datasets.samples import checked_samples, raise_problems
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
-_MOST_PROBLEMS = 20  # reported at once
 
 _SCHEMA = pa.schema(
     [
@@ -69,7 +68,7 @@ def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
         temporary = out_dir.with_name(f"{out_dir.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        rows = _convert_all(spec, _listed(spec, raw_dir), temporary)
+        rows = _convert_all(spec, checked_samples(spec, raw_dir), temporary)
         table = pa.Table.from_pylist([vars(row) for row in rows], schema=_SCHEMA)
         pq.write_table(table, temporary / "table.parquet")
         write_json(temporary / "dataset.json", {**describe(spec, rows), "recipe": recipe})
@@ -77,11 +76,17 @@ def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
 
 
 def describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
-    """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint."""
-    frequency: dict[str, list[float]] = {}
-    ignored: dict[str, float] = {}
+    """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint.
+
+    Frequencies and the share of ignored pixels are null for a split without labels. The counts are the expected ones:
+    where they differ from the dataset's own, the data is a declared part of it.
+    """
+    frequency: dict[str, list[float] | None] = dict.fromkeys(spec.splits)
+    ignored: dict[str, float | None] = dict.fromkeys(spec.splits)
     for split in spec.splits:
         histograms = [row.histogram for row in rows if row.split == split and row.histogram is not None]
+        if not histograms:
+            continue
         pixels = np.sum(np.array(histograms, np.int64).reshape(-1, len(spec.classes) + 1), axis=0)  # (K + 1,)
         frequency[split] = (pixels[:-1] / max(pixels[:-1].sum(), 1)).tolist()
         ignored[split] = float(pixels[-1] / max(pixels.sum(), 1))
@@ -100,7 +105,7 @@ def describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
 def _recipe(spec: DatasetSpec, raw_dir: Path) -> str:
     """Digest of everything that the result depends on."""
     code = [Path(path).read_text(encoding="utf-8") for path in (__file__, labels.__file__)]
-    return text_digest(json.dumps([raw_manifest(spec, raw_dir).sha256, dataset_code(spec), *code]))
+    return text_digest(json.dumps([raw_manifest(spec, raw_dir).sha256, dataset_code(spec), dict(spec.splits), *code]))
 
 
 def _is_result_of(recipe: str, out_dir: Path) -> bool:
@@ -108,22 +113,6 @@ def _is_result_of(recipe: str, out_dir: Path) -> bool:
         return False
     columns = pq.read_table(out_dir / "table.parquet", columns=["image", "label"]).to_pydict()
     return all((out_dir / path).is_file() for column in columns.values() for path in column if path is not None)
-
-
-def _listed(spec: DatasetSpec, raw_dir: Path) -> list[RawSample]:
-    """The samples by (split, id), once they are as many as expected, their ids differ and their files exist."""
-    samples = sorted(spec.samples(raw_dir), key=lambda sample: (sample.split, sample.id))
-    counts = Counter(sample.split for sample in samples)
-    problems = [
-        f"split {split}: {counts[split]} images, expected {spec.splits.get(split, 0)}"
-        for split in sorted({*counts, *spec.splits})
-        if counts[split] != spec.splits.get(split, 0)
-    ]
-    repeated = {i for i, n in Counter(sample.id for sample in samples).items() if n > 1}
-    problems += [f"{s.image}: id {s.id!r} occurs more than once" for s in samples if s.id in repeated]
-    problems += [f"{path}: missing" for s in samples for path in sample_files(s) if not path.is_file()]
-    _raise(spec, problems)
-    return samples
 
 
 def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path) -> list[Row]:
@@ -137,7 +126,7 @@ def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(pool.map(convert, samples), total=len(samples), desc=f"prepare {spec.name}", disable=None)
         results = list(bar)
-    _raise(spec, [result for result in results if isinstance(result, str)])
+    raise_problems(spec, [result for result in results if isinstance(result, str)])
     return [result for result in results if isinstance(result, Row)]
 
 
@@ -175,16 +164,6 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     if not cv2.imwrite(str(path), pixels):
         raise PipelineError(f"{path}: cannot be written; is the disk full?")
-
-
-def _raise(spec: DatasetSpec, problems: Sequence[str]) -> None:
-    if problems:
-        shown = "\n  ".join(problems[:_MOST_PROBLEMS])
-        more = f"\n  and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
-        raise PipelineError(
-            f"{spec.name}: {len(problems)} problems in the raw data:\n  {shown}{more}\n"
-            "Replace these files in the source, or remove the raw folder and download again."
-        )
 
 
 def _swap(new: Path, target: Path) -> None:

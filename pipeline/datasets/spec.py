@@ -41,10 +41,20 @@ class DatasetSpec:
     homepage: str
     flip_pairs: Pairs = ()  # (left, right) train ids that change places in a mirrored image
     image_size: tuple[int, int] | None = None  # (height, width) when all images share it
+    typical_size: tuple[int, int] | None = None  # (height, width) to estimate costs with, where they do not
+    unlabelled_splits: tuple[str, ...] = ()  # their labels are not public: a server scores them
+    submission_ids: tuple[int, ...] | None = None  # train id -> id in the server's format
+    download_bytes: int | None = None  # of the official archives, as their owners announce it; None: not announced
+    public: bool = True  # fetched without an account; False: `sources` in params.yaml has to name a local copy
+    stray_label_hint: str = ""  # what a label value outside the table probably means, for the error message
 
     def __post_init__(self) -> None:
         if len(self.palette) != len(self.classes) or not 0 < len(self.classes) <= IGNORE_INDEX:
             raise ValueError(f"{self.name}: {len(self.classes)} classes (at most 255), {len(self.palette)} colours")
+        if not set(self.unlabelled_splits) <= set(self.splits):
+            raise ValueError(f"{self.name}: unlabelled splits {self.unlabelled_splits} are not all among its splits")
+        if self.submission_ids is not None and len(self.submission_ids) != len(self.classes):
+            raise ValueError(f"{self.name}: {len(self.submission_ids)} submission ids, {len(self.classes)} classes")
 
     def raw_values(self) -> Mapping[int, int]:
         """Every raw label value that may occur, and its train id."""

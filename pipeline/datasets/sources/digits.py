@@ -187,4 +187,5 @@ DATASET = DatasetSpec(
     licence="BSD-3-Clause (scikit-learn); the digits: UCI repository, CC BY 4.0; the photographs: CC BY 2.0",
     homepage="https://scikit-learn.org/stable/datasets.html",
     image_size=(SCENE_SIZE, SCENE_SIZE),
+    download_bytes=0,
 )
