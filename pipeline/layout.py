@@ -14,7 +14,7 @@ class Layout:
 
     @property
     def plan(self) -> Path:
-        """Resolved benchmarks and the datasets they need."""
+        """Resolved benchmarks, and the datasets and weight files they need."""
         return self.root / "runs" / "plan"
 
     def resolved(self, benchmark: str) -> Path:
@@ -33,12 +33,27 @@ class Layout:
         """Where the raw data came from and its checksum."""
         return self.root / "data" / "sources" / f"{dataset}.json"
 
+    @property
+    def weights(self) -> Path:
+        """Downloaded weight files, beside the raw datasets."""
+        return self.raw("weights")
+
+    @property
+    def weights_lock(self) -> Path:
+        """Size and sha256 of every weight file ever downloaded; belongs into Git."""
+        return self.root / "weights.lock.json"
+
+    @property
+    def weights_source(self) -> Path:
+        """Which weight file each benchmark starts from, and where it lies."""
+        return self.source("weights")
+
     def prepared(self, dataset: str) -> Path:
         """The uniform form that training and evaluation read."""
         return self.root / "data" / "prepared" / dataset
 
     def index(self, benchmark: str) -> Path:
-        """Fingerprint of the data that a benchmark uses."""
+        """Fingerprint of the data that a benchmark uses, and of the weight file that it starts from."""
         return self.root / "data" / "index" / f"{benchmark}.json"
 
     def train(self, benchmark: str, seed: int) -> Path:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from pipeline.checkpoints.imagenet import imagenet_names
+from pipeline.checkpoints.planned import weights_of, write_planned_weights
 from pipeline.config import (
     Benchmark,
     Project,
@@ -23,6 +25,7 @@ from pipeline.config import (
     resolved_yaml,
 )
 from pipeline.config.parse import nearest
+from pipeline.config.schema import SourceConfig
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.planned import write_planned_datasets
 from pipeline.errors import PipelineError
@@ -46,7 +49,8 @@ def make_plan(root: Path) -> tuple[Project, list[PlannedBenchmark]]:
         problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} stands more than once; name each once")
     for name in sorted(project.sources):
         try:
-            get_dataset(name)
+            source = project.sources[name]
+            get_dataset(name, source.images if isinstance(source, SourceConfig) else None)
         except PipelineError as error:
             problems.append(f"params.yaml: sources: {error}")
     for benchmark_id in dict.fromkeys(project.benchmarks):
@@ -54,13 +58,15 @@ def make_plan(root: Path) -> tuple[Project, list[PlannedBenchmark]]:
             planned.append(_check(root, load_benchmark(root, benchmark_id, project.ablation)))
         except PipelineError as error:
             problems.append(str(error))
+    problems += _weight_problems(root, project, planned)
+    problems += _seed_problems(project, planned)
     if problems:
         raise PipelineError("\n".join(problems))
     return project, planned
 
 
 def write_plan(root: Path, out_dir: Path) -> str:
-    """Write `<benchmark>.yaml` (resolved) and `datasets.json` (what to prepare, from where); return it as text."""
+    """Write resolved benchmarks, `datasets.json` and `weights.json` (what to fetch, from where); return it as text."""
     project, planned = make_plan(root)
     out_dir.mkdir(parents=True, exist_ok=True)
     for item in planned:
@@ -70,21 +76,26 @@ def write_plan(root: Path, out_dir: Path) -> str:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(resolved_yaml(part), encoding="utf-8")
     write_planned_datasets(out_dir, [item.benchmark for item in planned], project.sources)
+    write_planned_weights(out_dir, [item.benchmark for item in planned], project.weights)
     return describe(project, planned)
 
 
 def describe(project: Project, planned: list[PlannedBenchmark]) -> str:
     """The plan as a table for the terminal."""
     width = max(len(item.benchmark.id) for item in planned)
-    lines = [f"{'benchmark':{width}}  dataset     encoder                  memory  epochs  parameters"]
+    lines = [f"{'benchmark':{width}}  dataset       encoder                  memory  epochs  parameters"]
     for item in planned:
         b = item.benchmark
+        epochs = "import" if b.mode == "import" else b.schedule.epochs
         lines.append(
-            f"{b.id:{width}}  {b.dataset.name:10}  {b.encoder.name:23}  {'yes' if b.memory else 'no':6}"
-            f"  {b.schedule.epochs:6}  {item.parameters / 1e6:8.1f} M"
+            f"{b.id:{width}}  {b.dataset.name:12}  {b.encoder.name:23}  {'yes' if b.memory else 'no':6}"
+            f"  {epochs:>6}  {item.parameters / 1e6:8.1f} M"
         )
     seeds = ", ".join(map(str, project.seeds))
-    return "\n".join([*lines, f"seeds: {seeds}; {len(planned) * len(project.seeds)} trainings"])
+    imports = sum(item.benchmark.mode == "import" for item in planned)
+    trainings = f"{(len(planned) - imports) * len(project.seeds)} trainings"
+    published = f", {imports} published checkpoint{'s' if imports > 1 else ''}" if imports else ""
+    return "\n".join([*lines, f"seeds: {seeds}; {trainings}{published}"])
 
 
 def _check(root: Path, benchmark: Benchmark) -> PlannedBenchmark:
@@ -94,6 +105,12 @@ def _check(root: Path, benchmark: Benchmark) -> PlannedBenchmark:
     if benchmark.memory is not None and len(spec.classes) < 2:
         raise PipelineError(f"{where}: memory: {spec.name} has {len(spec.classes)} class; a memory needs at least two")
     problems = [*_split_problems(benchmark, spec), *_size_problems(benchmark, spec)]
+    if benchmark.mode == "import" and not (benchmark.published and benchmark.published.checkpoints):
+        problems.append("mode: import needs the address of a checkpoint in `published.checkpoints`")
+    try:
+        weights_of(benchmark, {})
+    except PipelineError as error:
+        problems.append(str(error))
     if benchmark.baseline is not None:
         known = sorted(path.stem for path in (root / "params").glob("*.yaml"))
         if benchmark.baseline not in known:
@@ -116,10 +133,41 @@ def _split_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
         ("validation_split", data.validation_split),
         ("evaluation_split", data.evaluation_split),
     ]
-    return [
+    unknown = [
         f"dataset.{key}: {spec.name} has no split {split!r}; it has {', '.join(spec.splits)}"
         for key, split in named
         if split not in spec.splits
+    ]
+    labelled = ", ".join(split for split in spec.splits if split not in spec.unlabelled_splits)
+    return unknown + [
+        f"dataset.{key}: the labels of {spec.name} {split} are not public; choose from {labelled}"
+        for key, split in named
+        if split in spec.unlabelled_splits and key != "evaluation_split"
+    ]
+
+
+def _weight_problems(root: Path, project: Project, planned: list[PlannedBenchmark]) -> list[str]:
+    """Keys of `weights` that mean nothing, and local files in use that are not there."""
+    known = [*imagenet_names(), *sorted(path.stem for path in (root / "params").glob("*.yaml"))]
+    problems = []
+    for name in project.weights:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean `{near}`?" if near else f"ImageNet weights are {', '.join(imagenet_names())}"
+            problems.append(f"params.yaml: weights.{name}: neither a benchmark nor ImageNet weights; {hint}")
+    used = [weights_of(item.benchmark, project.weights) for item in planned]
+    missing = {w.name: w.file for w in used if w.file and not (root / Path(w.file).expanduser()).is_file()}
+    return problems + [f"params.yaml: weights.{name}: {file}: no such file" for name, file in missing.items()]
+
+
+def _seed_problems(project: Project, planned: list[PlannedBenchmark]) -> list[str]:
+    imported = [item.benchmark.id for item in planned if item.benchmark.mode == "import"]
+    if len(project.seeds) == 1 or not imported:
+        return []
+    return [
+        f"params.yaml: seeds: {list(project.seeds)}, but {', '.join(imported)} "
+        f"{'is' if len(imported) == 1 else 'are'} imported (mode: import), and a published checkpoint has no seeds; "
+        "give one seed, or train instead with `ablation: {mode: train}`"
     ]
 
 

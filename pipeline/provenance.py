@@ -19,7 +19,7 @@ LIBRARIES = (
     "mlflow",
 )
 # Rewritten by the pipeline while it runs: a change there is a result and does not make the code another one.
-_GENERATED = ("dvc.lock", "runs", "reports")
+_GENERATED = ("dvc.lock", "weights.lock.json", "runs", "reports")
 
 
 def git_state(root: Path) -> tuple[str | None, bool]:

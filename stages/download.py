@@ -1,5 +1,10 @@
-"""Stage `download`: bring the raw data of every planned dataset to data/raw and record where it came from."""
+"""Stage `download`: bring raw data and weight files to data/raw and record where they came from.
 
+The one stage that uses the network.
+"""
+
+from pipeline.checkpoints.download import download_weights
+from pipeline.checkpoints.planned import planned_weights
 from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.planned import planned_datasets
@@ -9,5 +14,6 @@ from stages import ROOT, stage
 if __name__ == "__main__":
     layout = Layout(ROOT)
     with stage():
+        download_weights(planned_weights(layout.plan), layout)
         for name, plan in planned_datasets(layout.plan).items():
-            download(get_dataset(name), layout.raw(name), plan.source, layout.source(name))
+            download(get_dataset(name, plan.images), layout.raw(name), plan.source, layout.source(name))

@@ -1,5 +1,6 @@
 """Stage `preprocess`: bring every planned dataset to the uniform prepared form under data/prepared."""
 
+from pipeline.checkpoints.download import downloaded_weights
 from pipeline.datasets import get_dataset
 from pipeline.datasets.index import write_index
 from pipeline.datasets.planned import planned_datasets
@@ -10,7 +11,9 @@ from stages import ROOT, stage
 if __name__ == "__main__":
     layout = Layout(ROOT)
     with stage():
+        weights = downloaded_weights(layout)
         for name, plan in planned_datasets(layout.plan).items():
-            prepare(get_dataset(name), layout.raw(name), layout.prepared(name))
+            prepare(get_dataset(name, plan.images), layout.raw(name), layout.prepared(name))
             for benchmark in plan.benchmarks:
-                write_index(layout.prepared(name), benchmark, layout.index(benchmark))
+                file = weights.get(benchmark)
+                write_index(layout.prepared(name), benchmark, layout.index(benchmark), file and file.sha256)

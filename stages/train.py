@@ -1,6 +1,8 @@
-"""Stage `train`: train one benchmark with one seed; resumes by itself after an interruption.
+"""Stage `train`: train one benchmark with one seed, or import its published checkpoint (mode import).
 
 Usage: python -m stages.train BENCHMARK SEED
+
+An interrupted training resumes by itself.
 """
 
 import sys
@@ -8,6 +10,7 @@ import sys
 from pipeline.config import load_project, load_resolved
 from pipeline.layout import Layout
 from pipeline.tracking import stage_run
+from pipeline.training.importing import import_benchmark
 from pipeline.training.run import train_benchmark
 from stages import ROOT, stage
 
@@ -17,4 +20,7 @@ if __name__ == "__main__":
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("train", benchmark_id))
         with stage_run(ROOT, benchmark, seed, "train", runtime) as run:
-            train_benchmark(ROOT, benchmark, seed, runtime, run.log)
+            if benchmark.mode == "import":
+                import_benchmark(ROOT, benchmark, seed, runtime)
+            else:
+                train_benchmark(ROOT, benchmark, seed, runtime, run.log)

@@ -33,7 +33,7 @@ def test_unknown_key_names_file_key_and_nearest_valid_key(tiny: dict[str, Any]) 
 
 def test_unknown_key_without_a_near_one_lists_the_valid_keys(tiny: dict[str, Any]) -> None:
     tiny["encoder"]["zzz"] = 3
-    with pytest.raises(PipelineError, match=r"encoder.zzz: unknown key; valid keys: depth, name, options, output_stride"):
+    with pytest.raises(PipelineError, match=r"encoder.zzz: unknown key; valid keys: depth, name, options, output"):
         benchmark(tiny)
 
 

@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets import get_dataset
+from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import test_transform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import bootstrap_miou, interval
-from pipeline.evaluation.evaluate import Prediction, ProtocolCounts, evaluate
+from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate
 from pipeline.evaluation.metrics import summarise
+from pipeline.evaluation.submission import Submission, scored_split
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.runtime import make_deterministic, resolve_device, worker_count
@@ -31,11 +32,18 @@ PANEL_IMAGES = 8  # label maps kept for the report's pictures
 
 
 def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> Path:
-    """Single-scale and ms+flip scores of the checkpoint that `inference.checkpoint` names; returns their folder."""
+    """Single-scale and ms+flip scores of the checkpoint that `inference.checkpoint` names; returns their folder.
+
+    When the labels of the evaluation split are not public, archives for their server are written beside the scores,
+    which are then those of the validation split.
+    """
     layout, device = Layout(root), resolve_device(runtime.device)
     make_deterministic(device)
     spec, prepared = get_dataset(benchmark.dataset.name), Prepared(layout.prepared(benchmark.dataset.name))
-    table = prepared.split([benchmark.dataset.evaluation_split])
+    split = scored_split(benchmark.dataset, spec)
+    table = prepared.split([split])
+    if table.empty:
+        raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
     train_dir, out = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
     model = load_model(benchmark, len(spec.classes), train_dir / f"{benchmark.inference.checkpoint}.safetensors")
     protocols = {"single_scale": benchmark.inference.single_scale, "ms_flip": benchmark.inference.ms_flip}
@@ -47,36 +55,59 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         if image_id in panel:
             cv2.imwrite(str(predictions / f"{image_id.replace('/', '__')}.png"), maps["ms_flip"])
 
+    def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated:
+        return evaluate(
+            model.to(device),
+            eval_loader(images, test_transform(benchmark.inference.resize), worker_count(runtime.workers)),
+            protocols,
+            len(spec.classes),
+            device,
+            precision=runtime.precision,
+            batch_size=runtime.evaluation_batch,
+            flip_pairs=spec.flip_pairs,
+            on_prediction=on_prediction,
+            progress=f"{benchmark.id} seed {seed} {name}",
+            total=len(images),
+        )
+
     started = time.perf_counter()
-    ids, counts = evaluate(
-        model.to(device),
-        eval_loader(table, test_transform(benchmark.inference.resize), worker_count(runtime.workers)),
-        protocols,
-        len(spec.classes),
-        device,
-        precision=runtime.precision,
-        batch_size=runtime.evaluation_batch,
-        flip_pairs=spec.flip_pairs,
-        on_prediction=keep,
-        progress=f"{benchmark.id} seed {seed}",
-        total=len(table),
-    )
+    ids, counts = predict(table, split, keep)
+    hidden = prepared.split([benchmark.dataset.evaluation_split])
+    submission = None
+    if split != benchmark.dataset.evaluation_split and not hidden.empty:  # a declared part may lack the test images
+        with Submission(out / "details", list(protocols), _server_ids(spec)) as archives:
+            predict(hidden, benchmark.dataset.evaluation_split, archives.add)
+        submission = {
+            "split": benchmark.dataset.evaluation_split,
+            "images": len(hidden),
+            "files": {name: path.relative_to(out).as_posix() for name, path in archives.files.items()},
+        }
     seconds = time.perf_counter() - started
-    _write(out, benchmark, spec.classes, ids, counts)
+    about = {"images": len(ids), "split": split, "submission": submission}
+    _write(out, about, spec.classes, ids, counts)
     training = json.loads((train_dir / "summary.json").read_text(encoding="utf-8"))
     _write_json(
         out / "details" / "evaluation.json",
         {
             **{key: training[key] for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
-            "split": benchmark.dataset.evaluation_split,
-            "images": len(ids),
+            **about,
             "checkpoint": benchmark.inference.checkpoint,
             "panel": panel,
             "protocol": benchmark.inference.model_dump(mode="json"),
         },
     )
-    _write_json(out / "cost.json", {"seconds": seconds, "seconds_per_image": seconds / len(ids), "device": str(device)})
+    images = len(ids) + (submission["images"] if submission else 0)
+    _write_json(out / "cost.json", {"seconds": seconds, "seconds_per_image": seconds / images, "device": str(device)})
     return out
+
+
+def _server_ids(spec: DatasetSpec) -> tuple[int, ...]:
+    if spec.submission_ids is None:
+        raise PipelineError(
+            f"pipeline/datasets/sources/{spec.name}.py: submission_ids: missing, so predictions of {spec.name}'s "
+            "unlabelled split cannot be written for its server"
+        )
+    return spec.submission_ids
 
 
 def load_model(benchmark: Benchmark, num_classes: int, weights: Path) -> Segmentor:
@@ -96,7 +127,7 @@ def panel_ids(ids: list[str]) -> list[str]:
 
 
 def _write(
-    out: Path, benchmark: Benchmark, classes: tuple[str, ...], ids: list[str], counts: Mapping[str, ProtocolCounts]
+    out: Path, about: dict[str, Any], classes: tuple[str, ...], ids: list[str], counts: Mapping[str, ProtocolCounts]
 ) -> None:
     details = out / "details"
     metrics: dict[str, Any] = {}
@@ -120,7 +151,7 @@ def _write(
     per_class.to_csv(details / "per_class.csv", index=False)
     np.savez(details / "confusion.npz", **{name: c.confusion for name, c in counts.items()})
     np.savez_compressed(details / "per_image.npz", **per_image)
-    _write_json(out / "metrics.json", metrics | {"images": len(ids), "split": benchmark.dataset.evaluation_split})
+    _write_json(out / "metrics.json", metrics | about)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ class Identity:
     run_key: str
     fingerprint: str | None = None  # of the prepared data; None when unknown
     parameters: dict[str, object] = field(default_factory=dict)  # besides the benchmark's: precision, device, ...
+    weights: str | None = None  # sha256 of the file that it starts from: a published checkpoint or ImageNet weights
 
     def tags(self, stage: str) -> dict[str, str]:
         """The tags by which the run of `stage` is found. One training may be evaluated in several ways."""
@@ -45,6 +46,8 @@ class Identity:
         """What else a person filters by."""
         tags = {
             "dataset": self.benchmark.dataset.name,
+            "mode": self.benchmark.mode,
+            "checkpoint_sha256" if self.benchmark.mode == "import" else "imagenet_sha256": self.weights,
             "config_hash": config_hash(self.benchmark),
             "data_fingerprint": self.fingerprint,
             "git_commit": commit,

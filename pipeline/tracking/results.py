@@ -69,14 +69,17 @@ def _publish_training(target: Target, identity: Identity, layout: Layout, clock:
     missing = [point for point in read_curves(curves) if point[1] not in known.get(point[0], ())]
     send_points(target.client, target.run_id, [(point, clock(point[1])) for point in missing])
     headline = {
-        "miou_validation": summary["final"]["miou"],
-        "miou_validation_best": summary["best"]["miou"],
-        "train_loss": summary["final"]["loss"],
         "train_seconds": cost["seconds"],
-        "seconds_per_iteration": cost["seconds_per_iteration"],
         "peak_memory_gib": cost["peak_memory_bytes"] / _GIB,
         "parameters_million": summary["parameters"]["total"] / 1e6,
     }
+    if identity.benchmark.mode == "train":  # an imported checkpoint was neither trained nor validated here
+        headline |= {
+            "miou_validation": summary["final"]["miou"],
+            "miou_validation_best": summary["best"]["miou"],
+            "train_loss": summary["final"]["loss"],
+            "seconds_per_iteration": cost["seconds_per_iteration"],
+        }
     _log_scalars(target.client, target.run_id, headline)
     _log_scalars(target.client, target.parent_id, headline)
     for path in sorted([*folder.iterdir(), *curves.iterdir()]):

@@ -18,11 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.checkpoints.starting import weights_digest
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
+from pipeline.datasets import get_dataset
+from pipeline.evaluation.submission import scored_split
 from pipeline.layout import Layout
 from pipeline.tracking.curves import LiveCurves, logged_steps
-from pipeline.tracking.identity import TRAIN, Identity, Stage, find_runs, process_tags
+from pipeline.tracking.identity import EVALUATE, TRAIN, Identity, Stage, find_runs, process_tags
 from pipeline.tracking.results import Target, publish, read_json
 from pipeline.tracking.store import Store, explained, load_mlflow, open_store, without_password
 from pipeline.tracking.tree import log_configuration, log_dataset, open_parent, supersede
@@ -136,12 +139,14 @@ def _identity(root: Path, benchmark: Benchmark, seed: int, stage: Stage, runtime
     prepared = layout.prepared(benchmark.dataset.name) / "dataset.json"
     # Without prepared data the stage is about to say so itself.
     fingerprint = read_json(prepared)["fingerprint"] if prepared.exists() else None
-    if stage == TRAIN:
-        key = run_key(benchmark, seed, fingerprint or "", runtime.precision)
-    else:
-        key = read_json(layout.train(benchmark.id, seed) / "summary.json")["run_key"]
     parameters = {"runtime.precision": runtime.precision, "runtime.device": runtime.device}
-    return Identity(benchmark, seed, key, fingerprint, parameters)
+    if stage == TRAIN:
+        weights = weights_digest(layout, benchmark)
+        key = run_key(benchmark, seed, fingerprint or "", runtime.precision, weights)
+    else:
+        summary = read_json(layout.train(benchmark.id, seed) / "summary.json")
+        key, weights = summary["run_key"], summary.get("weights")
+    return Identity(benchmark, seed, key, fingerprint, parameters, weights)
 
 
 def _begin(store: Store, root: Path, identity: Identity, stage: Stage) -> StageRun:
@@ -178,10 +183,10 @@ def describe(store: Store, run_id: str, identity: Identity, stage: Stage) -> Non
     """Configuration and data of a new stage run."""
     dataset = identity.benchmark.dataset
     log_configuration(store.client, run_id, identity, stage)
-    if stage == TRAIN:
+    if stage == EVALUATE:
+        log_dataset(store.client, run_id, identity, scored_split(dataset, get_dataset(dataset.name)), "test")
+    elif identity.benchmark.mode == "train":  # importing a checkpoint reads no image
         log_dataset(store.client, run_id, identity, "+".join(dataset.train_splits), "training")
-    else:
-        log_dataset(store.client, run_id, identity, dataset.evaluation_split, "test")
 
 
 def _will_resume(root: Path, identity: Identity) -> bool:

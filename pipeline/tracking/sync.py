@@ -48,7 +48,14 @@ def _results(layout: Layout) -> Iterator[_Result]:
         summary, cost = read_json(path), read_json(path.parent / "cost.json")
         trained = load_resolved(path.parent / "config.yaml")
         parameters = {"runtime.precision": summary["precision"], "runtime.device": cost["device"]}
-        identity = Identity(trained, summary["seed"], summary["run_key"], summary["data_fingerprint"], parameters)
+        identity = Identity(
+            trained,
+            summary["seed"],
+            summary["run_key"],
+            summary["data_fingerprint"],
+            parameters,
+            summary.get("weights"),  # results of before there were imports have no such entry
+        )
         started, ended = _milliseconds(cost["started"]), _milliseconds(cost["finished"])
         yield _Result(TRAIN, identity, cost, started, ended, summary["iterations"])
         folder = layout.evaluate(trained.id, identity.seed)
@@ -66,7 +73,8 @@ def _evaluated(trained: Benchmark, evaluation: dict[str, Any], where: Path) -> B
     """The benchmark as it was evaluated: a training's own file leaves out what it does not depend on."""
     data = trained.model_dump(mode="json")
     data["inference"] = evaluation["protocol"]
-    data["dataset"]["evaluation_split"] = evaluation["split"]
+    # Without public labels the evaluation split went to a server's archive, and another one was scored.
+    data["dataset"]["evaluation_split"] = (evaluation.get("submission") or evaluation)["split"]
     return parse(Benchmark, data, str(where))
 
 

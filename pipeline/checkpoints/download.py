@@ -1,0 +1,173 @@
+"""Weight files on this machine: bring them in once, remember what they were, and refuse any other later.
+
+`weights.lock.json` at the repository root holds size and sha256 of every file at its first download. It belongs into
+Git, so that everybody who runs the project runs these very files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.checkpoints.planned import PlannedWeights
+from pipeline.datasets.fetch import NotFoundError, fetch_file
+from pipeline.datasets.locking import exclusive
+from pipeline.datasets.manifest import write_json
+from pipeline.errors import PipelineError
+from pipeline.layout import Layout
+
+_SEED_TAG = "ssseg_memorynet"
+_DIGITS = re.compile(r"-([0-9a-f]{8})$")  # end of a file's stem: how its sha256 begins, by torch's convention
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that was found to be what it should be. path: relative to the repository root, or absolute."""
+
+    path: str
+    url: str | None  # None: a local file
+    bytes: int
+    sha256: str
+    generation: str  # seed | model_zoo (see `generation`) | local
+
+
+def download_weights(planned: Mapping[str, PlannedWeights], layout: Layout) -> None:
+    """Bring in the weight files of all planned benchmarks and write down where they lie (`layout.weights_source`).
+
+    A file that is there already is only verified. When an address has no file (404), the next one is tried, and said
+    so. Raises PipelineError, with the remedy, when a file cannot be had or is not the one recorded before.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, WeightFile] = {}  # several benchmarks may start from the same ImageNet weights
+    with exclusive(layout.weights):
+        for benchmark, weights in planned.items():
+            if weights.kind is None:
+                continue
+            if weights.name not in by_name:
+                by_name[weights.name] = _local(weights, layout) if weights.file else _fetched(weights, layout)
+            found[benchmark] = asdict(by_name[weights.name])
+    write_json(layout.weights_source, found)
+
+
+def downloaded_weights(layout: Layout) -> dict[str, WeightFile]:
+    """What `download_weights` wrote, by benchmark; those that start from no such file are absent."""
+    data = json.loads(layout.weights_source.read_text(encoding="utf-8"))
+    return {benchmark: WeightFile(**entry) for benchmark, entry in data.items()}
+
+
+def generation(url: str) -> str:
+    """`seed` or `model_zoo` by the release tag in an address of the authors' model store, else `local`."""
+    tag = PurePosixPath(urlsplit(url).path).parent.name
+    if tag == _SEED_TAG:
+        return "seed"
+    return "model_zoo" if tag.startswith("ssseg_") else "local"
+
+
+def file_digest(path: Path) -> str:
+    """sha256 in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _local(weights: PlannedWeights, layout: Layout) -> WeightFile:
+    """A file of the user's own; one that carries the name of a recorded download has to be that one."""
+    path = layout.root / Path(weights.file or "").expanduser()
+    if not path.is_file():
+        instead = f"set it to null to download from {weights.urls[0]}" if weights.urls else "download it there"
+        raise PipelineError(f"params.yaml: weights.{weights.name}: {path}: no such file; correct the path or {instead}")
+    recorded = _read_lock(layout).get(weights.name)
+    if recorded is not None and PurePosixPath(urlsplit(recorded["url"]).path).name != path.name:
+        recorded = None
+    size, digest = _verified(path, weights, recorded, layout)
+    return WeightFile(str(path), None, size, digest, "local")
+
+
+def _fetched(weights: PlannedWeights, layout: Layout) -> WeightFile:
+    lock = _read_lock(layout)
+    recorded = lock.get(weights.name)
+    urls = _ordered(weights, recorded, layout)
+    for position, url in enumerate(urls):
+        target = weights_path(url, layout)
+        new = not target.is_file()
+        try:
+            if new:
+                fetch_file(url, target, None, None)
+        except NotFoundError as error:
+            if position + 1 == len(urls):
+                raise _unavailable(weights, error) from error
+            print(f"{weights.name}: {error}; trying {urls[position + 1]}", flush=True)
+            continue
+        except PipelineError as error:
+            raise _unavailable(weights, error) from error
+        try:
+            size, digest = _verified(target, weights, recorded, layout)
+        except PipelineError:
+            if new:
+                target.unlink()
+            raise
+        if recorded is None:
+            entry = {"url": url, "bytes": size, "sha256": digest}
+            write_json(layout.weights_lock, dict(sorted((lock | {weights.name: entry}).items())))
+        return WeightFile(target.relative_to(layout.root).as_posix(), url, size, digest, generation(url))
+    raise PipelineError(f"{weights.name}: no address to download its weights from; add one to published.checkpoints")
+
+
+def _ordered(weights: PlannedWeights, recorded: dict[str, Any] | None, layout: Layout) -> list[str]:
+    """The address of the recorded file first; before there is one, the address whose file is here already."""
+    if recorded is None:
+        return sorted(weights.urls, key=lambda url: not weights_path(url, layout).is_file())
+    if recorded["url"] not in weights.urls:
+        raise PipelineError(
+            f"{layout.weights_lock}: {weights.name} was downloaded from {recorded['url']}, which is none of its "
+            f"addresses now; remove the entry {weights.name!r} there to record the file of the new ones"
+        )
+    return [recorded["url"], *(url for url in weights.urls if url != recorded["url"])]
+
+
+def weights_path(url: str, layout: Layout) -> Path:
+    """Where the file of an address is kept: file names alone may repeat between release tags."""
+    path = PurePosixPath(urlsplit(url).path)
+    return layout.weights / path.parent.name / path.name
+
+
+def _unavailable(weights: PlannedWeights, error: PipelineError) -> PipelineError:
+    others = f" (addresses: {', '.join(weights.urls)})" if len(weights.urls) > 1 else ""
+    return type(error)(
+        f"{error}{others}\nWithout network, or when the addresses are gone: put the file anywhere on this machine and "
+        f"set `weights: {{{weights.name}: PATH}}` in params.yaml"
+    )
+
+
+def _verified(path: Path, weights: PlannedWeights, recorded: dict[str, Any] | None, layout: Layout) -> tuple[int, str]:
+    """Size and sha256 of `path`, once they agree with the record and with the digits in the file's name."""
+    size, digest = path.stat().st_size, file_digest(path)
+    if recorded is not None and digest != recorded["sha256"]:
+        raise PipelineError(
+            f"{path}: sha256 is {digest} ({size} bytes), but {layout.weights_lock.name} recorded {recorded['sha256']} "
+            f"({recorded['bytes']} bytes) for {weights.name} from {recorded['url']}. Delete the file and run again to "
+            f"fetch it anew; if another file is meant, remove the entry {weights.name!r} from "
+            f"{layout.weights_lock.name}"
+        )
+    digits = _DIGITS.search(path.stem)
+    if digits and not digest.startswith(digits[1]):
+        raise PipelineError(
+            f"{path}: sha256 is {digest}, but by its name it begins with {digits[1]}: the file is damaged or another "
+            "one. Delete it and fetch it again"
+        )
+    return size, digest
+
+
+def _read_lock(layout: Layout) -> dict[str, dict[str, Any]]:
+    path = layout.weights_lock
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PipelineError(f"{path}: not JSON ({error}); restore it with `git checkout {path.name}`") from error

@@ -1,0 +1,39 @@
+"""The ImageNet weights that the published rows start their training from (METHOD section 7).
+
+`encoder.weights: imagenet:NAME` names one of them. The eight hex digits in a file's name begin its sha256.
+"""
+
+from __future__ import annotations
+
+from pipeline.config.parse import nearest
+from pipeline.errors import PipelineError
+
+PREFIX = "imagenet:"
+
+_OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
+_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx/"
+_AUTHORS = "https://github.com/SegmentationBLWX/modelstore/releases/download/ssseg_pretrained/"  # copies of them all
+
+_FILES = {
+    "resnet50_v1c": (_OPENMMLAB, "resnet50_v1c-2cccc1ad.pth"),
+    "resnet101_v1c": (_OPENMMLAB, "resnet101_v1c-e67eebb6.pth"),
+    "resnest101_d2": (_OPENMMLAB, "resnest101_d2-f3b931b2.pth"),
+    "hrnetv2_w48": (_OPENMMLAB, "hrnetv2_w48-d2186c55.pth"),
+    # Google's weights of 2020, ImageNet-21k then 1k at 384 px; timm's present default of this model is another training
+    "vit_large_p16_384": (_TIMM, "jx_vit_large_p16_384-b3be5167.pth"),
+}
+
+
+def imagenet_names() -> list[str]:
+    """Every NAME of `imagenet:NAME`."""
+    return list(_FILES)
+
+
+def imagenet_urls(name: str) -> tuple[str, ...]:
+    """Addresses of the weights called `name`, tried in this order. Raises PipelineError for an unknown name."""
+    if name not in _FILES:
+        near = nearest(name, imagenet_names())
+        hint = f"did you mean `{PREFIX}{near}`?" if near else f"known: {', '.join(imagenet_names())}"
+        raise PipelineError(f"encoder.weights: {PREFIX}{name} is unknown; {hint}")
+    address, file = _FILES[name]
+    return (address + file, _AUTHORS + file)

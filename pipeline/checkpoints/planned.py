@@ -1,0 +1,57 @@
+"""Which weight file each chosen benchmark starts from: written by `plan`, read by `download`.
+
+Apart from `pipeline.plan`, which builds models, so that `download` starts without importing torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
+from pipeline.config import Benchmark
+
+
+@dataclass(frozen=True)
+class PlannedWeights:
+    """A weight file to bring in before training, or none.
+
+    kind: `published` (the benchmark's own checkpoint, mode import), `imagenet` (its encoder's weights, mode train), or
+    None when the benchmark starts from nothing that has to be fetched. name: the benchmark's id, the ImageNet name, or
+    empty. urls are tried in order unless `file`, a local path, is given.
+    """
+
+    kind: Literal["published", "imagenet"] | None
+    name: str
+    urls: tuple[str, ...]
+    file: str | None
+
+
+def weights_of(benchmark: Benchmark, local: Mapping[str, str | None]) -> PlannedWeights:
+    """What `benchmark` starts from; `local` is `weights:` of params.yaml.
+
+    Raises PipelineError for an ImageNet name that is not known.
+    """
+    encoder_weights = benchmark.encoder.weights or ""
+    if benchmark.mode == "import":
+        urls = benchmark.published.checkpoints if benchmark.published else ()
+        return PlannedWeights("published", benchmark.id, urls, local.get(benchmark.id))
+    if encoder_weights.startswith(PREFIX):
+        name = encoder_weights.removeprefix(PREFIX)
+        return PlannedWeights("imagenet", name, imagenet_urls(name), local.get(name))
+    return PlannedWeights(None, "", (), None)
+
+
+def write_planned_weights(plan_dir: Path, benchmarks: Iterable[Benchmark], local: Mapping[str, str | None]) -> None:
+    """Write `plan_dir/weights.json`."""
+    data = {benchmark.id: asdict(weights_of(benchmark, local)) for benchmark in benchmarks}
+    (plan_dir / "weights.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def planned_weights(plan_dir: Path) -> dict[str, PlannedWeights]:
+    """What `write_planned_weights` wrote, by benchmark."""
+    data = json.loads((plan_dir / "weights.json").read_text(encoding="utf-8"))
+    return {benchmark: PlannedWeights(**entry | {"urls": tuple(entry["urls"])}) for benchmark, entry in data.items()}

@@ -1,0 +1,43 @@
+"""The weight file that a benchmark starts from, as `download` left it."""
+
+from __future__ import annotations
+
+from pipeline.checkpoints.download import WeightFile, downloaded_weights, file_digest
+from pipeline.checkpoints.planned import weights_of
+from pipeline.config import Benchmark
+from pipeline.datasets.index import read_index
+from pipeline.errors import PipelineError
+from pipeline.layout import Layout
+
+
+def weights_digest(layout: Layout, benchmark: Benchmark) -> str | None:
+    """sha256 of the file that `benchmark` starts from, None when it starts from none: what its result depends on.
+
+    Raises PipelineError without the index that `preprocess` writes.
+    """
+    return read_index(layout.index(benchmark.id))["weights"] if weights_of(benchmark, {}).kind else None
+
+
+def starting_weights(layout: Layout, benchmark: Benchmark) -> WeightFile | None:
+    """The file that `benchmark` starts from, its digest taken again; None when it starts from none.
+
+    Raises PipelineError when the file is missing or was changed since the stage `download`.
+    """
+    expected = weights_digest(layout, benchmark)
+    if expected is None:
+        return None
+    again = "run `dvc repro --force --single-item download`, then `dvc repro`"
+    file = downloaded_weights(layout).get(benchmark.id)
+    if file is None:
+        raise PipelineError(f"{layout.weights_source}: no weight file for {benchmark.id}; {again}")
+    path = layout.root / file.path
+    if not path.is_file():
+        name = weights_of(benchmark, {}).name
+        raise PipelineError(
+            f"{path}: the weights that {benchmark.id} starts from are gone; {again}, which takes them from "
+            f"{file.url or 'the same local path'}, or set `weights: {{{name}: PATH}}` in params.yaml"
+        )
+    digest = file_digest(path)
+    if digest != expected:
+        raise PipelineError(f"{path}: sha256 is {digest}, but it was {expected} when it was checked; {again}")
+    return file

@@ -1,0 +1,190 @@
+"""Import a published checkpoint in place of a training: the same files, from the authors' weights (mode import)."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.checkpoints.describe import contents
+from pipeline.checkpoints.download import WeightFile
+from pipeline.checkpoints.published import from_published
+from pipeline.checkpoints.read import StateDict, read_state_dict
+from pipeline.checkpoints.starting import starting_weights
+from pipeline.config import Benchmark, load_benchmark
+from pipeline.config.schema import RuntimeConfig
+from pipeline.datasets import get_dataset
+from pipeline.datasets.prepared import Prepared
+from pipeline.errors import PipelineError
+from pipeline.layout import Layout
+from pipeline.models import Segmentor, build_segmentor
+from pipeline.training.loop import peak_memory, save_weights
+from pipeline.training.results import write_cost, write_curves, write_summary
+from pipeline.training.state import run_key
+
+_AUXILIARY = "auxiliary_decoder."
+_SHOWN = 3  # offending keys in an error
+
+
+def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> Path:
+    """Convert the benchmark's published checkpoint into the files of `runs/train`; returns their folder.
+
+    `last` and `best` are the same weights, the curves have no rows. Raises PipelineError, saying what the file is and
+    which benchmark it fits, unless its keys and shapes are exactly those of the benchmark's network.
+    """
+    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    layout = Layout(root)
+    prepared = Prepared(layout.prepared(benchmark.dataset.name))
+    file = starting_weights(layout, benchmark)
+    if file is None:
+        raise PipelineError(f"{layout.index(benchmark.id)}: names no checkpoint for {benchmark.id}; run `dvc repro`")
+    _require_own_name(root, benchmark, file)
+    model = load_published(root, benchmark, root / file.path)
+    out = layout.train(benchmark.id, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    save_weights(model, out / "last.safetensors")
+    shutil.copyfile(out / "last.safetensors", out / "best.safetensors")
+    fingerprint = prepared.info["fingerprint"]
+    write_summary(
+        out,
+        benchmark,
+        model,
+        seed=seed,
+        run_key=run_key(benchmark, seed, fingerprint, runtime.precision, file.sha256),
+        data_fingerprint=fingerprint,
+        precision=runtime.precision,
+        epochs=0,
+        iterations=0,
+        weights=file.sha256,
+        checkpoint=_checkpoint(file),
+        best=None,
+        final=None,
+        untouched_memory=_write_memory(out, model, benchmark),
+    )
+    write_curves(layout.curves(benchmark.id, seed), [], [])
+    cpu = torch.device("cpu")
+    write_cost(out, root, cpu, started, time.perf_counter() - clock, None, peak_memory(cpu))
+    return out
+
+
+def load_published(root: Path, benchmark: Benchmark, path: Path) -> Segmentor:
+    """The benchmark's segmentor with the weights of a file under the authors' keys, on the CPU.
+
+    Auxiliary heads are dropped when the network was built without. Raises PipelineError for any other difference in
+    keys or shapes, and for weights that are not finite.
+    """
+    state = read_state_dict(path)
+    try:
+        model, renamed = _fitted(benchmark, state)
+    except PipelineError as error:
+        raise PipelineError(f"{path}: not the checkpoint of {benchmark.id}: {error}\n{_advice(root, state)}") from error
+    broken = sorted(key for key, value in renamed.items() if not torch.isfinite(value).all())
+    if broken:
+        raise PipelineError(
+            f"{path}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:_SHOWN])}); the file is "
+            "damaged, or its training failed: fetch it again"
+        )
+    model.load_state_dict(renamed, assign=True)
+    return model
+
+
+def _fitted(benchmark: Benchmark, state: StateDict) -> tuple[Segmentor, StateDict]:
+    """The network on the meta device and, under its keys, the weights for it."""
+    num_classes = len(get_dataset(benchmark.dataset.name).classes)
+    with torch.device("meta"):
+        model = build_segmentor(benchmark, num_classes, pretrained=False)
+    own = model.state_dict()
+    if not len(model.auxiliary):
+        state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
+    renamed = from_published(state, own)
+    misshapen = [
+        f"{key} is {tuple(renamed[key].shape)}, not {tuple(value.shape)}"
+        for key, value in own.items()
+        if renamed[key].shape != value.shape
+    ]
+    if misshapen:
+        raise PipelineError(f"{len(misshapen)} tensors of another shape ({'; '.join(misshapen[:_SHOWN])})")
+    return model, {key: _as_stored(renamed[key], value) for key, value in own.items()}
+
+
+def _as_stored(value: Tensor, like: Tensor) -> Tensor:
+    """In the network's own type: a file may hold half precision, and the memory as a parameter."""
+    return value.detach().to(like.dtype)
+
+
+def _advice(root: Path, state: StateDict) -> str:
+    fitting = _fitting_rows(root, state)
+    belongs = f"it fits {', '.join(fitting)}" if fitting else "it fits no benchmark of params/"
+    return (
+        f"The file has {contents(state)}; {belongs}. Choose that benchmark, or correct `weights:` in params.yaml or "
+        "`published.checkpoints` of the benchmark"
+    )
+
+
+def _fitting_rows(root: Path, state: StateDict) -> list[str]:
+    """Ids of the published benchmarks whose network takes the file; seconds each, so only the likely ones are built."""
+    found = contents(state)
+    fitting = []
+    for benchmark in _published_rows(root):
+        classes = len(get_dataset(benchmark.dataset.name).classes)
+        if classes != found.num_classes or (benchmark.memory is not None) != (found.slots > 0):
+            continue
+        try:
+            _fitted(benchmark, state)
+        except PipelineError:
+            continue  # that it does not fit is the answer
+        fitting.append(benchmark.id)
+    return fitting
+
+
+def _require_own_name(root: Path, benchmark: Benchmark, file: WeightFile) -> None:
+    """Rows that differ in their output stride alone have interchangeable weights: only a file's name tells them."""
+    name = PurePath(file.path).name
+    owners = [
+        row.id
+        for row in _published_rows(root)
+        if row.published and name in {PurePath(url).name for url in row.published.checkpoints}
+    ]
+    if owners and benchmark.id not in owners:
+        raise PipelineError(
+            f"{file.path}: by its name this is the checkpoint of {', '.join(owners)}, not of {benchmark.id}; correct "
+            "`weights:` in params.yaml, or rename the file if its name is wrong"
+        )
+
+
+def _published_rows(root: Path) -> Iterator[Benchmark]:
+    for path in sorted((root / "params").glob("*.yaml")):
+        try:
+            row = load_benchmark(root, path.stem)
+        except PipelineError:
+            continue  # a benchmark that was not chosen may be unfinished; `plan` reports it once it is
+        if row.published is not None and row.published.checkpoints:
+            yield row
+
+
+def _checkpoint(file: WeightFile) -> dict[str, Any]:
+    return {
+        "url": file.url,
+        "file": PurePath(file.path).name,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        "generation": file.generation,
+    }
+
+
+def _write_memory(out: Path, model: Segmentor, benchmark: Benchmark) -> list[str]:
+    """Write `memory.npz` and return the classes whose vectors are zero: no pixel of theirs was ever seen."""
+    if model.memory is None:
+        return []
+    final = model.memory.memory.numpy()  # (K, S, C)
+    touched = (final != 0).any(axis=-1)  # (K, S)
+    np.savez(out / "memory.npz", final=final, touched=touched)
+    classes = get_dataset(benchmark.dataset.name).classes
+    return [name for name, row in zip(classes, touched, strict=True) if not row.any()]

@@ -1,0 +1,106 @@
+"""The files of `runs/train` and `runs/curves` that a training and an import have in common."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pipeline.config import Benchmark, config_hash, resolved_yaml
+from pipeline.models import Segmentor
+from pipeline.provenance import git_state, hardware, libraries
+
+_HISTORY_COLUMNS = (
+    *("iteration", "epoch", "lr", "loss", "loss_final", "loss_coarse", "loss_auxiliary", "loss_consistency"),
+    *("grad_norm", "memory_momentum"),
+)
+_VALIDATION_COLUMNS = ("epoch", "iteration", "miou", "pixel_accuracy")
+
+
+def write_summary(
+    out: Path,
+    benchmark: Benchmark,
+    model: Segmentor,
+    *,
+    seed: int,
+    run_key: str,
+    data_fingerprint: str,
+    precision: str,
+    epochs: int,
+    iterations: int,
+    weights: str | None,
+    checkpoint: dict[str, Any] | None,
+    best: dict[str, Any] | None,
+    final: dict[str, Any] | None,
+    **more: Any,
+) -> None:
+    """`config.yaml` and `summary.json`: what the weights beside them are. They depend on neither machine nor hour.
+
+    weights: sha256 of the file that was started from. checkpoint: that file, when it was a published one (mode import).
+    best, final: scores of a training on the validation split.
+    """
+    (out / "config.yaml").write_text(resolved_yaml(benchmark), encoding="utf-8")
+    summary = {
+        "benchmark": benchmark.id,
+        "mode": benchmark.mode,
+        "seed": seed,
+        "config_hash": config_hash(benchmark),
+        "run_key": run_key,
+        "dataset": benchmark.dataset.name,
+        "data_fingerprint": data_fingerprint,
+        "precision": precision,
+        "epochs": epochs,
+        "iterations": iterations,
+        "parameters": _parameters(model),
+        "weights": weights,
+        "checkpoint": checkpoint,
+        "best": best,
+        "final": final,
+        **more,
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def write_curves(out: Path, history: Sequence[dict[str, float]], validation: Sequence[dict[str, float]]) -> None:
+    """`history.csv` (one row per log point) and `validation.csv`; without rows, their header lines."""
+    out.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(history, columns=_HISTORY_COLUMNS).to_csv(out / "history.csv", index=False)
+    pd.DataFrame(validation, columns=_VALIDATION_COLUMNS).to_csv(out / "validation.csv", index=False)
+
+
+def write_cost(
+    out: Path,
+    root: Path,
+    device: torch.device,
+    started: datetime.datetime,
+    seconds: float,
+    seconds_per_iteration: float | None,
+    peak_memory: int,
+) -> None:
+    """What depends on the machine and the hour, in a file of its own so that no later result hangs on it."""
+    commit, dirty = git_state(root)
+    cost: dict[str, Any] = {
+        "seconds": seconds,
+        "seconds_per_iteration": seconds_per_iteration,
+        "peak_memory_bytes": peak_memory,
+        "device": str(device),
+        "hardware": hardware(),
+        "libraries": libraries(),
+        "commit": commit,
+        "dirty": dirty,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    (out / "cost.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+
+
+def _parameters(model: Segmentor) -> dict[str, int]:
+    """Trainable parameters; the memory is a buffer and not among them."""
+    total = sum(p.numel() for p in model.parameters())
+    encoder = sum(p.numel() for p in model.encoder.parameters())
+    return {"total": total, "encoder": encoder, "head": total - encoder}
