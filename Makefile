@@ -28,6 +28,12 @@ reproduce: env  ## environment, then all stages for the benchmarks in params.yam
 check: env  ## validate params.yaml and params/ and print what `dvc repro` would run
 	$(BIN)/python -m pipeline check
 
+row: env  ## one published row: make row ID=ade20k-resnet50os8 [MODE=train] [SEEDS="0 1 2"] [DRY_RUN=1]
+	$(BIN)/python -m pipeline row $(ID) $(if $(MODE),--mode $(MODE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DRY_RUN),--dry-run)
+
+rows: env  ## evaluate the checkpoints of all published rows whose data is on this machine [DRY_RUN=1]
+	$(BIN)/python -m pipeline rows $(if $(DRY_RUN),--dry-run)
+
 test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +48,4 @@ lock: env  ## resolve pyproject.toml into requirements.lock again
 clean:  ## remove the environment (results and data stay)
 	rm -rf $(VENV)
 
-.PHONY: help env reproduce check test test-slow lock clean
+.PHONY: help env reproduce check row rows test test-slow lock clean

@@ -2,6 +2,10 @@
 
 python -m pipeline check   validate params.yaml and params/, print what `dvc repro` would run
 python -m pipeline sync    create MLflow runs for results that DVC restored from its cache
+python -m pipeline row ID  run one published row: evaluate its checkpoint, or train it (--mode train)
+python -m pipeline rows    evaluate the checkpoints of all published rows whose data is on this machine
+
+`row` and `rows` first print what they will do; with --dry-run they stop there.
 """
 
 from __future__ import annotations
@@ -32,15 +36,39 @@ def sync() -> None:
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
-    commands = {"check": check, "sync": sync}
+    options = _parser().parse_args(arguments)
+    try:
+        match options.command:
+            case "check":
+                check()
+            case "sync":
+                sync()
+            case "row":
+                from pipeline.rows.commands import run_row
+
+                run_row(ROOT, options.id, options.mode, options.seeds, options.dry_run)
+            case "rows":
+                from pipeline.rows.commands import run_rows
+
+                run_rows(ROOT, options.dry_run)
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=commands)
-    try:
-        commands[parser.parse_args(arguments).command]()
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check")
+    commands.add_parser("sync")
+    row, rows = commands.add_parser("row"), commands.add_parser("rows")
+    row.add_argument("id", help="a file of params/ with published numbers, without its ending")
+    row.add_argument("--mode", choices=("import", "train"), default="import")
+    row.add_argument("--seeds", type=int, nargs="+", help="of the trainings; default: those of params.yaml")
+    for command in (row, rows):
+        command.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
+    return parser
 
 
 if __name__ == "__main__":

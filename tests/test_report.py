@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import edit_yaml
-from fake_results import DATASET, benchmark, write_results
+from fake_results import DATASET, write_results
+from report_tables import tables as _tables
 
-from pipeline.config import resolved_yaml
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.reporting import render
 from pipeline.reporting.analysis import analyse
 from pipeline.reporting.content import Report
+from pipeline.reporting.read import read_study
 from pipeline.reporting.report import build_report, write_report
-from pipeline.reporting.results import read_study
 from pipeline.reporting.sections import provenance
 
 BENCHMARKS = ("camvid-fcn", "camvid-fcn-mcibi", "camvid-deeplabv3", "camvid-deeplabv3-mcibi")
@@ -48,16 +48,6 @@ def _markdown(root: Path) -> str:
 def _rewritten(root: Path) -> str:
     """The Markdown that the results give now; nothing is drawn or written."""
     return render.markdown(build_report(analyse(read_study(root))))
-
-
-def _tables(text: str) -> dict[str, list[dict[str, str]]]:
-    """Every table by caption: rows as {column: cell}, without Markdown marks."""
-    found = {}
-    for caption, head, body in re.findall(r"\*\*(.+)\*\*\n\n(\|.*\|)\n\|[-:|]+\|\n((?:\|.*\|\n)+)", text):
-        names = [cell.strip() for cell in head.strip("|").split("|")]
-        rows = [[cell.strip(" `*") for cell in line.strip("|").split("|")] for line in body.splitlines()]
-        found[caption] = [dict(zip(names, row, strict=True)) for row in rows]
-    return found
 
 
 def _number(cell: str) -> float:
@@ -143,18 +133,6 @@ def test_memory_chapter_tells_untouched_classes(results):
     assert row["Never touched"] == DATASET.classes[3]
 
 
-def test_published_number_and_difference_stand_beside_the_result(results):
-    planned = benchmark("fcn", memory=True)
-    published = {"single_scale": 70.0, "ms_flip": None, "source": "made up"}
-    named = type(planned).model_validate(planned.model_dump() | {"published": published})
-    Layout(results).resolved(planned.id).write_text(resolved_yaml(named))
-    tables = _tables(_rewritten(results))
-    row = tables["mIoU, single scale"][1]
-    assert row["Published %"] == "70.00"
-    assert _number(row["Difference"]) == pytest.approx(_number(row["mIoU %"]) - 70, abs=0.011)
-    assert "Published %" not in tables["mIoU, multi-scale + flip"][1]
-
-
 # Words
 
 
@@ -177,19 +155,6 @@ def test_benchmark_without_its_baseline_is_reported_without_a_gain(results):
     assert "No chosen benchmark has its baseline beside it" in text
     assert "IoU per class, camvid-fcn-mcibi" in _tables(text)
     assert "figures/gain.png" not in text
-
-
-def test_all_18_published_rows_are_listed_with_the_reason_they_were_not_run(results):
-    (results / "params").mkdir()
-    (results / "params" / "ade20k-resnet50os8.yaml").touch()
-    (Layout(results).prepared("lip")).mkdir()
-    (Layout(results).prepared("lip") / "dataset.json").touch()
-    rows = _tables(_rewritten(results))["Published rows"]
-    here = {row["Row (dataset, backbone)"]: row["Here"] for row in rows}
-    assert len(here) == 18
-    assert here["ade20k-resnet50os8"] == "not run: not chosen, data absent"
-    assert here["lip-resnet50os8"] == "not run: no parameter file"
-    assert here["cityscapes-hrnetv2w48"] == "not run: no parameter file, data absent"
 
 
 def test_runs_of_different_origin_are_pointed_out(results):

@@ -11,7 +11,8 @@ from pathlib import Path
 from pipeline.reporting import render
 from pipeline.reporting.analysis import Analysis, analyse
 from pipeline.reporting.content import Figure, Report
-from pipeline.reporting.results import Study, read_study
+from pipeline.reporting.read import read_study
+from pipeline.reporting.results import Study
 from pipeline.reporting.sections import (
     classes,
     confusion,
@@ -55,7 +56,7 @@ def build_report(analysis: Analysis) -> Report:
 
 def _subtitle(study: Study) -> str:
     datasets = sorted({result.spec.name for result in study.results})
-    return (
-        f"MCIBI, reproduced: {plural(len(study.results), 'benchmark')} with {plural(len(study.project.seeds), 'seed')} "
-        f"each on {listing(datasets)}"
-    )
+    imported = len(study.results) - len(study.trained)
+    parts = [f"{plural(len(study.trained), 'benchmark')} with {plural(len(study.project.seeds), 'seed')} each"]
+    parts = (parts if study.trained else []) + ([plural(imported, "published checkpoint")] if imported else [])
+    return f"MCIBI, reproduced: {listing(parts)} on {listing(datasets)}"

@@ -8,7 +8,13 @@ import re
 from pipeline.config.schema import Benchmark, ProtocolConfig
 
 PROTOCOLS = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
-FRAMEWORKS = {"fcn": "FCN", "pspnet": "PSPNet", "deeplabv3": "DeepLabV3", "ocrnet": "OCRNet"}
+FRAMEWORKS = {
+    "fcn": "FCN",
+    "pspnet": "PSPNet",
+    "deeplabv3": "DeepLabV3",
+    "ocrnet": "OCRNet",
+    "upernet": "UPerNet",
+}
 NONE = "–"
 
 
@@ -17,9 +23,9 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
 
 
-def percent(fraction: float, digits: int = 2) -> str:
-    """0.6543 -> 65.43; NaN -> a dash."""
-    return NONE if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """0.6543 -> 65.43; NaN and None -> a dash."""
+    return NONE if fraction is None or math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
 
 
 def points(fraction: float, digits: int = 2) -> str:
@@ -58,8 +64,10 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def short_time(seconds: float) -> str:
-    """Time of one step: milliseconds below a second."""
+def short_time(seconds: float | None) -> str:
+    """Time of one step: milliseconds below a second; None -> a dash."""
+    if seconds is None:
+        return NONE
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
@@ -89,6 +97,17 @@ def listing(words: list[str]) -> str:
 def framework(benchmark: Benchmark) -> str:
     """The framework's usual spelling."""
     return FRAMEWORKS.get(benchmark.segmentor.framework, benchmark.segmentor.framework)
+
+
+def compact_protocol(config: ProtocolConfig) -> str:
+    """An inference protocol in as few words as a table cell allows, windows as height×width."""
+    parts = ["whole"]
+    if config.crop is not None and config.stride is not None:
+        parts = [f"slide {config.crop[0]}×{config.crop[1]} by {config.stride[0]}×{config.stride[1]}"]
+    low, high = min(config.scales), max(config.scales)
+    parts.append(f"scale {low:g}" if len(config.scales) == 1 else f"{len(config.scales)} scales {low:g}–{high:g}")
+    parts += ["flip"] if config.flip else []
+    return ", ".join([*parts, *([config.average] if config.flip or len(config.scales) > 1 else [])])
 
 
 def protocol(config: ProtocolConfig) -> str:

@@ -22,7 +22,8 @@ def section(analysis: Analysis) -> Section:
     )
     blocks: list[Block] = [
         Text(
-            "Mean over seeds. Training includes validation; evaluation per image covers both protocols together. Peak "
+            "Mean over seeds. Training includes validation (of an imported checkpoint: its conversion alone); "
+            "evaluation per image covers both protocols together. Peak "
             "memory is what torch allocated on a GPU, or what the process held on a CPU. The memory's vectors are a "
             "buffer and not among the parameters."
         )
@@ -47,8 +48,8 @@ def _row(result: Result) -> tuple[str, ...]:
     parameters = result.runs[0].summary["parameters"]
     return (
         f"`{result.id}`",
-        duration(_seconds(result)),
-        short_time(_mean(result, lambda run: run.cost["seconds_per_iteration"])),
+        f"import, {duration(_seconds(result))}" if result.imported else duration(_seconds(result)),
+        short_time(_per_iteration(result)),
         memory_size(max(run.cost["peak_memory_bytes"] or 0 for run in result.runs)),
         *(millions(parameters[part]) for part in ("total", "encoder", "head")),
         short_time(_evaluation(result)),
@@ -58,11 +59,12 @@ def _row(result: Result) -> tuple[str, ...]:
 
 def _overhead(pair: Pair) -> str:
     sizes = [side.runs[0].summary["parameters"]["total"] for side in (pair.baseline, pair.memory)]
-    times = [_mean(side, lambda run: run.cost["seconds_per_iteration"]) for side in (pair.baseline, pair.memory)]
+    before, after = (_per_iteration(side) for side in (pair.baseline, pair.memory))
+    iteration = "" if before is None or after is None else f"{_percent(before, after)} time per training iteration, "
     tests = [_evaluation(side) for side in (pair.baseline, pair.memory)]
     return (
-        f"{_percent(*sizes)} parameters ({millions(sizes[1] - sizes[0])}), {_percent(*times)} time per training "
-        f"iteration, {_percent(*tests)} time per evaluated image"
+        f"{_percent(*sizes)} parameters ({millions(sizes[1] - sizes[0])}), {iteration}{_percent(*tests)} time per "
+        "evaluated image"
     )
 
 
@@ -72,6 +74,11 @@ def _percent(before: float, after: float) -> str:
 
 def _seconds(result: Result) -> float:
     return _mean(result, lambda run: run.cost["seconds"])
+
+
+def _per_iteration(result: Result) -> float | None:
+    """None for an imported checkpoint, which was not trained here."""
+    return None if result.imported else _mean(result, lambda run: run.cost["seconds_per_iteration"])
 
 
 def _evaluation(result: Result) -> float:

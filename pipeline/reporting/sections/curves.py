@@ -15,8 +15,10 @@ from pipeline.reporting.wording import listing, percent
 
 
 def section(analysis: Analysis) -> Section:
-    """One figure per pair, one per benchmark without partner."""
+    """One figure per pair, one per benchmark without partner; imported checkpoints have no curves."""
     study = analysis.study
+    if not study.trained:
+        return Section("curves", "Learning curves", (Text("Nothing was trained: all weights are published ones."),))
     blocks: list[Block] = [
         Text(
             "Training loss (thin: as logged; thick: running mean), single-scale mIoU on the validation split, and the "
@@ -24,8 +26,11 @@ def section(analysis: Analysis) -> Section:
             "consistency), so compare their shapes rather than their heights."
         )
     ]
-    blocks += [_figure(pair.memory.id, analysis.label(pair), (pair.baseline, pair.memory)) for pair in study.pairs]
-    blocks += [_figure(result.id, result.id, (result,)) for result in study.unpaired]
+    groups = [(pair.memory.id, analysis.label(pair), (pair.baseline, pair.memory)) for pair in study.pairs]
+    groups += [(result.id, result.id, (result,)) for result in study.unpaired]
+    for name, label, results in groups:
+        if trained := tuple(result for result in results if not result.imported):
+            blocks.append(_figure(name, label, trained))
     return Section("curves", "Learning curves", tuple(blocks))
 
 

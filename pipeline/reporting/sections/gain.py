@@ -40,6 +40,8 @@ def section(analysis: Analysis) -> Section:
         "resamples draws the same ones for both, so that what they have in common cancels. The probability of gain is "
         "the share of resamples in which the memory is ahead."
     )
+    if any(side.imported for pair in study.pairs for side in (pair.baseline, pair.memory)):
+        intro += " A published checkpoint is one training of unknown seed: its intervals cover the images only."
     rows = [(analysis.label(pair), name, analysis.gain(pair, name)) for pair in study.pairs for name in PROTOCOLS]
     alt = "; ".join(
         f"{label}, {PROTOCOLS[name]}: {points(g.value)} points {points_interval(g.low, g.high)}"

@@ -38,8 +38,7 @@ def verdict(estimate: Estimate) -> str:
 
 def _setting(analysis: Analysis) -> str:
     places = {
-        f"the {len(p.memory.ids)} `{p.memory.benchmark.dataset.evaluation_split}` images of `{p.memory.spec.name}`"
-        for p in analysis.study.pairs
+        f"the {len(p.memory.ids)} `{p.memory.split}` images of `{p.memory.spec.name}`" for p in analysis.study.pairs
     }
     return f"Numbers are mIoU with {PROTOCOLS[PRIMARY]} on {listing(sorted(places))}."
 
@@ -63,6 +62,11 @@ def _sentence(analysis: Analysis, pair: Pair) -> str:
 
 def _hedge(analysis: Analysis) -> str:
     seeds = len(analysis.study.project.seeds)
+    if not analysis.study.trained:
+        return (
+            "All weights are **published checkpoints**, one training each, so the intervals cover the choice of images "
+            "only ([how to read this report](#reading))."
+        )
     if seeds == 1:
         return (
             "There is **one seed**, so the intervals cover the choice of images only; "

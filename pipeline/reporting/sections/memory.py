@@ -30,7 +30,8 @@ def section(analysis: Analysis) -> Section:
             "Cosine similarity between the stored vectors of two classes (mean over slots where there are several): "
             "the lower off the diagonal, the better the memory tells classes apart. After a ReLU all cosines lie "
             "between 0 and 1. *Own vector* compares each class with itself after the first epoch: near 1, "
-            "it has hardly moved. A class never touched keeps a zero vector and adds nothing."
+            "it has hardly moved. A class never touched keeps a zero vector and adds nothing. Of an imported "
+            "checkpoint only the end is known."
         ),
         Table("State of the memory", columns, rows),
         *(_figure(result) for result in results),
@@ -61,10 +62,17 @@ def _unit(memory: NDArray[np.float32]) -> NDArray[np.float64]:
     return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
 
 
-def _states(memory: Memory) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cosines (K, K) after the first epoch and at the end. A zero vector after the first epoch was not touched yet."""
-    early = memory.touched & (memory.first_epoch != 0).any(axis=-1)
-    return class_cosines(memory.first_epoch, early), class_cosines(memory.final, memory.touched)
+def _states(memory: Memory) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
+    """Cosines (K, K) after the first epoch, where it is known, and at the end."""
+    final = class_cosines(memory.final, memory.touched)
+    if memory.first_epoch is None:
+        return None, final
+    return class_cosines(memory.first_epoch, _early(memory, memory.first_epoch)), final
+
+
+def _early(memory: Memory, first_epoch: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Slots (K, S) that the first epoch touched: a zero vector after it was not touched yet."""
+    return memory.touched & (first_epoch != 0).any(axis=-1)
 
 
 def _rows(result: Result) -> list[tuple[str, ...]]:
@@ -73,15 +81,18 @@ def _rows(result: Result) -> list[tuple[str, ...]]:
         if run.memory is None:
             continue
         first, final = _states(run.memory)
-        both = run.memory.touched & (run.memory.first_epoch != 0).any(axis=-1)
-        own = (_unit(run.memory.first_epoch) * _unit(run.memory.final)).sum(axis=-1)[both]
+        early, moved = NONE, NONE
+        if first is not None and run.memory.first_epoch is not None:
+            own = (_unit(run.memory.first_epoch) * _unit(run.memory.final)).sum(axis=-1)
+            early, moved = _number(_off_diagonal(first)), _number(own[_early(run.memory, run.memory.first_epoch)])
         untouched = [plain(result.spec.classes[k]) for k in np.flatnonzero(~run.memory.touched.any(axis=1))]
         rows.append(
             (
                 f"`{result.id}`",
                 str(run.seed),
-                *(_number(_off_diagonal(values)) for values in (first, final)),
-                _number(own),
+                early,
+                _number(_off_diagonal(final)),
+                moved,
                 plain(_closest(final, result.spec.classes)),
                 listing(untouched),
             )
@@ -109,24 +120,24 @@ def _figure(result: Result) -> Figure:
     run = result.runs[0]
     if run.memory is None:
         raise ValueError(f"{result.id} has no memory")
-    states = _states(run.memory)
-    means = [_number(_off_diagonal(values)) for values in states]
+    first, final = _states(run.memory)
+    states = [("At the end", final)] if first is None else [("After the first epoch", first), ("At the end", final)]
+    means = [f"{_number(_off_diagonal(values))} {title[0].lower()}{title[1:]}" for title, values in states]
     return Figure(
         f"memory-{result.id}",
         partial(_draw, states, result.spec.classes),
-        f"Cosine between the class vectors of {result.id}: mean off the diagonal {means[0]} after the first epoch, "
-        f"{means[1]} at the end. Closest at the end: {_closest(states[1], result.spec.classes)}.",
+        f"Cosine between the class vectors of {result.id}: mean off the diagonal {', '.join(means)}. "
+        f"Closest at the end: {_closest(final, result.spec.classes)}.",
         f"{result.id}, seed {run.seed}: cosine between class vectors. Grey: not touched yet.",
     )
 
 
 @styled
-def _draw(states: tuple[NDArray[np.float64], NDArray[np.float64]], names: tuple[str, ...]) -> bytes:
-    figure = canvas(12.5, 5.8)
-    lowest = min(float(np.nanmin(values, initial=1.0)) for values in states)
+def _draw(states: list[tuple[str, NDArray[np.float64]]], names: tuple[str, ...]) -> bytes:
+    figure = canvas(6.25 * len(states), 5.8)
+    lowest = min(float(np.nanmin(values, initial=1.0)) for _, values in states)
     limits = (10.0 * np.floor(10 * lowest), 100.0)  # one scale for both, as wide as the values need
-    titles = ("After the first epoch", "At the end")
-    for axes, values, title in zip(figure.subplots(1, 2), states, titles, strict=True):
+    for axes, (title, values) in zip(figure.subplots(1, len(states), squeeze=False)[0], states, strict=True):
         matrix(axes, 100 * values, names, SEQUENTIAL, limits, signed=False)
         axes.set_title(f"{title} (cosine × 100)")
     return to_png(figure)

@@ -106,7 +106,7 @@ def _figure(analysis: Analysis, pair: Pair) -> Figure:
 
 def _load(analysis: Analysis, pair: Pair) -> list[Panel]:
     sides = (pair.baseline.runs[0], pair.memory.runs[0])
-    table = pair.memory.prepared.split([pair.memory.benchmark.dataset.evaluation_split]).set_index("id")
+    table = pair.memory.prepared.split([pair.memory.split]).set_index("id")
     return [
         Panel(
             image_id,

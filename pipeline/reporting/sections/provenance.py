@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.config import Benchmark
 from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.content import Block, Code, Column, Note, Section, Table, Text
 from pipeline.reporting.results import Result, Run, Study
@@ -18,6 +19,7 @@ def section(analysis: Analysis) -> Section:
     blocks: list[Block] = [Note(warning, kind="warning") for warning in warnings(study)]
     blocks += [
         _configuration(study),
+        *([_checkpoints(study)] if len(study.trained) < len(study.results) else []),
         _runs(runs),
         _data(study),
         _machines([run for _, run in runs]),
@@ -82,17 +84,42 @@ def _configuration(study: Study) -> Table:
             (
                 f"`{b.id}`",
                 plain(b.encoder.name),
-                plain(b.encoder.weights or "random"),
-                str(b.schedule.epochs),
-                str(b.schedule.batch_size),
-                f"{b.augmentation.crop[0]}×{b.augmentation.crop[1]}",
-                b.optimizer.name,
-                f"{b.optimizer.lr:g}",
-                f"{b.dataset.name} {' + '.join(b.dataset.train_splits)}",
-                "last epoch" if b.inference.checkpoint == "last" else f"best on {b.dataset.validation_split}",
+                *(_IMPORTED if result.imported else _training(b)),
             )
         )
     return Table("What was trained (crop is height × width)", columns, tuple(rows))
+
+
+_IMPORTED = ("published checkpoint", NONE, NONE, NONE, NONE, NONE, "not trained here", NONE)
+
+
+def _training(b: Benchmark) -> tuple[str, ...]:
+    return (
+        plain(b.encoder.weights or "random"),
+        str(b.schedule.epochs),
+        str(b.schedule.batch_size),
+        f"{b.augmentation.crop[0]}×{b.augmentation.crop[1]}",
+        b.optimizer.name,
+        f"{b.optimizer.lr:g}",
+        f"{b.dataset.name} {' + '.join(b.dataset.train_splits)}",
+        "last epoch" if b.inference.checkpoint == "last" else f"best on {b.dataset.validation_split}",
+    )
+
+
+def _checkpoints(study: Study) -> Table:
+    """The published files that were imported."""
+    columns = (
+        *(Column("Benchmark", number=False), Column("Generation", number=False), Column("Bytes")),
+        *(Column("sha256", number=False), Column("From", number=False)),
+    )
+    rows = []
+    for result in study.results:
+        if result.imported:
+            file = result.runs[0].summary["checkpoint"]
+            generation = {"model_zoo": "model zoo"}.get(file["generation"], file["generation"])
+            origin = plain(file["url"] or f"local file {file['file']}")
+            rows.append((f"`{result.id}`", generation, str(file["bytes"]), f"`{file['sha256']}`", origin))
+    return Table("Imported checkpoints", columns, tuple(rows))
 
 
 def _runs(runs: list[tuple[Result, Run]]) -> Table:
@@ -124,10 +151,10 @@ def _data(study: Study) -> Table:
     )
     seen: dict[tuple[str, str], Result] = {}
     for result in study.results:
-        seen.setdefault((result.spec.name, result.benchmark.dataset.evaluation_split), result)
+        seen.setdefault((result.spec.name, result.split), result)
     rows = tuple(
         (
-            f"`{name}`",
+            f"`{name}`{' (declared part)' if result.is_part else ''}",
             split,
             str(len(result.ids)),
             str(len(result.spec.classes)),

@@ -6,7 +6,6 @@ from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.content import Section, Text
 from pipeline.reporting.results import Result, Study
 from pipeline.reporting.sections.provenance import ablated
-from pipeline.reporting.sections.published import published_rows
 from pipeline.reporting.statistics import SAMPLES
 from pipeline.reporting.wording import listing, plural
 
@@ -35,14 +34,28 @@ def section(analysis: Analysis) -> Section:
 
 def limitations(study: Study) -> list[str]:
     """Reservations that follow from the configuration and the data at hand."""
-    found = [_seeds(len(study.project.seeds))]
+    found = [_seeds(len(study.project.seeds))] if study.trained else []
+    if len(study.trained) < len(study.results):
+        found.append(
+            "A published checkpoint is one training of unknown seed, and which of their trainings the authors chose is "
+            "not known: its number says that the file can be evaluated here, not that it can be trained again."
+        )
     found += [
-        f"`{result.id}` is tested on `{result.benchmark.dataset.evaluation_split}`, the split that also chose its "
-        "checkpoint: its numbers are optimistic."
-        for result in study.results
-        if result.benchmark.inference.checkpoint == "best"
-        and result.benchmark.dataset.evaluation_split == result.benchmark.dataset.validation_split
+        f"`{result.id}` is tested on `{result.split}`, the split that also chose its checkpoint: its numbers are "
+        "optimistic."
+        for result in study.trained
+        if result.benchmark.inference.checkpoint == "best" and result.split == result.benchmark.dataset.validation_split
     ]
+    found += [
+        f"`{result.id}` is scored on `{result.split}`, whose images it was trained on: its numbers say nothing about "
+        "new images."
+        for result in study.results
+        if result.split in result.benchmark.dataset.train_splits
+    ]
+    if parts := sorted({result.spec.name for result in study.results if result.is_part}):
+        found.append(
+            f"Only a declared part of {listing(parts)} was used: no number from it compares with a published one."
+        )
     small = sorted({f"{result.spec.name} ({plural(len(result.ids), 'image')})" for result in _few(study)})
     if small:
         found.append(f"Few test images: {listing(small)}. Rare classes rest on a handful of objects.")
@@ -50,8 +63,7 @@ def limitations(study: Study) -> list[str]:
         "Images are resampled as if independent. Frames of one video or of one place resemble each other, and then the "
         "intervals are too narrow."
     )
-    rows = {row["id"] for row in published_rows()}
-    if not any(result.id in rows for result in study.results):
+    if not any(study.result(row.id) for row in study.rows):
         found.append(
             "None of the published rows is among the benchmarks: dataset, encoder, resolution or schedule differ from "
             "the paper's, and neither a gain nor its absence carries over to them by itself."

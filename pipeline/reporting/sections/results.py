@@ -7,6 +7,7 @@ from functools import partial
 from matplotlib.lines import Line2D
 
 from pipeline.reporting.analysis import Analysis
+from pipeline.reporting.comparison import compare, is_published, marks
 from pipeline.reporting.content import Block, Column, Figure, Section, Table, Text
 from pipeline.reporting.results import Result
 from pipeline.reporting.style import BASELINE, INK, MEMORY, canvas, rows_axis, styled, to_png
@@ -44,7 +45,7 @@ def _protocols(results: tuple[Result, ...]) -> str:
 
 def _table(analysis: Analysis, name: str) -> Table:
     results = analysis.study.results
-    published = {result.id: _published(result, name) for result in results}
+    published = {result.id: _published(analysis, result, name) for result in results}
     has_published = any(value is not None for value in published.values())
     columns = [Column("Benchmark", number=False), Column("Memory", number=False), Column("mIoU %")]
     columns += [Column("SD over seeds"), Column("95 % interval")]
@@ -57,7 +58,7 @@ def _table(analysis: Analysis, name: str) -> Table:
         cells += [percent(score.deviation), percent_interval(score.low, score.high)]
         if has_published:
             cells += [NONE, NONE] if number is None else [f"{number:.2f}", points(score.value - number / 100)]
-        cells += [str(len(result.runs)), str(len(result.ids)), f"{result.spec.name} {result.runs[0].metrics['split']}"]
+        cells += [str(len(result.runs)), str(len(result.ids)), _split(result)]
         rows.append(tuple(cells))
     return Table(f"mIoU, {PROTOCOLS[name]}", tuple(columns), tuple(rows))
 
@@ -85,9 +86,18 @@ def _runs(analysis: Analysis) -> Table:
     return Table("Every run (accuracies with multi-scale + flip)", columns, rows)
 
 
-def _published(result: Result, name: str) -> float | None:
-    published = result.benchmark.published
-    return getattr(published, name) if published is not None else None
+def _published(analysis: Analysis, result: Result, name: str) -> float | None:
+    """The published number, in percent, where it means the same as the one measured here."""
+    if not is_published(analysis.study, result) or marks(analysis.study, result):
+        return None
+    return compare(analysis, result, name).published
+
+
+def _split(result: Result) -> str:
+    """The scored split, and what makes it another one than its name says."""
+    remarks = ["local"] if result.server_scored else []
+    remarks += ["subset"] if result.is_part else []
+    return f"{result.spec.name} {result.split}" + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 def _alt(analysis: Analysis) -> str:
@@ -109,13 +119,13 @@ def _draw(analysis: Analysis) -> bytes:
             axes.plot([100 * score.low, 100 * score.high], [row, row], color=colour, linewidth=2.2, alpha=0.55)
             axes.plot(100 * score.value, row, "o", color=colour, markersize=8)
             axes.plot(100 * score.per_seed, [row + 0.24] * len(score.per_seed), ".", color=colour, markersize=4)
-            if (number := _published(result, name)) is not None:
+            if (number := _published(analysis, result, name)) is not None:
                 axes.plot(number, row, "|", color=INK, markersize=14, markeredgewidth=2)
         axes.set_title(title.capitalize())
         axes.set_xlabel("mIoU %")
         rows_axis(axes, [result.id for result in results])
     handles = [_dot(MEMORY, "with memory"), _dot(BASELINE, "without memory")]
-    if any(_published(result, name) is not None for result in results for name in PROTOCOLS):
+    if any(_published(analysis, result, name) is not None for result in results for name in PROTOCOLS):
         handles.append(Line2D([], [], color=INK, marker="|", markersize=10, linestyle="none", label="published"))
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     return to_png(figure)

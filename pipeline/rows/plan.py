@@ -1,0 +1,103 @@
+"""One row to run: what it needs, what of that is here, and what it is expected to cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.checkpoints.planned import PlannedWeights, weights_of
+from pipeline.config import Benchmark, Project, load_benchmark
+from pipeline.config.schema import SourceConfig
+from pipeline.cost import EvaluationCost, TrainingCost, build_on_meta, evaluation_cost, training_cost
+from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.layout import Layout
+from pipeline.rows.present import Presence, data_presence, weights_presence
+from pipeline.rows.published import changed_keys
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """One row in one mode. `changes`: keys in which the ablation of params.yaml departs from the row's file."""
+
+    root: Path
+    project: Project
+    benchmark: Benchmark
+    changes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data: Presence
+    weights: Presence
+
+    @cached_property
+    def spec(self) -> DatasetSpec:
+        """The dataset, as much of it as params.yaml declares."""
+        source = self.project.sources.get(self.benchmark.dataset.name)
+        return get_dataset(self.benchmark.dataset.name, source.images if isinstance(source, SourceConfig) else None)
+
+    @property
+    def planned_weights(self) -> PlannedWeights:
+        """The file that the row starts from."""
+        return weights_of(self.benchmark, self.project.weights)
+
+    @cached_property
+    def training(self) -> TrainingCost | None:
+        """One training; None when the published checkpoint is imported."""
+        return training_cost(self.benchmark, self.spec, self.spec.splits) if self.benchmark.mode == "train" else None
+
+    @cached_property
+    def evaluation(self) -> EvaluationCost:
+        """One evaluation. Where the labels of the test split are not public, the validation split is scored as well."""
+        data = self.benchmark.dataset
+        hidden = data.evaluation_split in self.spec.unlabelled_splits
+        splits = {data.evaluation_split, *([data.validation_split] if hidden else [])}
+        images = sum(self.spec.splits[split] for split in splits)
+        return evaluation_cost(self.benchmark, self.spec, images, self.project.runtime.evaluation_batch)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Trainable numbers of the network, auxiliary heads included."""
+        return sum(p.numel() for p in build_on_meta(self.benchmark, self.spec).parameters())
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the row cannot start, with the remedy; None when it can."""
+        name = self.benchmark.dataset.name
+        if self.data.problem and (self.project.sources.get(name) is not None or not self.spec.public):
+            return f"{name}: {self.data.problem}; correct `sources` in params.yaml"
+        if not self.data.present and not self.spec.public:
+            return (
+                f"{name}: not on this machine, and to be had with an account or by hand only ({self.spec.homepage}); "
+                f"get it there and set `sources: {{{name}: PATH}}` in params.yaml"
+            )
+        return self.weights.problem
+
+    @property
+    def memory_bytes(self) -> int:
+        """Expected GPU memory of whatever needs more, training or evaluation."""
+        return max(self.evaluation.memory_bytes, self.training.memory_bytes if self.training else 0)
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of all trainings and evaluations."""
+        return len(self.seeds) * (self.evaluation.seconds + (self.training.seconds if self.training else 0))
+
+    @property
+    def weights_download(self) -> tuple[int, str]:
+        """Bytes of the weight file and where the number comes from."""
+        weights, lock = self.planned_weights, Layout(self.root).weights_lock
+        recorded = json.loads(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
+        if weights.name in recorded:
+            return recorded[weights.name]["bytes"], f"recorded in {lock.name}"
+        if weights.kind == "imagenet":
+            encoder = build_on_meta(self.benchmark, self.spec).encoder
+            return 4 * sum(p.numel() for p in encoder.parameters()), "4 bytes per parameter of the encoder"
+        return 4 * self.parameters, "4 bytes per parameter"
+
+
+def plan_row(root: Path, project: Project, file: Benchmark, mode: str, seeds: tuple[int, ...]) -> RowPlan:
+    """The row of a benchmark's `file`, in `mode` and under the ablation of params.yaml."""
+    benchmark = load_benchmark(root, file.id, {**project.ablation, "mode": mode})
+    weights = weights_presence(root, weights_of(benchmark, project.weights))
+    data = data_presence(root, project, benchmark.dataset.name)
+    return RowPlan(root, project, benchmark, tuple(changed_keys(file, benchmark)), seeds, data, weights)

@@ -1,0 +1,68 @@
+"""Which benchmarks are published ones, as their files stand, and what a run of theirs changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Benchmark, load_benchmark
+from pipeline.config.parse import nearest, read_yaml
+from pipeline.config.schema import PublishedConfig
+from pipeline.errors import PipelineError
+
+# What says where a number comes from or stands beside it, and never how it is made.
+_NOT_COMPARED = ("id", "description", "mode", "baseline", "published")
+
+
+def published_benchmarks(root: Path) -> tuple[Benchmark, ...]:
+    """Every `params/*.yaml` under `root` that has a `published` section, without any ablation, by dataset and id."""
+    stems = [path.stem for path in (root / "params").glob("*.yaml") if read_yaml(path).get("published")]
+    found = [load_benchmark(root, stem) for stem in stems]
+    return tuple(sorted(found, key=lambda benchmark: (benchmark.dataset.name, benchmark.id)))
+
+
+def published_rows(benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
+    """Those that are rows of the paper: they have the memory. The others are published baselines."""
+    return tuple(benchmark for benchmark in benchmarks if benchmark.memory is not None)
+
+
+def published_of(benchmark: Benchmark) -> PublishedConfig:
+    """The `published` section of a benchmark that has one."""
+    if benchmark.published is None:
+        raise ValueError(f"{benchmark.id} has no published numbers")
+    return benchmark.published
+
+
+def find_row(root: Path, row_id: str) -> Benchmark:
+    """The published row or baseline `row_id`. Raises PipelineError with the nearest valid id when there is none."""
+    known = {benchmark.id: benchmark for benchmark in published_benchmarks(root)}
+    if row_id not in known:
+        near = nearest(row_id, list(known))
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+        raise PipelineError(f"{row_id}: no published row; {hint}")
+    return known[row_id]
+
+
+def changed_keys(file: Benchmark, resolved: Benchmark) -> list[str]:
+    """Dotted keys in which `resolved` departs from the benchmark's file in model, data, schedule or protocol."""
+    parts = [b.model_dump(mode="json", exclude=set(_NOT_COMPARED)) for b in (file, resolved)]
+    return _differences(*parts)
+
+
+def value_at(benchmark: Benchmark, key: str) -> Any:
+    """Value of the dotted `key`, such as `inference.ms_flip.scales`; None where the key or its section is absent."""
+    value: Any = benchmark.model_dump(mode="json")
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}")
+    return found
