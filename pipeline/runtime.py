@@ -15,9 +15,14 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU when there is one. Raises PipelineError for a device this machine lacks."""
+    """`auto` is the GPU when there is one, each rank's own when there are several ranks.
+
+    Raises PipelineError for a device this machine lacks.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -55,6 +60,9 @@ def worker_count(requested: int | None) -> int:
     """Data-loading processes: `requested`, or all cores this process may use but the one that trains, at most 8."""
     if requested is not None:
         return requested
-    # A scheduler may grant fewer cores than the machine has; macOS cannot tell.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores - 1, 8)
+    return min(available_cores() - 1, 8)
+
+
+def available_cores() -> int:
+    """Cores this process may use: a scheduler may grant fewer than the machine has; macOS cannot tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

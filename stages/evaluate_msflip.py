@@ -6,8 +6,11 @@ Usage: python -m stages.evaluate_msflip BENCHMARK SEED
 import sys
 
 from pipeline.config import load_project, load_resolved
+from pipeline.distributed import process_group
 from pipeline.evaluation.run import evaluate_benchmark
+from pipeline.launch import ran_on_all_devices
 from pipeline.layout import Layout
+from pipeline.runtime import resolve_device
 from pipeline.tracking import stage_run
 from stages import ROOT, stage
 
@@ -16,5 +19,10 @@ if __name__ == "__main__":
     with stage():
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("evaluate", benchmark_id))
-        with stage_run(ROOT, benchmark, seed, "evaluate-msflip", runtime):
+        if ran_on_all_devices(runtime, "stages.evaluate_msflip", sys.argv[1:]):
+            sys.exit()
+        with (
+            process_group(resolve_device(runtime.device)),
+            stage_run(ROOT, benchmark, seed, "evaluate-msflip", runtime),
+        ):
             evaluate_benchmark(ROOT, benchmark, seed, runtime)

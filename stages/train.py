@@ -8,7 +8,10 @@ An interrupted training resumes by itself.
 import sys
 
 from pipeline.config import load_project, load_resolved
+from pipeline.distributed import process_group
+from pipeline.launch import ran_on_all_devices
 from pipeline.layout import Layout
+from pipeline.runtime import resolve_device
 from pipeline.tracking import stage_run
 from pipeline.training.importing import import_benchmark
 from pipeline.training.run import train_benchmark
@@ -19,7 +22,12 @@ if __name__ == "__main__":
     with stage():
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("train", benchmark_id))
-        with stage_run(ROOT, benchmark, seed, "train", runtime) as run:
+        if benchmark.mode == "train" and ran_on_all_devices(runtime, "stages.train", sys.argv[1:]):
+            sys.exit()
+        with (
+            process_group(resolve_device(runtime.device)),
+            stage_run(ROOT, benchmark, seed, "train", runtime) as run,
+        ):
             if benchmark.mode == "import":
                 import_benchmark(ROOT, benchmark, seed, runtime)
             else:

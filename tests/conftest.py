@@ -43,8 +43,8 @@ TINY: dict[str, Any] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest file first, so that the second test process has all others to fill the time."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    """Start the longest files first, one in each of two test processes; all others fill the time."""
+    items.sort(key=lambda item: item.path.name not in ("test_repro_rows.py", "test_pipeline.py"))
 
 
 @pytest.fixture
@@ -95,7 +95,14 @@ def make_project(root: Path) -> Path:
             "seeds": [0],
             "sources": {},
             "weights": {},
-            "runtime": {"device": "cpu", "precision": "float32", "workers": 0, "evaluation_batch": 8, "mlflow": False},
+            "runtime": {
+                "device": "cpu",
+                "precision": "float32",
+                "accumulate": 1,
+                "workers": 0,
+                "evaluation_batch": 8,
+                "mlflow": False,
+            },
             "ablation": {"memory": {"strategy": None}, "loss": {"consistency": None}},
         },
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.config.schema import AugmentationConfig
-from pipeline.datasets.loader import TrainLoader, eval_loader
+from pipeline.datasets.loader import Share, TrainLoader, eval_loader
 from pipeline.datasets.prepared import read_label
 from pipeline.datasets.transforms import test_transform, train_transform
 from pipeline.errors import PipelineError
@@ -34,7 +34,7 @@ def split(tmp_path):
 
 
 def batches(loader, epoch, start=0):
-    return list(loader.epoch(epoch, start=start))
+    return [part for parts in loader.epoch(epoch, start=start) for part in parts]
 
 
 def equal(left, right):
@@ -84,6 +84,25 @@ def test_an_epoch_can_be_entered_in_the_middle(split, workers):
     whole = batches(loader, 4)
     assert equal(batches(loader, 4, start=2), whole[2:])
     assert batches(loader, 4, start=3) == []
+
+
+@pytest.mark.parametrize(("world", "parts"), [(2, 1), (1, 2), (2, 2)])
+def test_the_shares_of_all_ranks_are_the_batch_of_one(split, world, parts):
+    whole = batches(TrainLoader(split, TRANSFORM, 4, seed=5, workers=0), 1)
+    shares = [
+        list(TrainLoader(split, TRANSFORM, 4, seed=5, workers=0, share=Share(rank, world, parts)).epoch(1))
+        for rank in range(world)
+    ]
+    for index, batch in enumerate(whole):
+        pieces = [part for share in shares for part in share[index]]
+        assert all(len(share[index]) == parts for share in shares)
+        assert [image_id for piece in pieces for image_id in piece.ids] == batch.ids
+        assert torch.equal(torch.cat([piece.images for piece in pieces]), batch.images)
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_an_error(split):
+    with pytest.raises(PipelineError, match=r"cannot be shared equally by 3 devices in 1 parts each; .* may be 1, 2"):
+        TrainLoader(split, TRANSFORM, 4, seed=5, workers=0, share=Share(0, 3, 1))
 
 
 def test_an_abandoned_epoch_leaves_nothing_behind(split):

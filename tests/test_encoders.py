@@ -156,3 +156,10 @@ def test_without_network_a_pretrained_tag_says_which_file_to_fetch(name, monkeyp
 def test_an_unknown_pretrained_tag_lists_the_known_ones():
     with pytest.raises(PipelineError, match="known tags are imagenet"):
         encoder("resnet18", weights="imagenet22k")
+
+
+def test_parameters_that_no_map_depends_on_wait_for_no_gradient():
+    model = encoder("resnet18", pretrained=False, depth=3)  # smp keeps the stages after the third
+    assert not any(parameter.requires_grad for parameter in model.layer4.parameters())
+    assert all(parameter.requires_grad for parameter in model.layer2.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())

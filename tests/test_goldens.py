@@ -135,7 +135,7 @@ def test_training_steps_are_the_authors(path, many_threads):
     log, norms = (json.loads(arrays[name].tobytes()) for name in ("log", "final_norms"))
     trainer = golden_trainer(meta, norms)
     for step, golden in enumerate(log):
-        values = training_step(trainer, *golden_batch(meta, step), step, step // meta["iters_per_epoch"] + 1)
+        values = training_step(trainer, [golden_batch(meta, step)], step, step // meta["iters_per_epoch"] + 1)
         assert values["lr"] == pytest.approx(golden["lr"], rel=1e-9)
         tolerance = 1e-3 if step < 2 else 0.2
         assert float(values["loss"]) == pytest.approx(golden["loss"], rel=tolerance)
@@ -178,7 +178,7 @@ def golden_trainer(meta, norms):
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     total = meta["epochs"] * meta["iters_per_epoch"]
     built = build_optimizer(model, config.optimizer)
-    return Trainer(config, model.train(), built, scaler, torch.device("cpu"), "float32", total)
+    return Trainer(config, model.train(), model, built, scaler, torch.device("cpu"), "float32", total)
 
 
 def golden_batch(meta, step):

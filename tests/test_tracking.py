@@ -111,7 +111,7 @@ def artifacts(client: Any, run_id: str, folder: str = "") -> set[str]:
 
 
 def state_folder(root: Path, benchmark: Benchmark) -> Path:
-    return Layout(root).state(benchmark.id, run_key(benchmark, 0, FINGERPRINT, RUNTIME.precision))
+    return Layout(root).state(benchmark.id, run_key(benchmark, 0, FINGERPRINT, "float32"))
 
 
 def interrupted_training(root: Path, benchmark: Benchmark, upto: int) -> None:

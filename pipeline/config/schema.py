@@ -79,6 +79,9 @@ class MemoryConfig(Section):
     # Which memory the coarse softmax gets its gradient from: the one that the forward pass read (`exact`), or the one
     # after this iteration's update (`updated`), as in the authors' code and hence in the published rows.
     gradient: Literal["exact", "updated"] = "exact"
+    # Over several devices: sum the batch statistics and blend once, which gives the memory of a single device, or blend
+    # on each device and average the memories, as the authors do (METHOD section 4, cross-rank).
+    sync: Literal["statistics", "per_rank_mean"] = "statistics"
 
 
 class LossConfig(Section):
@@ -238,9 +241,15 @@ class Benchmark(Section):
 
 
 class RuntimeConfig(Section):
-    """How to run, never what: only `precision` may move a result beyond rounding."""
+    """How to run, never what.
+
+    Only `precision` may move a result beyond rounding, and the number of parts through batch norm and dropout.
+    """
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N
+    devices: Positive = 1  # per node; each takes an equal share of the global batch
+    nodes: Positive = 1
+    accumulate: Positive = 1  # parts that a device's share is cut into where memory is short
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     workers: Annotated[int, Field(ge=0)] | None = None  # data-loading processes; null: from the machine
     log_every: Positive = 10  # iterations between two points of a curve

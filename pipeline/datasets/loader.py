@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import cv2
@@ -38,24 +40,51 @@ class EvalSample(NamedTuple):
     size: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every global batch that one rank takes, cut into `parts` that go through the network in turn."""
+
+    rank: int = 0
+    world: int = 1
+    parts: int = 1
+
+    def rows(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The rows of each part of this rank's share of `batch` (B,)."""
+        return np.split(np.split(batch, self.world)[self.rank], self.parts)
+
+
 class TrainLoader:
     """Shuffled, augmented batches of the rows of a `Prepared.split`.
 
     Epoch e visits the images in a permutation drawn from (seed, e) and leaves out the last incomplete batch. What
-    augmentation does to an image depends on (seed, e, its row) alone: the same for any number of workers, and when an
-    epoch is entered in the middle. Worker processes start with the first epoch and live as long as the loader.
+    augmentation does to an image depends on (seed, e, its row) alone: the same for any number of workers and ranks, and
+    when an epoch is entered in the middle. Worker processes start with the first epoch and live as long as the loader.
+    batch_size is the global one. Raises PipelineError when it cannot be cut into equal parts as `share` wants.
     """
 
     def __init__(
-        self, prepared_split: pd.DataFrame, transform: TrainTransform, batch_size: int, seed: int, workers: int
+        self,
+        prepared_split: pd.DataFrame,
+        transform: TrainTransform,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        share: Share = Share(),
     ) -> None:
+        pieces = share.world * share.parts
+        if batch_size % pieces:
+            fits = [str(n) for n in range(1, batch_size + 1) if batch_size % n == 0]
+            raise PipelineError(
+                f"schedule.batch_size: {batch_size} images cannot be shared equally by {share.world} devices in "
+                f"{share.parts} parts each; runtime.devices x nodes x accumulate may be {', '.join(fits)}"
+            )
         unlabelled = prepared_split.loc[prepared_split["label"].isna(), "id"]
         if len(unlabelled):
             raise PipelineError(
                 f"{unlabelled.iloc[0]} and {len(unlabelled) - 1} more images have no label; "
                 "`dataset.train_splits` may only name labelled splits"
             )
-        self._order = _EpochOrder(len(prepared_split), batch_size, seed)
+        self._order = _EpochOrder(len(prepared_split), batch_size, seed, share)
         self._loader = _data_loader(
             _TrainItems(prepared_split, transform, seed),
             workers,
@@ -70,11 +99,15 @@ class TrainLoader:
         """Number of full batches; 0 when the split is smaller than one."""
         return self._order.batches
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[TrainBatch]:
-        """Batches `start`, `start + 1`, ... of `epoch`. Raises PipelineError that names a file it cannot decode."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[TrainBatch]]:
+        """Batches `start`, `start + 1`, ... of `epoch`, each as the parts of this rank's share.
+
+        Raises PipelineError that names a file it cannot decode.
+        """
         self._order.epoch, self._order.start = epoch, start
-        for batch in self._loader:
-            yield _unless_failed(batch)
+        loaded = iter(self._loader)
+        while parts := [_unless_failed(part) for part in itertools.islice(loaded, self._order.share.parts)]:
+            yield parts
 
 
 def eval_loader(prepared_split: pd.DataFrame, transform: TestTransform, workers: int) -> Iterator[EvalSample]:
@@ -84,10 +117,10 @@ def eval_loader(prepared_split: pd.DataFrame, transform: TestTransform, workers:
 
 
 class _EpochOrder:
-    """Batch sampler: the (epoch, row) keys of each batch of the epoch that is set."""
+    """Batch sampler: the (epoch, row) keys of each part of this rank's share of each batch of the epoch that is set."""
 
-    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+    def __init__(self, rows: int, batch_size: int, seed: int, share: Share) -> None:
+        self.rows, self.batch_size, self.seed, self.share = rows, batch_size, seed, share
         self.batches = rows // batch_size
         self.epoch, self.start = 0, 0
 
@@ -95,7 +128,8 @@ class _EpochOrder:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
         for batch in range(self.start, self.batches):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(row)) for row in rows]
+            for part in self.share.rows(rows):
+                yield [(self.epoch, int(row)) for row in part]
 
 
 class _TrainItems(Dataset):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets.loader import EvalSample
+from pipeline.distributed import gather_on_main, ranks
+from pipeline.errors import PipelineError
 from pipeline.evaluation.inference import FlipPairs, predict
 from pipeline.evaluation.metrics import confusion_matrix
 from pipeline.runtime import autocast
@@ -40,6 +42,8 @@ class ProtocolCounts:
 
 
 Prediction = NDArray[np.uint8]
+OnPrediction = Callable[[str, dict[str, Prediction]], None]
+Evaluated = tuple[list[str], dict[str, ProtocolCounts]]
 
 
 @torch.inference_mode()
@@ -53,10 +57,10 @@ def evaluate(
     precision: str = "float32",
     batch_size: int = 1,
     flip_pairs: FlipPairs = (),
-    on_prediction: Callable[[str, dict[str, Prediction]], None] | None = None,
+    on_prediction: OnPrediction | None = None,
     progress: str | None = None,
     total: int | None = None,
-) -> tuple[list[str], dict[str, ProtocolCounts]]:
+) -> Evaluated:
     """(image ids, counts per protocol) of `model` over `samples`; the model's mode is put back afterwards.
 
     Neighbours of equal size share a batch of at most `batch_size`. on_prediction receives every image's id and its
@@ -67,7 +71,8 @@ def evaluate(
     ids: list[str] = []
     counts = {name: ProtocolCounts(np.zeros((num_classes, num_classes), np.int64)) for name in protocols}
     try:
-        with tqdm(total=total, desc=progress, disable=progress is None, unit="image", dynamic_ncols=True) as bar:
+        hidden = progress is None or not ranks().is_main
+        with tqdm(total=total, desc=progress, disable=hidden, unit="image", dynamic_ncols=True) as bar:
             for batch in _batches(samples, batch_size):
                 images = torch.stack([sample.image for sample in batch]).to(device, non_blocking=True)
                 with autocast(device, precision):
@@ -98,3 +103,26 @@ def _batches(samples: Iterable[EvalSample], batch_size: int) -> Iterator[list[Ev
         batch.append(sample)
     if batch:
         yield batch
+
+
+def gathered(evaluated: Evaluated, order: Sequence[str]) -> Evaluated | None:
+    """The parts of all ranks as one, in `order` of image ids, on the main rank; None on the others.
+
+    Raises PipelineError unless every image of `order` was evaluated exactly once: no duplicate ever counts.
+    """
+    parts = gather_on_main(evaluated)
+    if parts is None:
+        return None
+    found = [image_id for ids, _ in parts for image_id in ids]
+    if sorted(found) != sorted(order):
+        raise PipelineError(f"{len(found)} images were evaluated over all ranks, expected {len(order)}, each once")
+    position = {image_id: index for index, image_id in enumerate(found)}
+    merged: dict[str, ProtocolCounts] = {}
+    for name in parts[0][1]:
+        counts = [part[name] for _, part in parts]
+        merged[name] = ProtocolCounts(np.sum([c.confusion for c in counts], axis=0))
+        for vector in ("intersection", "prediction", "truth"):
+            rows = [row for c in counts for row in getattr(c, vector)]
+            if rows:  # an unlabelled split has none
+                setattr(merged[name], vector, [rows[position[image_id]] for image_id in order])
+    return list(order), merged

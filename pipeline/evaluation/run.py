@@ -19,11 +19,12 @@ from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import test_transform
+from pipeline.distributed import gather_on_main, ranks
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import bootstrap_miou, interval
-from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate
+from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate, gathered
 from pipeline.evaluation.metrics import summarise
-from pipeline.evaluation.submission import Submission, scored_split
+from pipeline.evaluation.submission import Submission, joined, scored_split
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.runtime import make_deterministic, resolve_device, worker_count
@@ -35,7 +36,8 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     """Single-scale and ms+flip scores of the checkpoint that `inference.checkpoint` names; returns their folder.
 
     When the labels of the evaluation split are not public, archives for their server are written beside the scores,
-    which are then those of the validation split.
+    which are then those of the validation split. Every rank runs this on its share of the images; the main one alone
+    writes the scores.
     """
     layout, device = Layout(root), resolve_device(runtime.device)
     make_deterministic(device)
@@ -55,10 +57,11 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         if image_id in panel:
             cv2.imwrite(str(predictions / f"{image_id.replace('/', '__')}.png"), maps["ms_flip"])
 
-    def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated:
-        return evaluate(
+    def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
+        own = images.iloc[ranks().rank :: ranks().world]
+        evaluated = evaluate(
             model.to(device),
-            eval_loader(images, test_transform(benchmark.inference.resize), worker_count(runtime.workers)),
+            eval_loader(own, test_transform(benchmark.inference.resize), worker_count(runtime.workers)),
             protocols,
             len(spec.classes),
             device,
@@ -67,21 +70,25 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
             flip_pairs=spec.flip_pairs,
             on_prediction=on_prediction,
             progress=f"{benchmark.id} seed {seed} {name}",
-            total=len(images),
+            total=len(own),
         )
+        return gathered(evaluated, list(images["id"]))
 
     started = time.perf_counter()
-    ids, counts = predict(table, split, keep)
+    scored = predict(table, split, keep)
     hidden = prepared.split([benchmark.dataset.evaluation_split])
     submission = None
     if split != benchmark.dataset.evaluation_split and not hidden.empty:  # a declared part may lack the test images
-        with Submission(out / "details", list(protocols), _server_ids(spec)) as archives:
+        with Submission(out / "details", list(protocols), _server_ids(spec), ranks().rank) as archives:
             predict(hidden, benchmark.dataset.evaluation_split, archives.add)
-        submission = {
-            "split": benchmark.dataset.evaluation_split,
-            "images": len(hidden),
-            "files": {name: path.relative_to(out).as_posix() for name, path in archives.files.items()},
-        }
+        gather_on_main(None)  # every rank's archives are complete
+        submission = {"split": benchmark.dataset.evaluation_split, "images": len(hidden)}
+    if scored is None:
+        return out
+    if submission is not None:
+        files = {name: joined(out / "details", name, ranks().world) for name in protocols}
+        submission["files"] = {name: path.relative_to(out).as_posix() for name, path in files.items()}
+    ids, counts = scored
     seconds = time.perf_counter() - started
     about = {"images": len(ids), "split": split, "submission": submission}
     _write(out, about, spec.classes, ids, counts)

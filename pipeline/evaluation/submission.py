@@ -6,6 +6,7 @@ ids in place of train ids. The bytes depend on the predictions alone.
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -37,11 +38,12 @@ class Submission:
         with Submission(folder, ("single_scale", "ms_flip"), spec.submission_ids) as submission:
             submission.add(image_id, {"single_scale": labels, "ms_flip": labels})
 
-    They appear under their names when the block ends well.
+    They appear under their names when the block ends well. Each rank writes its own; `joined` makes them one.
     """
 
-    def __init__(self, folder: Path, protocols: Sequence[str], ids: Sequence[int]) -> None:
-        self.files = {protocol: folder / f"submission_{protocol}.zip" for protocol in protocols}
+    def __init__(self, folder: Path, protocols: Sequence[str], ids: Sequence[int], rank: int = 0) -> None:
+        names = {protocol: _name(protocol, rank) for protocol in protocols}
+        self.files = {protocol: folder / name for protocol, name in names.items()}
         self._table = np.array(ids, dtype=np.uint8)  # (K,) train id -> id in the server's format
         self._archives: dict[str, zipfile.ZipFile] = {}
         self._names: set[str] = set()
@@ -72,6 +74,26 @@ class Submission:
             entry = zipfile.ZipInfo(name, _ANY_TIME)
             entry.create_system, entry.external_attr = _UNIX, _READABLE
             archive.writestr(entry, encoded.tobytes())
+
+
+def joined(folder: Path, protocol: str, ranks: int) -> Path:
+    """The archive of all ranks, in order of file name; the others' are removed."""
+    parts = [folder / _name(protocol, rank) for rank in range(ranks)]
+    if ranks > 1:
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(zipfile.ZipFile(part)) for part in parts]
+            entries = sorted(((info, part) for part in opened for info in part.infolist()), key=lambda e: e[0].filename)
+            whole = stack.enter_context(zipfile.ZipFile(_unfinished(parts[0]), "w", zipfile.ZIP_STORED))
+            for info, part in entries:
+                whole.writestr(info, part.read(info))
+        _unfinished(parts[0]).replace(parts[0])
+        for part in parts[1:]:
+            part.unlink()
+    return parts[0]
+
+
+def _name(protocol: str, rank: int) -> str:
+    return f"submission_{protocol}.zip" if rank == 0 else f"submission_{protocol}.{rank}.zip"
 
 
 def _unfinished(path: Path) -> Path:

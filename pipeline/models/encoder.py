@@ -39,6 +39,8 @@ def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
         from_hub = pretrained and not on_meta and is_pretrained_tag(config.weights)
         encoder = _create(config, config.weights if from_hub else None)
         _drop_unused_stages(encoder)
+        if config.depth < EncoderConfig.model_fields["depth"].default:
+            _freeze_unused_parameters(encoder)
     if config.output_stride is not None:
         _require_stride(encoder, config)
     if pretrained and not from_hub and config.weights is not None:
@@ -107,6 +109,19 @@ def _drop_unused_stages(encoder: nn.Module) -> None:
     if isinstance(model, EfficientNetFeatures | MobileNetV3Features):
         last = model.feature_info.module_name()[-1]  # `blocks.N`
         model.blocks = model.blocks[: int(last.split(".")[1]) + 1]
+
+
+def _freeze_unused_parameters(encoder: nn.Module) -> None:
+    """smp's own encoders keep the stages after `depth`: what no map depends on must not wait for a gradient."""
+    training = encoder.training
+    encoder.eval()
+    with torch.enable_grad():
+        maps = encoder(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE))
+        torch.stack([m.sum() for m in maps[1:]]).sum().backward()
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    encoder.train(training)
 
 
 def _require_stride(encoder: nn.Module, config: EncoderConfig) -> None:

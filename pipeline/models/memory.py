@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.models.attention import AttentionBlock
 from pipeline.models.layers import Activation, conv_bn_act
-from pipeline.models.memory_update import Strategy, updated_memory
+from pipeline.models.memory_update import MemoryStatistics, Strategy, blend, class_statistics
 
 Aggregation = Literal["soft", "hard"]
 Gradient = Literal["exact", "updated"]
@@ -95,19 +95,29 @@ class FeatureMemory(nn.Module):
         one_hot = F.one_hot(coarse_logits.argmax(dim=1), coarse_logits.shape[1])  # (B, h, w, K)
         return one_hot.movedim(-1, 1).to(coarse_logits.dtype)
 
-    @torch.no_grad()
     def update(self, representations: Tensor, labels: Tensor, momentum: float) -> None:
-        """Blend the mini-batch's pixel features into the memory (METHOD section 4); call it after the forward pass.
+        """Blend a mini-batch into the memory: `statistics`, then `blend`, for one process and one batch."""
+        self.blend(self.statistics(representations, labels), momentum)
+
+    def statistics(self, representations: Tensor, labels: Tensor) -> MemoryStatistics:
+        """What a mini-batch says about each class, to be added to that of other batches and ranks.
 
         representations: (B, C, h, w) as the forward pass used them, at feature resolution.
         labels: (B, H, W) int64 at full resolution; IGNORE_INDEX pixels are skipped.
-        momentum: m in memory <- (1 - m) memory + m batch, usually tied to the learning rate.
         Raises PipelineError for a label that is neither a class nor ignored, RuntimeError in evaluation mode.
         """
         if not self.training:
-            raise RuntimeError("the memory is frozen in evaluation mode; call .train() before update()")
+            raise RuntimeError("the memory is frozen in evaluation mode; call .train() before updating it")
+        return class_statistics(self.memory, representations, labels, self.strategy)
+
+    @torch.no_grad()
+    def blend(self, statistics: MemoryStatistics, momentum: float) -> None:
+        """Memory <- (1 - m) memory + m batch with m = `momentum`, usually tied to the learning rate (METHOD section 4).
+
+        Call it after the forward pass.
+        """
         # A new tensor, not an in-place write: the pending backward pass still needs the memory that the forward read.
-        self.memory = updated_memory(self.memory, representations, labels, momentum, self.strategy)
+        self.memory = blend(self.memory, statistics, momentum)
 
 
 class _RetrieveAsUpdated(torch.autograd.Function):

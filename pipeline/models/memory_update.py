@@ -37,6 +37,14 @@ class MemoryStatistics:
     plain_sum: Tensor  # (K, S, C) float32, sum of f_p
     count: Tensor  # (K, S) int64, number of pixels
 
+    def __add__(self, other: MemoryStatistics) -> MemoryStatistics:
+        """Those of both sets of pixels together, measured against the same memory."""
+        return MemoryStatistics(*(mine + theirs for mine, theirs in zip(self.parts(), other.parts(), strict=True)))
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """The four sums, in order."""
+        return self.weighted_sum, self.weight, self.plain_sum, self.count
+
 
 def updated_memory(
     memory: Tensor, representations: Tensor, labels: Tensor, momentum: float, strategy: Strategy

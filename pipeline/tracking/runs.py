@@ -22,6 +22,7 @@ from pipeline.checkpoints.starting import weights_digest
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
+from pipeline.distributed import arithmetic, ranks
 from pipeline.evaluation.submission import scored_split
 from pipeline.layout import Layout
 from pipeline.tracking.curves import LiveCurves, logged_steps
@@ -113,12 +114,14 @@ class NoRun:
 def stage_run(
     root: Path, benchmark: Benchmark, seed: int, stage: Stage, runtime: RuntimeConfig
 ) -> Iterator[StageRun | NoRun]:
-    """An MLflow run for `stage`, nested below the run of this training; nothing with `runtime.mlflow` false.
+    """An MLflow run for `stage`, nested below the run of this training.
+
+    Nothing with `runtime.mlflow` false, and on all ranks but the main one.
 
     An exception ends the run as FAILED with its text in the tag `error`, an interrupt as KILLED; both are raised again.
     Raises PipelineError when the store cannot be used at all.
     """
-    if not runtime.mlflow:
+    if not runtime.mlflow or not ranks().is_main:
         yield NoRun()
         return
     identity = _identity(root, benchmark, seed, stage, runtime)
@@ -142,7 +145,7 @@ def _identity(root: Path, benchmark: Benchmark, seed: int, stage: Stage, runtime
     parameters = {"runtime.precision": runtime.precision, "runtime.device": runtime.device}
     if stage == TRAIN:
         weights = weights_digest(layout, benchmark)
-        key = run_key(benchmark, seed, fingerprint or "", runtime.precision, weights)
+        key = run_key(benchmark, seed, fingerprint or "", arithmetic(runtime), weights)
     else:
         summary = read_json(layout.train(benchmark.id, seed) / "summary.json")
         key, weights = summary["run_key"], summary.get("weights")

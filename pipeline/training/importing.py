@@ -22,6 +22,7 @@ from pipeline.config import Benchmark, load_benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import Prepared
+from pipeline.distributed import arithmetic
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
@@ -57,9 +58,9 @@ def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runti
         benchmark,
         model,
         seed=seed,
-        run_key=run_key(benchmark, seed, fingerprint, runtime.precision, file.sha256),
+        run_key=run_key(benchmark, seed, fingerprint, arithmetic(runtime), file.sha256),
         data_fingerprint=fingerprint,
-        precision=runtime.precision,
+        precision=arithmetic(runtime),
         epochs=0,
         iterations=0,
         weights=file.sha256,

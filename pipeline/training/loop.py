@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets.loader import TrainLoader
+from pipeline.datasets.loader import TrainBatch, TrainLoader
+from pipeline.distributed import copy_buffers_from_main, gather_on_main, ranks, sum_over_ranks
 from pipeline.errors import PipelineError
 from pipeline.training.state import load_state, random_state, restore_random_state, save_state
 from pipeline.training.step import Trainer, training_step
@@ -54,7 +55,8 @@ def train(
 
     validate: scores of the model as it stands, among them `miou` (fraction); the weights of the best ones are kept as
     `state_dir/best.safetensors`. log: called with (iteration, values) at every log point and validation. On SIGINT or
-    SIGTERM the iteration at hand is finished and saved, then KeyboardInterrupt is raised.
+    SIGTERM the iteration at hand is finished and saved, then KeyboardInterrupt is raised. Every rank runs all of this;
+    the main one alone logs and writes.
     """
     progress = _resume(trainer, state_dir)
     schedule, per_epoch = trainer.benchmark.schedule, loader.iterations_per_epoch
@@ -62,8 +64,10 @@ def train(
 
     def save() -> None:
         progress.seconds = seconds_before + time.perf_counter() - started
-        progress.peak_memory = max(progress.peak_memory, _peak_memory(trainer.device))
-        save_state(state_dir, _snapshot(trainer, progress))
+        progress.peak_memory = max(progress.peak_memory, peak_memory(trainer.device))
+        snapshot = _snapshot(trainer, progress)
+        if ranks().is_main:
+            save_state(state_dir, snapshot)
 
     with (
         _stop_request() as stop_requested,
@@ -73,26 +77,28 @@ def train(
             desc=trainer.benchmark.id,
             unit="it",
             dynamic_ncols=True,
+            disable=not ranks().is_main,
         ) as bar,
     ):
         for epoch in range(progress.iteration // per_epoch + 1, schedule.epochs + 1):
             trainer.model.train()
-            for images, labels, ids in loader.epoch(epoch, start=progress.iteration % per_epoch):
-                values = _step(trainer, images, labels, ids, progress.iteration, epoch)
+            for parts in loader.epoch(epoch, start=progress.iteration % per_epoch):
+                values = _step(trainer, parts, progress.iteration, epoch)
                 progress.iteration += 1
+                stop = _any_rank(stop_requested())
                 bar.update()
                 if progress.iteration % runtime.log_every == 0 or progress.iteration == trainer.total_iterations:
                     row = _log_point(progress, epoch, values, log)
                     bar.set_postfix(epoch=epoch, loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.2e}")
                 # A state saved at the end of an epoch must hold its validation: that one is written below.
                 within_epoch = progress.iteration % per_epoch != 0
-                if within_epoch and (stop_requested() or progress.iteration % runtime.save_every == 0):
+                if within_epoch and (stop or progress.iteration % runtime.save_every == 0):
                     save()
-                if within_epoch and stop_requested():
+                if within_epoch and stop:
                     raise KeyboardInterrupt(f"stopped after iteration {progress.iteration}; run again to resume")
             _end_epoch(trainer, progress, epoch, validate, state_dir, log)
             save()
-            if stop_requested():
+            if _any_rank(stop_requested()):
                 raise KeyboardInterrupt(f"stopped after epoch {epoch}; run again to resume")
     return progress
 
@@ -105,15 +111,26 @@ def _log_point(progress: Progress, epoch: int, values: dict[str, Any], log: Log)
     return row
 
 
-def _step(
-    trainer: Trainer, images: torch.Tensor, labels: torch.Tensor, ids: list[str], iteration: int, epoch: int
-) -> dict[str, Any]:
-    images = images.to(trainer.device, non_blocking=True)
-    labels = labels.to(trainer.device, non_blocking=True)
+def _step(trainer: Trainer, parts: list[TrainBatch], iteration: int, epoch: int) -> dict[str, Any]:
+    placed = [
+        (
+            part.images.to(trainer.device, non_blocking=True),
+            part.labels.to(trainer.device, non_blocking=True),
+        )
+        for part in parts
+    ]
     try:
-        return training_step(trainer, images, labels, iteration, epoch)
+        return training_step(trainer, placed, iteration, epoch)
     except PipelineError as error:
-        raise PipelineError(f"{error}\nImages of the batch: {', '.join(ids)}") from error
+        ids = ", ".join(image_id for part in parts for image_id in part.ids)
+        raise PipelineError(f"{error}\nImages of the batch: {ids}") from error
+
+
+def _any_rank(flag: bool) -> bool:
+    """Whether `flag` is set on any rank: all have to stop after the same iteration."""
+    count = torch.tensor(int(flag))
+    sum_over_ranks(count)
+    return bool(count)
 
 
 def _end_epoch(trainer: Trainer, progress: Progress, epoch: int, validate: Validate, state_dir: Path, log: Log) -> None:
@@ -123,9 +140,11 @@ def _end_epoch(trainer: Trainer, progress: Progress, epoch: int, validate: Valid
         progress.first_epoch_memory = memory.memory.detach().cpu().clone()
     if epoch % schedule.validate_every and epoch != schedule.epochs:
         return
+    copy_buffers_from_main(trainer.model)
     scores = validate()
     log(progress.iteration, {f"validation/{name}": score for name, score in scores.items()})
-    if not progress.validation or scores["miou"] > max(row["miou"] for row in progress.validation):
+    best_so_far = not progress.validation or scores["miou"] > max(row["miou"] for row in progress.validation)
+    if best_so_far and ranks().is_main:
         save_weights(trainer.model, state_dir / "best.safetensors")
     progress.validation.append({"epoch": epoch, "iteration": progress.iteration} | scores)
 
@@ -143,7 +162,7 @@ def _snapshot(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         "model": trainer.model.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
-        "random": random_state(),
+        "random": gather_on_main(random_state()),
         "progress": vars(progress),
     }
 
@@ -155,13 +174,14 @@ def _resume(trainer: Trainer, state_dir: Path) -> Progress:
     trainer.model.load_state_dict(state["model"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.scaler.load_state_dict(state["scaler"])
-    restore_random_state(state["random"])
+    restore_random_state(state["random"][ranks().rank])
     progress = Progress(**state["progress"])
-    tqdm.write(f"{trainer.benchmark.id}: resuming after iteration {progress.iteration}")
+    if ranks().is_main:
+        tqdm.write(f"{trainer.benchmark.id}: resuming after iteration {progress.iteration}")
     return progress
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Bytes: allocated by torch on a GPU, resident in this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -170,18 +190,20 @@ def _peak_memory(device: torch.device) -> int:
 
 @contextmanager
 def _stop_request() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the iteration; a second one acts at once."""
-    requested = False
+    """Turn the first SIGINT or SIGTERM into a request to stop after the iteration; the same one again acts at once.
+
+    The other one does not: after Ctrl-C torchrun sends SIGTERM to ranks that are about to stop by themselves.
+    """
+    requested: set[int] = set()
 
     def request(number: int, frame: FrameType | None) -> None:
-        nonlocal requested
-        if requested:
+        if number in requested:
             raise KeyboardInterrupt
-        requested = True
+        requested.add(number)
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: requested
+        yield lambda: bool(requested)
     except RuntimeError as error:
         # SIGTERM to the whole process group also ends the loader's workers, which breaks the iteration at hand.
         if requested:

@@ -11,27 +11,34 @@ from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.models import Segmentor, SegmentorOutput
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the valid pixels; 0 (with gradient 0) when the whole batch is void.
+def valid_pixels(labels: Tensor) -> Tensor:
+    """Number of pixels of (B, H, W) labels that carry a class, int64 scalar."""
+    return (labels != IGNORE_INDEX).sum()
 
-    logits: (B, K, h, w), resized bilinearly to the labels' size; labels: (B, H, W) int64, 255 = ignore.
+
+def pixel_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Cross entropy summed over the valid pixels and divided by `valid`; 0 (with gradient 0) when all is void.
+
+    logits: (B, K, h, w), resized bilinearly to the labels' size; labels: (B, H, W) int64, 255 = ignore. valid: number
+    of valid pixels in the whole global batch, of which these may be a part; None: those of `labels`.
     """
     logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)  # (B, K, H, W)
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
-    valid = (labels != IGNORE_INDEX).sum()
-    return total / valid.clamp(min=1)
+    return total / (valid_pixels(labels) if valid is None else valid).clamp(min=1)
 
 
-def pixel_losses(output: SegmentorOutput, labels: Tensor, weights: LossConfig) -> dict[str, Tensor]:
+def pixel_losses(
+    output: SegmentorOutput, labels: Tensor, weights: LossConfig, valid: Tensor | None = None
+) -> dict[str, Tensor]:
     """Weighted terms on the final, the coarse and the auxiliary logits, as far as the model has them.
 
-    Every auxiliary head carries the full weight; their sum is one term.
+    Every auxiliary head carries the full weight; their sum is one term. valid: as in `pixel_cross_entropy`.
     """
     terms = {"final": ([output.logits], weights.final), "auxiliary": (output.auxiliary, weights.auxiliary)}
     if output.coarse is not None:
         terms["coarse"] = ([output.coarse], weights.coarse)
     return {
-        name: weight * torch.stack([pixel_cross_entropy(logits, labels) for logits in heads]).sum()
+        name: weight * torch.stack([pixel_cross_entropy(logits, labels, valid) for logits in heads]).sum()
         for name, (heads, weight) in terms.items()
         if heads and weight > 0
     }

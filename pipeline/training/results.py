@@ -41,8 +41,8 @@ def write_summary(
 ) -> None:
     """`config.yaml` and `summary.json`: what the weights beside them are. They depend on neither machine nor hour.
 
-    weights: sha256 of the file that was started from. checkpoint: that file, when it was a published one (mode import).
-    best, final: scores of a training on the validation split.
+    precision: see `pipeline.distributed.arithmetic`. weights: sha256 of the file that was started from. checkpoint:
+    that file, when it was a published one (mode import). best, final: scores of a training on the validation split.
     """
     (out / "config.yaml").write_text(resolved_yaml(benchmark), encoding="utf-8")
     summary = {

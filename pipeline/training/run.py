@@ -13,11 +13,12 @@ from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
-from pipeline.datasets.loader import TrainLoader, eval_loader
+from pipeline.datasets.loader import Share, TrainLoader, eval_loader
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import test_transform, train_transform
+from pipeline.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.evaluate import evaluate, gathered
 from pipeline.evaluation.metrics import summarise
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
@@ -32,7 +33,8 @@ from pipeline.training.step import Trainer
 def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig, log: Log) -> Path:
     """Train and write the files of `runs/train`; returns their folder. Resumes an interrupted run of the same key.
 
-    log: called with (iteration, values) while training. Raises PipelineError when the data does not suit the benchmark.
+    log: called with (iteration, values) while training. Every rank runs this; the main one alone logs and writes.
+    Raises PipelineError when the data does not suit the benchmark or the devices cannot share its batch.
     """
     layout = Layout(root)
     device = resolve_device(runtime.device)
@@ -41,7 +43,7 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     started = datetime.datetime.now(datetime.UTC)
     prepared = Prepared(layout.prepared(benchmark.dataset.name))
     weights = starting_weights(layout, benchmark)
-    key = run_key(benchmark, seed, prepared.info["fingerprint"], runtime.precision, weights and weights.sha256)
+    key = run_key(benchmark, seed, prepared.info["fingerprint"], arithmetic(runtime), weights and weights.sha256)
     weights_path = weights and root / weights.path
     trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights_path)
 
@@ -51,7 +53,10 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     state_dir = layout.state(benchmark.id, key)
     progress = train(trainer, loader, validate, runtime, state_dir, log)
     out = layout.train(benchmark.id, seed)
-    _write(out, trainer, progress, state_dir, seed, key, prepared.info["fingerprint"], weights and weights.sha256)
+    if not ranks().is_main:
+        return out
+    digest = weights and weights.sha256
+    _write(out, trainer, progress, state_dir, seed, key, prepared.info["fingerprint"], arithmetic(runtime), digest)
     write_curves(layout.curves(benchmark.id, seed), progress.history, progress.validation)
     per_iteration = progress.seconds / max(progress.iteration, 1)
     write_cost(out, root, device, started, progress.seconds, per_iteration, progress.peak_memory)
@@ -75,6 +80,7 @@ def _build(
         batch_size=benchmark.schedule.batch_size,
         seed=seed,
         workers=worker_count(runtime.workers),
+        share=Share(ranks().rank, ranks().world, runtime.accumulate),
     )
     if loader.iterations_per_epoch == 0:
         raise PipelineError(
@@ -82,19 +88,23 @@ def _build(
             f"training split of {benchmark.dataset.name}; use a smaller batch"
         )
     initial = benchmark if weights is None else with_encoder_weights(benchmark, weights)
-    model = build_segmentor(initial, len(spec.classes)).to(device)
+    model = with_synchronised_norm(build_segmentor(initial, len(spec.classes)).to(device), device)
+    if ranks().rank > 0:
+        seed_everything(seed + ranks().rank)  # equal weights so far, different dropout from here on
     scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "float16")
     total = benchmark.schedule.epochs * loader.iterations_per_epoch
     optimizer = build_optimizer(model, benchmark.optimizer)
-    return Trainer(benchmark, model, optimizer, scaler, device, runtime.precision, total), loader
+    parallel = wrap(model, device)
+    return Trainer(benchmark, model, parallel, optimizer, scaler, device, runtime.precision, total), loader
 
 
 def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> dict[str, float]:
-    """Single-scale scores on the validation split."""
+    """Single-scale scores on the validation split, of which every rank takes its share; the same for all ranks."""
     benchmark = trainer.benchmark
     table = prepared.split([benchmark.dataset.validation_split])
-    samples = eval_loader(table, test_transform(benchmark.inference.resize), worker_count(runtime.workers))
-    _, counts = evaluate(
+    own = table.iloc[ranks().rank :: ranks().world]
+    samples = eval_loader(own, test_transform(benchmark.inference.resize), worker_count(runtime.workers))
+    evaluated = evaluate(
         trainer.model,
         samples,
         {"single_scale": benchmark.inference.single_scale},
@@ -103,7 +113,8 @@ def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> d
         precision=trainer.precision,
         batch_size=runtime.evaluation_batch,
     )
-    summary = summarise(counts["single_scale"].confusion)
+    merged = gathered(evaluated, list(table["id"]))
+    summary = from_main(summarise(merged[1]["single_scale"].confusion) if merged else None)
     return {"miou": summary.miou, "pixel_accuracy": summary.pixel_accuracy}
 
 
@@ -121,6 +132,7 @@ def _write(
     seed: int,
     key: str,
     fingerprint: str,
+    precision: str,
     weights: str | None,
 ) -> None:
     """The deterministic results: weights (last, best), configuration, memory and summary."""
@@ -140,7 +152,7 @@ def _write(
         seed=seed,
         run_key=key,
         data_fingerprint=fingerprint,
-        precision=trainer.precision,
+        precision=precision,
         epochs=trainer.benchmark.schedule.epochs,
         iterations=progress.iteration,
         weights=weights,

@@ -1,8 +1,8 @@
 """The resumable training state: everything that the next iteration depends on, written atomically.
 
 It lives outside DVC's outs (DVC deletes those before a stage runs), under `runs/state/<benchmark>/<run key>/`. The run
-key covers configuration, seed, data, precision and the code of the training path, so a state can only be resumed by a
-run that would have produced it.
+key covers configuration, seed, data, initial weights, precision, devices and the code of the training path, so a state
+can only be resumed by a run that would have produced it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ import torch
 from pipeline.config import Benchmark, config_hash
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_TRAINING_CODE = ("config", "datasets", "models", "evaluation", "training")
+_TRAINING_CODE = ("config", "datasets", "checkpoints", "models", "evaluation", "training")
 
 
-def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, precision: str) -> str:
-    """Twelve hex digits that name one exact training run."""
+def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: str, weights: str | None = None) -> str:
+    """Twelve hex digits that name one exact training run.
+
+    arithmetic: see `pipeline.distributed.arithmetic`. weights: sha256 of the file that it starts from.
+    """
     code = hashlib.sha256()
     for part in _TRAINING_CODE:
         for path in sorted((_PACKAGE / part).rglob("*.py")):
             code.update(path.relative_to(_PACKAGE).as_posix().encode())
             code.update(path.read_bytes())
-    parts = [config_hash(benchmark), seed, data_fingerprint, precision, code.hexdigest()]
+    parts = [config_hash(benchmark), seed, data_fingerprint, arithmetic, weights, code.hexdigest()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
