@@ -25,7 +25,8 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import OptimizerConfig
 from pipeline.datasets import DatasetSpec
 from pipeline.datasets.augment import resized
-from pipeline.evaluation.inference import predict
+from pipeline.evaluation.averaging import BAND_BYTES
+from pipeline.evaluation.inference import views_of
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.training.losses import consistency_loss, pixel_losses
 
@@ -134,14 +135,15 @@ def evaluation_cost(benchmark: Benchmark, spec: DatasetSpec, images: int, batch_
     protocols = {"single_scale": inference.single_scale, "ms_flip": inference.ms_flip}
     with torch.no_grad(), _FusedAttention(), live:
         counted = _CountedForward(model, live)
-        predict(counted, batch, protocols, size, spec.flip_pairs)  # type: ignore[arg-type]
+        views = views_of(counted, batch, protocols, spec.flip_pairs)  # type: ignore[arg-type]
+        del views  # the label maps come from these and one band at a time
     return EvaluationCost(
         images=images,
         batch_size=batch_size,
         size=size,
         flops=counted.flops // batch_size,
         weight_bytes=_bytes([*model.parameters(), *model.buffers()]),
-        peak_bytes=live.peak,
+        peak_bytes=live.peak + BAND_BYTES,
     )
 
 

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, config_hash, resolved_yaml
 from pipeline.config.parse import parse
-from pipeline.datasets import IGNORE_INDEX, DatasetSpec, get_dataset
+from pipeline.datasets import IGNORE_INDEX, DatasetSpec, get_dataset, scored_split
 from pipeline.evaluation.bootstrap import bootstrap_miou, interval
 from pipeline.evaluation.metrics import confusion_matrix, summarise
-from pipeline.evaluation.submission import scored_split
 from pipeline.layout import Layout
 
 DATASET = get_dataset("camvid")

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.schema import ProtocolConfig
+from pipeline.evaluation import averaging
+from pipeline.evaluation.averaging import Whole, label_map, resized_rows
 from pipeline.evaluation.inference import predict
 
 SINGLE = ProtocolConfig()
@@ -116,3 +118,56 @@ def test_a_batch_equals_its_images_one_by_one(model: Strided) -> None:
     together = predict(model, images, protocol, (40, 40))["ms"]
     for i in range(3):
         assert torch.equal(together[i], predict(model, images[i : i + 1], protocol, (40, 40))["ms"][0])
+
+
+@torch.inference_mode()
+def test_windows_share_forward_passes(model: Strided, image: Tensor) -> None:
+    protocol = ProtocolConfig(mode="slide", crop=(24, 32), stride=(16, 16), flip=True)
+    predict(model, image, {"s": protocol}, (37, 50))
+    assert model.calls == [(12, 3, 24, 32)]  # six windows, each with its mirror image
+
+
+@torch.inference_mode()
+def test_windows_that_do_not_fit_together_run_apart(
+    model: Strided, image: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocols = {"s": ProtocolConfig(mode="slide", crop=(24, 32), stride=(16, 16), flip=True)}
+    together = predict(model, image, protocols, (37, 50))["s"]
+    model.calls.clear()
+    monkeypatch.setattr("pipeline.evaluation.inference._WINDOW_PIXELS", 4 * 2 * 24 * 32)
+    assert torch.equal(predict(model, image, protocols, (37, 50))["s"], together)
+    assert [call[0] for call in model.calls] == [8, 4]
+
+
+# --- row bands --------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(61, 83), (9, 83), (12, 7), (5, 6), (1, 1)], ids=str)
+def test_rows_of_a_resize_are_those_of_the_whole_resize(size: tuple[int, int]) -> None:
+    maps = torch.randn(2, 9, 11, 5, generator=torch.Generator().manual_seed(3))
+    whole = up(maps.movedim(-1, 1), size).movedim(1, -1)
+    for start in range(0, size[0], 4):
+        stop = min(start + 4, size[0])
+        torch.testing.assert_close(resized_rows(Whole(maps), size, start, stop), whole[:, start:stop])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_the_height_of_a_band_has_no_influence(
+    model: Strided, image: Tensor, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = {"crop": (24, 32), "stride": (16, 16)} if mode == "slide" else {}
+    protocols = {"s": ProtocolConfig(mode=mode, scales=(0.75, 1.0, 1.5), flip=True, average="probabilities", **window)}
+    in_one_band = predict(model, image, protocols, (61, 83))["s"]
+    for values in (5 * 83 * 7, 1):  # seven rows, one row
+        monkeypatch.setattr(averaging, "_BAND_VALUES", values)
+        assert torch.equal(predict(model, image, protocols, (61, 83))["s"], in_one_band)
+
+
+@torch.inference_mode()
+def test_large_maps_of_many_classes_give_the_labels_of_the_full_average() -> None:
+    views = [torch.rand(1, h, w, 182, generator=torch.Generator().manual_seed(h)) for h, w in ((16, 64), (28, 112))]
+    found = label_map([Whole(view) for view in views], (128, 512))
+    expected = sum(up(view.movedim(-1, 1), (128, 512)) for view in views).argmax(1)
+    assert torch.equal(found, expected)

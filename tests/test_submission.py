@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config.schema import DatasetConfig
-from pipeline.datasets import get_dataset
+from pipeline.datasets import get_dataset, scored_split
 from pipeline.errors import PipelineError
-from pipeline.evaluation.submission import Submission, scored_split
+from pipeline.evaluation.submission import Submission
 
 IDS = get_dataset("cityscapes").submission_ids
 PROTOCOLS = ("single_scale", "ms_flip")

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.config.parse import nearest
+from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import sources
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
 
-__all__ = ["IGNORE_INDEX", "DatasetSpec", "RawSample", "dataset_names", "get_dataset"]
+__all__ = ["IGNORE_INDEX", "DatasetSpec", "RawSample", "dataset_names", "get_dataset", "scored_split"]
 
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the internet for its newest version on import
@@ -51,3 +52,9 @@ def _part(spec: DatasetSpec, images: Mapping[str, int]) -> DatasetSpec:
             hint = f"did you mean `{near}`?" if near else f"it has {', '.join(known)}"
             raise PipelineError(f"{spec.name}: images: no split {split!r}; {hint}")
     return replace(spec, splits={split: images.get(split, 0) for split in known})
+
+
+def scored_split(dataset: DatasetConfig, spec: DatasetSpec) -> str:
+    """The split that can be scored here: the evaluation split, or the validation split when its labels are missing."""
+    unlabelled = dataset.evaluation_split in spec.unlabelled_splits
+    return dataset.validation_split if unlabelled else dataset.evaluation_split

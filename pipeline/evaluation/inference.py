@@ -1,25 +1,30 @@
 """From a normalised image tensor to label maps: whole or sliding, scales, flips, averaging (PROTOCOL section 4).
 
 Several protocols are answered together, so that the views they share (scale 1 without flip, usually) run once; an image
-and its mirror image run as one batch.
+and its mirror image run as one batch, and so do the windows of a view as far as memory allows. Nothing leaves the
+device before the label maps are done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.schema import ProtocolConfig
+from pipeline.evaluation.averaging import Sliding, View, Whole, Window, label_map, turned_back
 
 FlipPairs = Sequence[tuple[int, int]]
 
+_WINDOW_PIXELS = 2**21  # pixels that share a forward pass when windows are batched: 8 windows of 512x512
+
 
 @dataclass(frozen=True)
-class _View:
+class _Sight:
     """What a forward pass computes. `softmax` is part of it for windows only: they average what they return."""
 
     scale: float
@@ -41,55 +46,71 @@ def predict(
     normalised. size: original (H, W), where the maps are averaged and compared. flip_pairs: classes that swap in a
     mirror image (LIP's left and right). Every view is resized to `size` by itself and all count alike.
     """
-    users: dict[_View, list[str]] = {}
+    views = views_of(model, images, protocols, flip_pairs)
+    return {name: label_map(seen, size) for name, seen in views.items()}  # (B, H, W) each
+
+
+def views_of(
+    model: nn.Module, images: Tensor, protocols: Mapping[str, ProtocolConfig], flip_pairs: FlipPairs = ()
+) -> dict[str, list[View]]:
+    """All views that each protocol averages: everything that the network has to do. Arguments as for `predict`."""
+    users: dict[_Sight, list[str]] = {}
     for name, protocol in protocols.items():
         softmax_in_window = protocol.mode == "slide" and protocol.average == "probabilities"
         for scale in protocol.scales:
-            users.setdefault(_View(scale, protocol.crop, protocol.stride, softmax_in_window), []).append(name)
-    totals: dict[str, Tensor] = {}
-    for view, names in users.items():
+            users.setdefault(_Sight(scale, protocol.crop, protocol.stride, softmax_in_window), []).append(name)
+    views: dict[str, list[View]] = {name: [] for name in protocols}
+    for sight, names in users.items():
         flip = any(protocols[name].flip for name in names)
-        straight, mirrored = _run(model, images, view, flip, flip_pairs)
+        straight, *mirrored = _run(model, images, sight, flip, flip_pairs)
         for name in names:
-            _add(totals, name, straight, protocols[name], size)
-            if protocols[name].flip and mirrored is not None:
-                _add(totals, name, mirrored, protocols[name], size)
-    return {name: totals[name].argmax(dim=1) for name in protocols}  # (B, H, W) each
+            seen = [straight, *mirrored] if protocols[name].flip else [straight]
+            views[name] += [_averaged(view, protocols[name]) for view in seen]
+    return views
 
 
-def _run(
-    model: nn.Module, images: Tensor, view: _View, flip: bool, flip_pairs: FlipPairs
-) -> tuple[Tensor, Tensor | None]:
-    """Maps of the straight and, if asked for, the mirrored image (turned back), each (B, K, h', w')."""
+def _averaged(view: View, protocol: ProtocolConfig) -> View:
+    """What scales and flips average: of a whole image, probabilities are taken at feature resolution."""
+    if isinstance(view, Whole) and protocol.average == "probabilities":
+        return Whole(view.maps.softmax(dim=-1))
+    return view
+
+
+def _run(model: nn.Module, images: Tensor, sight: _Sight, flip: bool, flip_pairs: FlipPairs) -> list[View]:
+    """The straight and, if asked for, the mirrored image (turned back)."""
     scaled = images
-    if view.scale != 1.0:
-        scaled = F.interpolate(images, scale_factor=view.scale, mode="bilinear", align_corners=False)
+    if sight.scale != 1.0:
+        scaled = F.interpolate(images, scale_factor=sight.scale, mode="bilinear", align_corners=False)
     batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled  # (B or 2B, 3, h, w)
-    if view.crop is None or view.stride is None:
-        maps = model(batch).logits  # (B or 2B, K, h', w')
-    else:
-        maps = _slide(model, batch, view.crop, view.stride, view.softmax)  # (B or 2B, K, h, w)
-    if not flip:
-        return maps, None
-    straight, mirrored = maps.chunk(2)
-    return straight, _swap(mirrored.flip(-1), flip_pairs)
+    if sight.crop is None or sight.stride is None:
+        straight, *mirrored = _classes_last(model(batch).logits).chunk(2 if flip else 1)
+        return [Whole(straight), *(Whole(turned_back(maps, _order(maps, flip_pairs))) for maps in mirrored)]
+    windows = _slide(model, batch, sight.crop, sight.stride)
+    height, width = batch.shape[-2:]
+    parts = [[Window(w.rows, w.columns, m) for m in w.maps.chunk(2 if flip else 1)] for w in windows]
+    straight, *mirrored = zip(*parts, strict=True)
+    turned = [Sliding(height, width, part, sight.softmax, _order(part[0].maps, flip_pairs)) for part in mirrored]
+    return [Sliding(height, width, straight, sight.softmax, None), *turned]
 
 
-def _slide(model: nn.Module, images: Tensor, crop: tuple[int, int], stride: tuple[int, int], softmax: bool) -> Tensor:
-    """Mean over overlapping windows, (B, K, h, w). The last window of a row is moved back to end at the border."""
+def _slide(model: nn.Module, images: Tensor, crop: tuple[int, int], stride: tuple[int, int]) -> list[Window]:
+    """Every window of (B, 3, h, w), several per forward pass. The last of a row is moved back to end at the border."""
     height, width = images.shape[-2:]
-    total: Tensor | None = None  # (B, K, h, w); K is known from the first window on
-    count = images.new_zeros(1, 1, height, width)
-    for top, bottom in _spans(height, crop[0], stride[0]):
-        for left, right in _spans(width, crop[1], stride[1]):
-            window = images[..., top:bottom, left:right]
-            maps = model(window).logits.float()
-            maps = F.interpolate(maps, size=window.shape[-2:], mode="bilinear", align_corners=False)
-            if total is None:
-                total = maps.new_zeros(*maps.shape[:2], height, width)
-            total[..., top:bottom, left:right] += maps.softmax(dim=1) if softmax else maps
-            count[..., top:bottom, left:right] += 1
-    return total / count
+    places = list(product(_spans(height, crop[0], stride[0]), _spans(width, crop[1], stride[1])))
+    (top, bottom), (left, right) = places[0]  # all windows of an image are of one size
+    together = max(1, _WINDOW_PIXELS // (len(images) * (bottom - top) * (right - left)))
+    windows = []
+    for first in range(0, len(places), together):
+        some = places[first : first + together]
+        crops = torch.cat([images[..., slice(*rows), slice(*columns)] for rows, columns in some])
+        maps = _classes_last(model(crops).logits).chunk(len(some))
+        windows += [Window(*place, part) for place, part in zip(some, maps, strict=True)]
+    return windows
+
+
+def _classes_last(logits: Tensor) -> Tensor:
+    """(B, K, h, w) -> (B, h, w, K) float32, contiguous."""
+    return logits.float().movedim(1, -1).contiguous()
 
 
 def _spans(length: int, crop: int, stride: int) -> list[tuple[int, int]]:
@@ -99,17 +120,9 @@ def _spans(length: int, crop: int, stride: int) -> list[tuple[int, int]]:
     return [(max(end - crop, 0), end) for end in ends]
 
 
-def _swap(maps: Tensor, pairs: FlipPairs) -> Tensor:
-    """Exchange the channels of every pair."""
-    order = list(range(maps.shape[1]))
+def _order(maps: Tensor, pairs: FlipPairs) -> Tensor:
+    """(K,) int64: where each class stands when those of every pair are exchanged."""
+    order = list(range(maps.shape[-1]))
     for a, b in pairs:
         order[a], order[b] = b, a
-    return maps[:, order]
-
-
-def _add(totals: dict[str, Tensor], name: str, maps: Tensor, protocol: ProtocolConfig, size: tuple[int, int]) -> None:
-    """Resize one view to the original size and add it to the protocol's sum."""
-    if protocol.mode == "whole" and protocol.average == "probabilities":
-        maps = maps.float().softmax(dim=1)  # at feature resolution, before the resize
-    resized = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)  # (B, K, H, W)
-    totals[name] = totals[name].add_(resized) if name in totals else resized
+    return torch.tensor(order, device=maps.device)

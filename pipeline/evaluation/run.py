@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import test_transform
@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import bootstrap_miou, interval
 from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate, gathered
 from pipeline.evaluation.metrics import summarise
-from pipeline.evaluation.submission import Submission, joined, scored_split
+from pipeline.evaluation.submission import Submission, joined
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.runtime import make_deterministic, resolve_device, worker_count

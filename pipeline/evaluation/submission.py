@@ -16,20 +16,12 @@ from typing import Self
 import cv2
 import numpy as np
 
-from pipeline.config.schema import DatasetConfig
-from pipeline.datasets.spec import DatasetSpec
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import Prediction
 
 _ANY_TIME = (1980, 1, 1, 0, 0, 0)  # of the files in the zip: the first that the format knows
 _UNIX = 3
 _READABLE = 0o644 << 16
-
-
-def scored_split(dataset: DatasetConfig, spec: DatasetSpec) -> str:
-    """The split that can be scored here: the evaluation split, or the validation split when its labels are missing."""
-    unlabelled = dataset.evaluation_split in spec.unlabelled_splits
-    return dataset.validation_split if unlabelled else dataset.evaluation_split
 
 
 class Submission:

@@ -41,4 +41,5 @@ class AttentionBlock(nn.Module):
 
 def _positions_last(maps: Tensor) -> Tensor:
     """(B, T, h, w) -> (B, 1, h*w, T): one head, positions as the sequence."""
-    return maps.flatten(2).transpose(1, 2).unsqueeze(1)
+    # Fused kernels want each position's vector in one piece; for strided ones PyTorch silently takes the (hw, pq) road.
+    return maps.flatten(2).transpose(1, 2).contiguous().unsqueeze(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import Scores
@@ -90,7 +90,7 @@ def prediction_interval(values: np.ndarray) -> tuple[float, float]:
     no single training.
     """
     number = len(values)
-    half = student.ppf(0.975, number - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / number)
+    half = stdtrit(number - 1, 0.975) * values.std(ddof=1) * np.sqrt(1 + 1 / number)
     return float(values.mean() - half), float(values.mean() + half)
 
 

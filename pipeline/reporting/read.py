@@ -13,12 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, config_hash, load_project, load_resolved
-from pipeline.datasets import get_dataset
+from pipeline.datasets import get_dataset, scored_split
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Counts
 from pipeline.evaluation.metrics import miou
-from pipeline.evaluation.submission import scored_split
 from pipeline.layout import Layout
 from pipeline.reporting.results import Memory, Pair, Result, Run, Study
 from pipeline.reporting.wording import PROTOCOLS

@@ -21,9 +21,8 @@ from pathlib import Path
 from pipeline.checkpoints.starting import weights_digest
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets import get_dataset
+from pipeline.datasets import get_dataset, scored_split
 from pipeline.distributed import arithmetic, ranks
-from pipeline.evaluation.submission import scored_split
 from pipeline.layout import Layout
 from pipeline.tracking.curves import LiveCurves, logged_steps
 from pipeline.tracking.identity import EVALUATE, TRAIN, Identity, Stage, find_runs, process_tags
