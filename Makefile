@@ -42,10 +42,13 @@ test: env  ## lint and the tests (some minutes, no GPU, no network)
 test-slow: env  ## the slower checks that `make test` leaves out
 	$(BIN)/python -m pytest -m slow
 
+bench: env  ## time and memory against a plain reference, on a GPU if there is one (minutes); writes benchmarks/results.json
+	$(BIN)/python -m benchmarks --json benchmarks/results.json
+
 lock: env  ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean:  ## remove the environment (results and data stay)
 	rm -rf $(VENV)
 
-.PHONY: help env reproduce check row rows test test-slow lock clean
+.PHONY: help env reproduce check row rows test test-slow bench lock clean

@@ -1,0 +1,49 @@
+"""Where and with what the numbers were measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from pipeline.runtime import available_cores
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def describe(device: torch.device) -> dict[str, object]:
+    """Processor, device, versions, threads, commit, command, and how busy the machine was at the start."""
+    return {
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_files": len(_git("status", "--porcelain").splitlines()),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": available_cores(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "onednn_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "default"),
+    }
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # an exported copy is no repository
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        names = [line.split(":")[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

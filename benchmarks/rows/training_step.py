@@ -1,0 +1,76 @@
+"""One whole training step: forward, memory update, losses, backward, optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.measure import Case, require_close
+from benchmarks.networks import CLASSES, ade_benchmark, ade_network, batch
+from benchmarks.reference.network import reference_network
+from benchmarks.reference.step import reference_step
+from pipeline.training.optimizer import build_optimizer
+from pipeline.training.step import Trainer, training_step
+
+_FROM_EPOCH = 2  # the consistency loss takes part
+_ITERATIONS = 1_000_000  # the learning rate stands still
+
+
+def cases(device: torch.device) -> dict[str, Callable[[], Case]]:
+    """One line: two crops of 512x512, on the CPU of 256x256."""
+    return {"training step": lambda: step_case(device, 512 if device.type == "cuda" else 256)}
+
+
+def step_case(device: torch.device, size: int, rounds: int = 2) -> Case:
+    """Both sides start from equal weights and take their steps independently; the first steps are compared."""
+    benchmark, (images, labels) = ade_benchmark(), batch(size, 2, device)
+    model = ade_network(device)
+    twin = reference_network(model)
+    trainer = make_trainer(model.to(memory_format=torch.channels_last), device, "float32")
+    their_optimizer = build_optimizer(twin, benchmark.optimizer)
+
+    def ours() -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)  # dropout
+        values = training_step(trainer, [(images, labels)], 0, _FROM_EPOCH)
+        return {"loss": values["loss"], **observed(model)}
+
+    def reference() -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        values = reference_step(twin, their_optimizer, benchmark, images, labels)
+        return {"loss": torch.tensor(values["loss"]), **observed(twin)}
+
+    return Case(
+        f"ResNet-50 at stride 8, K={CLASSES}, 2 crops of {size}x{size}, float32",
+        ours,
+        reference,
+        compare,
+        rounds=rounds,
+        unit="step",
+    )
+
+
+def make_trainer(model: torch.nn.Module, device: torch.device, precision: str) -> Trainer:
+    """The trainer of one process."""
+    benchmark = ade_benchmark()
+    scaler = torch.amp.GradScaler(device.type, enabled=False)
+    optimizer = build_optimizer(model, benchmark.optimizer)
+    return Trainer(benchmark, model.train(), model, optimizer, scaler, device, precision, _ITERATIONS)
+
+
+def observed(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The norms of the gradients in the first and the last layers, and the memory, after a step."""
+    gradients = {
+        "gradient norm of the encoder": [p.grad for p in model.encoder.parameters() if p.grad is not None],
+        "gradient norm of the decoder": [p.grad for p in model.final_decoder.parameters()],
+    }
+    norms = {name: torch.nn.utils.get_total_norm(values).cpu() for name, values in gradients.items()}
+    return {**norms, "memory": model.memory.memory.detach().cpu().clone()}
+
+
+def compare(ours: object, reference: object) -> dict[str, float]:
+    """Loss, gradient norms and memory of the two sides."""
+    errors: dict[str, float] = {}
+    for name, expected in reference.items():
+        errors |= require_close(name, ours[name].cpu(), expected, 1e-2 if "gradient" in name else 1e-3)
+    return errors
