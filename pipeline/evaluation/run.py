@@ -23,6 +23,7 @@ from pipeline.distributed import gather_on_main, ranks
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import bootstrap_miou, interval
 from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate, gathered
+from pipeline.evaluation.folding import folded
 from pipeline.evaluation.metrics import summarise
 from pipeline.evaluation.submission import Submission, joined
 from pipeline.layout import Layout
@@ -48,6 +49,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
     train_dir, out = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
     model = load_model(benchmark, len(spec.classes), train_dir / f"{benchmark.inference.checkpoint}.safetensors")
+    fast = folded(model.to(device))
     protocols = {"single_scale": benchmark.inference.single_scale, "ms_flip": benchmark.inference.ms_flip}
     panel = panel_ids(list(table["id"]))
     predictions = out / "details" / "predictions"
@@ -60,7 +62,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
         own = images.iloc[ranks().rank :: ranks().world]
         evaluated = evaluate(
-            model.to(device),
+            fast,
             eval_loader(own, test_transform(benchmark.inference.resize), worker_count(runtime.workers)),
             protocols,
             len(spec.classes),

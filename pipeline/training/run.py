@@ -88,7 +88,9 @@ def _build(
             f"training split of {benchmark.dataset.name}; use a smaller batch"
         )
     initial = benchmark if weights is None else with_encoder_weights(benchmark, weights)
-    model = with_synchronised_norm(build_segmentor(initial, len(spec.classes)).to(device), device)
+    # Channels last is the layout that convolution libraries work in, on the CPU and on the GPU.
+    model = build_segmentor(initial, len(spec.classes)).to(device, memory_format=torch.channels_last)
+    model = with_synchronised_norm(model, device)
     if ranks().rank > 0:
         seed_everything(seed + ranks().rank)  # equal weights so far, different dropout from here on
     scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "float16")
