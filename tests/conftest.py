@@ -58,6 +58,12 @@ def tiny_benchmark(tiny: dict[str, Any]) -> Benchmark:
     return parse(Benchmark, {"id": "tiny", **tiny}, "tiny")
 
 
+@pytest.fixture(autouse=True)
+def _no_store_of_an_earlier_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow hands the store it last used on through the environment."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with the project's code, `params.yaml` and the benchmarks tiny-fcn and tiny-fcn-mcibi."""

@@ -155,6 +155,7 @@ def test_typo_stops_before_any_work(repository: Path) -> None:
     assert "ablation.memory.strtegy: unknown key; did you mean `strategy`?" in output
 
 
+@pytest.mark.slow
 def test_experiment_from_the_command_line(repository: Path) -> None:
     run(repository, "git", "checkout", "-q", "--", ".")
     run(repository, "dvc", "checkout", "-q")
