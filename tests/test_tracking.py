@@ -125,6 +125,7 @@ def interrupted_training(root: Path, benchmark: Benchmark, upto: int) -> None:
     (state / "state.pt").touch()
 
 
+@pytest.mark.slow
 def test_four_processes_may_create_the_store_at_once(parallel_root: Path) -> None:
     client = load_mlflow().MlflowClient(tracking_uri=tracking_uri(parallel_root))
     experiment = client.get_experiment_by_name("parallel")
