@@ -135,15 +135,14 @@ def evaluation_cost(benchmark: Benchmark, spec: DatasetSpec, images: int, batch_
     protocols = {"single_scale": inference.single_scale, "ms_flip": inference.ms_flip}
     with torch.no_grad(), _FusedAttention(), live:
         counted = _CountedForward(model, live)
-        views = views_of(counted, batch, protocols, spec.flip_pairs)  # type: ignore[arg-type]
-        del views  # the label maps come from these and one band at a time
+        views_of(counted, batch, protocols, spec.flip_pairs)  # type: ignore[arg-type]
     return EvaluationCost(
         images=images,
         batch_size=batch_size,
         size=size,
         flops=counted.flops // batch_size,
         weight_bytes=_bytes([*model.parameters(), *model.buffers()]),
-        peak_bytes=live.peak + BAND_BYTES,
+        peak_bytes=live.peak + BAND_BYTES,  # label maps come from the views, one band at a time
     )
 
 

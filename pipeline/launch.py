@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.config.schema import RuntimeConfig
 from pipeline.distributed import started_as_rank
@@ -38,7 +38,7 @@ def ran_on_all_devices(runtime: RuntimeConfig, module: str, arguments: Sequence[
 
 
 def torchrun_command(
-    runtime: RuntimeConfig, module: str, arguments: Sequence[str], environment: os._Environ[str] | dict[str, str]
+    runtime: RuntimeConfig, module: str, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> list[str]:
     """The command that starts all ranks."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={runtime.devices}"]

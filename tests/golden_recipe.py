@@ -8,6 +8,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.datasets.spec import IGNORE_INDEX
+
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = Path(os.environ.get("GOLDENS", ROOT.parent / "shared" / "goldens"))
 OWN_GOLDENS = ROOT / "tests" / "goldens"  # the small numeric ones, kept with the project
+
+_STRATEGIES = {"cosine_similarity": "cosine", "mean": "mean"}
 
 
 class Golden(NamedTuple):
@@ -43,6 +48,21 @@ def read_golden(path: Path, prefix: str = "") -> Golden:
         full = prefix + key
         state[full] = torch.from_numpy(stored[key]) if key in stored else weight(full, tuple(shape))
     return Golden(meta, arrays, state)
+
+
+def replayed_updates(
+    path: Path, update: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float, str], torch.Tensor]
+) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    """Per step of a memory/update_*.npz golden: the memory after `update`, starting from zeros, and the authors'."""
+    meta, arrays, _ = read_golden(path)
+    memory = torch.zeros(meta["K"], meta["slots"], meta["C"])
+    for step in range(meta["steps"]):
+        labels = torch.from_numpy(arrays[f"labels{step}"]).long()
+        labels[labels == meta["ignore_index"]] = IGNORE_INDEX
+        momentum = meta["base_momentum"] / meta["base_lr"] * float(arrays[f"lr{step}"])
+        features = torch.from_numpy(arrays[f"feats{step}"])
+        memory = update(memory, features, labels, momentum, _STRATEGIES[meta["strategy"]])
+        yield memory, arrays[f"memory{step}"]
 
 
 def unit(name: str, shape: tuple[int, ...]) -> torch.Tensor:

@@ -10,12 +10,12 @@ import os
 import re
 import struct
 import tarfile
-import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from local_server import answering
 
 from pipeline.datasets.archive import safe_extract
 from pipeline.datasets.fetch import fetch_file
@@ -78,12 +78,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     running = Server()
-    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-    thread.start()
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
+    with answering(running):
+        yield running
 
 
 def test_a_file_arrives_whole(server, tmp_path):

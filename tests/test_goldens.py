@@ -13,14 +13,13 @@ import dense_memory
 import numpy as np
 import pytest
 import torch
-from golden_recipe import GOLDENS, ROOT, blocky_labels, golden_files, read_golden, unit, weight
+from golden_recipe import GOLDENS, ROOT, blocky_labels, golden_files, read_golden, replayed_updates, unit, weight
 
 from pipeline.checkpoints.published import from_published
 from pipeline.config import load_benchmark
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import read_image
-from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.datasets.transforms import test_transform
 from pipeline.evaluation.inference import predict
 from pipeline.models import FeatureMemory, build_segmentor
@@ -28,13 +27,8 @@ from pipeline.models.memory_update import updated_memory
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer, training_step
 
-STRATEGIES = {"cosine_similarity": "cosine", "mean": "mean"}
 SAMPLES = Path(os.environ.get("SAMPLES", ROOT.parent / "shared" / "data" / "samples"))
-LOSSES = {
-    "loss_cls_stage2": ("final",),
-    "loss_cls_stage1": ("coarse",),
-    "loss_memory": ("consistency",),
-}
+TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
 
 
 def each_golden(kind, pattern):
@@ -54,15 +48,8 @@ def relative_error(ours, golden):
 @pytest.mark.parametrize("update", [updated_memory, dense_memory.dense_update], ids=["low-resolution", "dense"])
 @each_golden("memory", "update_*.npz")
 def test_memory_after_each_update_is_the_authors(path, update):
-    meta, arrays, _ = read_golden(path)
-    memory = torch.zeros(meta["K"], meta["slots"], meta["C"])
-    for step in range(meta["steps"]):
-        labels = torch.from_numpy(arrays[f"labels{step}"]).long()
-        labels[labels == meta["ignore_index"]] = IGNORE_INDEX
-        momentum = meta["base_momentum"] / meta["base_lr"] * float(arrays[f"lr{step}"])
-        features = torch.from_numpy(arrays[f"feats{step}"])
-        memory = update(memory, features, labels, momentum, STRATEGIES[meta["strategy"]])
-        assert relative_error(memory, arrays[f"memory{step}"]) < 1e-5
+    for memory, golden in replayed_updates(path, update):
+        assert relative_error(memory, golden) < 1e-5
 
 
 @each_golden("memory", "forward_*.npz")
@@ -139,20 +126,18 @@ def test_training_steps_are_the_authors(path, many_threads):
         assert values["lr"] == pytest.approx(golden["lr"], rel=1e-9)
         tolerance = 1e-3 if step < 2 else 0.2
         assert float(values["loss"]) == pytest.approx(golden["loss"], rel=tolerance)
-        for name, terms in ours_by_theirs(golden["losses"]).items():
-            found = sum(float(values[f"loss_{term}"]) for term in terms)
-            expected = sum(golden["losses"][key] for key in name)
-            assert found == pytest.approx(expected, rel=tolerance), (step, name)
+        for term, expected in by_our_terms(golden["losses"]).items():
+            assert float(values[f"loss_{term}"]) == pytest.approx(expected, rel=tolerance), (step, term)
         if step == 0:
             assert float(values["grad_norm"]) == pytest.approx(golden["grad_norm"], rel=1e-3)
             assert relative_error(trainer.model.memory.memory, arrays["memory0"]) < 1e-4
 
 
-def ours_by_theirs(losses):
-    """Their loss names, auxiliary heads together, to our terms."""
-    auxiliary = tuple(sorted(name for name in losses if name.startswith("loss_aux")))
-    pairs = {(name,): terms for name, terms in LOSSES.items() if name in losses}
-    return pairs | ({auxiliary: ("auxiliary",)} if auxiliary else {})
+def by_our_terms(losses):
+    """Their losses under our names; those of all auxiliary heads are one term here."""
+    terms = {TERMS[name]: loss for name, loss in losses.items() if name in TERMS}
+    auxiliary = [loss for name, loss in losses.items() if name.startswith("loss_aux")]
+    return terms | ({"auxiliary": sum(auxiliary)} if auxiliary else {})
 
 
 def golden_trainer(meta, norms):

@@ -170,7 +170,7 @@ def test_the_memory_is_a_buffer_of_zeros_and_travels_with_the_state_dict():
     assert source.memory.shape == (4, 2, CHANNELS)
     assert not source.memory.any()
     assert "memory" not in dict(source.named_parameters())
-    source.update(features(1, CHANNELS, 4, 4), random_labels((1, 16, 16), 4), momentum=0.9)
+    source.blend(source.statistics(features(1, CHANNELS, 4, 4), random_labels((1, 16, 16), 4)), momentum=0.9)
     target.load_state_dict(source.state_dict())
     assert target.memory.any()
     assert torch.equal(target.memory, source.memory)
@@ -179,7 +179,7 @@ def test_the_memory_is_a_buffer_of_zeros_and_travels_with_the_state_dict():
 def test_the_memory_is_frozen_in_evaluation():
     module = memory_module().eval()
     with pytest.raises(RuntimeError, match="frozen in evaluation"):
-        module.update(features(1, CHANNELS, 4, 4), random_labels((1, 16, 16), 4), momentum=0.9)
+        module.statistics(features(1, CHANNELS, 4, 4), random_labels((1, 16, 16), 4))
 
 
 def test_several_slots_are_for_the_cosine_strategy():
@@ -195,7 +195,7 @@ def test_an_update_between_forward_and_backward_does_not_disturb_the_gradient():
         coarse = torch.zeros(2, 4, 4, 4, requires_grad=True)
         out = module(representations, coarse)
         if update:
-            module.update(representations, random_labels((2, 16, 16), 4), momentum=0.9)
+            module.blend(module.statistics(representations, random_labels((2, 16, 16), 4)), momentum=0.9)
         out.square().sum().backward()
         return coarse.grad
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local_server import answering
 
 from pipeline.checkpoints.download import WeightFile, download_weights, downloaded_weights, generation
 from pipeline.checkpoints.imagenet import imagenet_names, imagenet_urls
@@ -52,12 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     running = Server()
-    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-    thread.start()
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
+    with answering(running):
+        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Git, so that everybody who runs the project runs these very files.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 from pipeline.checkpoints.planned import PlannedWeights
 from pipeline.datasets.fetch import NotFoundError, fetch_file
 from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import write_json
+from pipeline.datasets.manifest import file_digest, write_json
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 
@@ -67,12 +66,6 @@ def generation(url: str) -> str:
     if tag == _SEED_TAG:
         return "seed"
     return "model_zoo" if tag.startswith("ssseg_") else "local"
-
-
-def file_digest(path: Path) -> str:
-    """sha256 in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _local(weights: PlannedWeights, layout: Layout) -> WeightFile:

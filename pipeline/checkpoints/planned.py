@@ -13,6 +13,7 @@ from typing import Literal
 
 from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
 from pipeline.config import Benchmark
+from pipeline.datasets.manifest import write_json
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def weights_of(benchmark: Benchmark, local: Mapping[str, str | None]) -> Planned
 def write_planned_weights(plan_dir: Path, benchmarks: Iterable[Benchmark], local: Mapping[str, str | None]) -> None:
     """Write `plan_dir/weights.json`."""
     data = {benchmark.id: asdict(weights_of(benchmark, local)) for benchmark in benchmarks}
-    (plan_dir / "weights.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_json(plan_dir / "weights.json", data)
 
 
 def planned_weights(plan_dir: Path) -> dict[str, PlannedWeights]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.checkpoints.download import WeightFile, downloaded_weights, file_digest
+from pipeline.checkpoints.download import WeightFile, downloaded_weights
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark
 from pipeline.datasets.index import read_index
+from pipeline.datasets.manifest import file_digest
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import time
 import urllib.error
@@ -12,6 +11,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from pipeline.datasets.manifest import file_digest
 from pipeline.errors import PipelineError
 
 _ATTEMPTS = 4
@@ -100,8 +100,7 @@ def _mismatch(path: Path, sha256: str | None, size: int | None) -> str | None:
     if size is not None and found != size:
         return f"received {found} bytes, expected {size}"
     if sha256 is not None:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_digest(path)
         if digest != sha256.lower():
             return f"sha256 is {digest}, expected {sha256}"
     return None

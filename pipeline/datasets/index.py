@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.datasets.manifest import write_json
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 
@@ -17,8 +18,7 @@ def write_index(prepared_dir: Path, benchmark: str, path: Path, weights: str | N
     """
     info = Prepared(prepared_dir).info
     content = {"benchmark": benchmark, "dataset": info["name"], "fingerprint": info["fingerprint"], "weights": weights}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(path, content)
 
 
 def read_index(path: Path) -> dict[str, Any]:

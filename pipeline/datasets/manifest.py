@@ -42,7 +42,7 @@ def raw_manifest(spec: DatasetSpec, raw_dir: Path) -> Manifest:
         known = cache.get(name)
         if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
             return name, known
-        return name, [status.st_size, status.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()]
+        return name, [status.st_size, status.st_mtime_ns, file_digest(path)]
 
     with ThreadPoolExecutor() as pool:
         bar = tqdm(pool.map(entry, paths), total=len(paths), desc=f"checksums {spec.name}", unit="file", disable=None)
@@ -62,6 +62,12 @@ def dataset_code(spec: DatasetSpec) -> str:
     """Digest of what defines the dataset: editing its module (the digits' constants, say) makes its data stale."""
     files = [Path(inspect.getfile(spec.samples)), class_table(spec.name)]
     return text_digest("".join(path.read_text(encoding="utf-8") for path in files if path.is_file()))
+
+
+def file_digest(path: Path) -> str:
+    """sha256 in hex of the file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def text_digest(text: str) -> str:

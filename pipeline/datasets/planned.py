@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import SourceConfig
+from pipeline.datasets.manifest import write_json
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def write_planned_datasets(
     for benchmark in benchmarks:
         by_name.setdefault(benchmark.dataset.name, []).append(benchmark.id)
     data = {name: {**_source(sources.get(name)), "benchmarks": ids} for name, ids in sorted(by_name.items())}
-    (plan_dir / "datasets.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_json(plan_dir / "datasets.json", data)
 
 
 def planned_datasets(plan_dir: Path) -> dict[str, PlannedDataset]:

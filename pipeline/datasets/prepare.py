@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pipeline.datasets import labels
 from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import dataset_code, raw_manifest, read_json, text_digest, write_json
+from pipeline.datasets.manifest import dataset_code, file_digest, raw_manifest, read_json, text_digest, write_json
 from pipeline.datasets.prepared import read_image
 from pipeline.datasets.samples import checked_samples, raise_problems
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
@@ -143,7 +143,7 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
         _write_png(out_dir / image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     else:
         shutil.copyfile(sample.image, out_dir / image_path)
-    image_digest = hashlib.sha256((out_dir / image_path).read_bytes()).hexdigest()
+    image_digest = file_digest(out_dir / image_path)
     if sample.label is None:
         return Row(sample.id, sample.split, image_path.as_posix(), None, *size, None, image_digest, None)
     label = labels.train_ids(spec, sample.label)  # (H, W)

@@ -17,6 +17,7 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.loader import eval_loader
+from pipeline.datasets.manifest import write_json
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import test_transform
 from pipeline.distributed import gather_on_main, ranks
@@ -49,7 +50,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
     train_dir, out = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
     model = load_model(benchmark, len(spec.classes), train_dir / f"{benchmark.inference.checkpoint}.safetensors")
-    fast = folded(model.to(device))
+    model = folded(model.to(device))
     protocols = {"single_scale": benchmark.inference.single_scale, "ms_flip": benchmark.inference.ms_flip}
     panel = panel_ids(list(table["id"]))
     predictions = out / "details" / "predictions"
@@ -62,7 +63,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
         own = images.iloc[ranks().rank :: ranks().world]
         evaluated = evaluate(
-            fast,
+            model,
             eval_loader(own, test_transform(benchmark.inference.resize), worker_count(runtime.workers)),
             protocols,
             len(spec.classes),
@@ -95,7 +96,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     about = {"images": len(ids), "split": split, "submission": submission}
     _write(out, about, spec.classes, ids, counts)
     training = json.loads((train_dir / "summary.json").read_text(encoding="utf-8"))
-    _write_json(
+    write_json(
         out / "details" / "evaluation.json",
         {
             **{key: training[key] for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
@@ -106,7 +107,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         },
     )
     images = len(ids) + (submission["images"] if submission else 0)
-    _write_json(out / "cost.json", {"seconds": seconds, "seconds_per_image": seconds / images, "device": str(device)})
+    write_json(out / "cost.json", {"seconds": seconds, "seconds_per_image": seconds / images, "device": str(device)})
     return out
 
 
@@ -160,8 +161,4 @@ def _write(
     per_class.to_csv(details / "per_class.csv", index=False)
     np.savez(details / "confusion.npz", **{name: c.confusion for name, c in counts.items()})
     np.savez_compressed(details / "per_image.npz", **per_image)
-    _write_json(out / "metrics.json", metrics | about)
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "metrics.json", metrics | about)

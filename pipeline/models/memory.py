@@ -18,7 +18,7 @@ Gradient = Literal["exact", "updated"]
 
 
 class FeatureMemory(nn.Module):
-    """S vectors of C channels for each of K classes; read with attention, written by `update`, never by gradient.
+    """S vectors of C channels for each of K classes; read with attention, written by `blend`, never by gradient.
 
     forward:  weights   = softmax of the coarse logits over classes       (B, K, h, w)
               retrieved = weights . memory, one map per slot              (B, C, h, w)
@@ -94,10 +94,6 @@ class FeatureMemory(nn.Module):
             return coarse_logits.softmax(dim=1)
         one_hot = F.one_hot(coarse_logits.argmax(dim=1), coarse_logits.shape[1])  # (B, h, w, K)
         return one_hot.movedim(-1, 1).to(coarse_logits.dtype)
-
-    def update(self, representations: Tensor, labels: Tensor, momentum: float) -> None:
-        """Blend a mini-batch into the memory: `statistics`, then `blend`, for one process and one batch."""
-        self.blend(self.statistics(representations, labels), momentum)
 
     def statistics(self, representations: Tensor, labels: Tensor) -> MemoryStatistics:
         """What a mini-batch says about each class, to be added to that of other batches and ranks.

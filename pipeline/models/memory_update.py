@@ -49,7 +49,7 @@ class MemoryStatistics:
 def updated_memory(
     memory: Tensor, representations: Tensor, labels: Tensor, momentum: float, strategy: Strategy
 ) -> Tensor:
-    """The memory (K, S, C) after one mini-batch, as a new tensor; the arguments are those of `FeatureMemory.update`."""
+    """The memory (K, S, C) after one mini-batch, as a new tensor; arguments as for `class_statistics` and `blend`."""
     return blend(memory, class_statistics(memory, representations, labels, strategy), momentum)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 import torch
 
 from pipeline.config import Benchmark, config_hash, resolved_yaml
+from pipeline.datasets.manifest import write_json
 from pipeline.models import Segmentor
 from pipeline.provenance import git_state, hardware, libraries
 
@@ -63,7 +63,7 @@ def write_summary(
         "final": final,
         **more,
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "summary.json", summary)
 
 
 def write_curves(out: Path, history: Sequence[dict[str, float]], validation: Sequence[dict[str, float]]) -> None:
@@ -96,7 +96,7 @@ def write_cost(
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    (out / "cost.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "cost.json", cost)
 
 
 def _parameters(model: Segmentor) -> dict[str, int]:

@@ -16,6 +16,9 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from pipeline.config.schema import EncoderConfig
+from pipeline.errors import PipelineError
+
 
 def encoder_names() -> list[str]:
     """Names of the encoders here, as `encoder.name` says them, sorted."""
@@ -27,3 +30,11 @@ def get_own_encoder(name: str) -> ModuleType | None:
     if name not in encoder_names():
         return None
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def require_only_stride(config: EncoderConfig, stride: int, hint: str = "") -> None:
+    """For an encoder that knows one stride and no depth. Raises PipelineError, ending with `hint`, for another."""
+    if config.output_stride not in (None, stride) or config.depth != EncoderConfig.model_fields["depth"].default:
+        raise PipelineError(
+            f"encoder: {config.name} always ends at stride {stride}; leave output_stride and depth unset{hint}"
+        )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.checkpoints.read import StateDict
 from pipeline.config.schema import EncoderConfig, Section
-from pipeline.errors import PipelineError
+from pipeline.models.encoders import require_only_stride
 from pipeline.models.layers import resize
 
 TIMM_NAME = "hrnet_w48"
@@ -88,9 +88,7 @@ def adapt_weights(state: StateDict) -> StateDict:
 
 def build(config: EncoderConfig, options: Options) -> nn.Module:
     """The encoder at its only stride, 4. Raises PipelineError for another output stride or depth."""
-    if config.output_stride not in (None, 4) or config.depth != EncoderConfig.model_fields["depth"].default:
-        raise PipelineError(
-            f"encoder: {config.name} always gives one map at stride 4; leave output_stride and depth unset "
-            "(`segmentor.downsample: true` halves the map before the head)"
-        )
+    require_only_stride(
+        config, HighResolutionEncoder.output_stride, " (`segmentor.downsample: true` halves the map before the head)"
+    )
     return HighResolutionEncoder(options)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.checkpoints.read import StateDict
 from pipeline.config.schema import EncoderConfig, Section
-from pipeline.errors import PipelineError
+from pipeline.models.encoders import require_only_stride
 from pipeline.models.layers import resize
 
 TIMM_NAME = "vit_large_patch16_384"
@@ -80,8 +80,5 @@ def _tokens(maps: Tensor) -> Tensor:
 
 def build(config: EncoderConfig, options: Options) -> nn.Module:
     """The encoder at its only stride, 16. Raises PipelineError for another output stride or depth."""
-    if config.output_stride not in (None, PATCH) or config.depth != EncoderConfig.model_fields["depth"].default:
-        raise PipelineError(
-            f"encoder: {config.name} always gives maps at stride 16; leave output_stride and depth unset"
-        )
+    require_only_stride(config, PATCH)
     return VisionTransformerEncoder()
