@@ -4,8 +4,9 @@ python -m pipeline check   validate params.yaml and params/, print what `dvc rep
 python -m pipeline sync    create MLflow runs for results that DVC restored from its cache
 python -m pipeline row ID  run one published row: evaluate its checkpoint, or train it (--mode train)
 python -m pipeline rows    evaluate the checkpoints of all published rows whose data is on this machine
+python -m pipeline study NAME --size SIZE   train and evaluate what the study lacks, then write its report
 
-`row` and `rows` first print what they will do; with --dry-run they stop there.
+`row`, `rows` and `study` first print what they will do; with --dry-run they stop there.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ def main(arguments: list[str]) -> None:
                 from pipeline.rows.commands import run_rows
 
                 run_rows(ROOT, options.dry_run)
+            case "study":
+                from pipeline.studies.commands import study
+
+                study(ROOT, options, arguments)
     except PipelineError as error:
         sys.exit(f"error: {error}")
 
@@ -66,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     row.add_argument("id", help="a file of params/ with published numbers, without its ending")
     row.add_argument("--mode", choices=("import", "train"), default="import")
     row.add_argument("--seeds", type=int, nargs="+", help="of the trainings; default: those of params.yaml")
-    for command in (row, rows):
+    study = commands.add_parser("study")
+    study.add_argument("name", help="a file of studies/ without its ending")
+    study.add_argument("--size", required=True, help="one of the study's sizes")
+    study.add_argument("--report-only", action="store_true", help="write the report from the stored results and stop")
+    study.add_argument("--at-most", type=int, metavar="N", help="stop after N runs")
+    for command in (row, rows, study):
         command.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
     return parser
 

@@ -112,9 +112,10 @@ def training_cost(benchmark: Benchmark, spec: DatasetSpec, images: Mapping[str, 
         kept.clear()  # the backward pass frees them one by one
         loss.backward()
     gradients = _bytes(p.grad for p in model.parameters() if p.grad is not None)
+    used = round(benchmark.dataset.train_fraction * sum(images[s] for s in benchmark.dataset.train_splits))
     return TrainingCost(
         batch_size=batch,
-        iterations=benchmark.schedule.epochs * (sum(images[s] for s in benchmark.dataset.train_splits) // batch),
+        iterations=benchmark.schedule.epochs * (used // batch),
         flops=counter.get_total_flops(),
         weight_bytes=_bytes([*model.parameters(), *model.buffers()]),
         optimizer_bytes=gradients * _optimizer_copies(benchmark.optimizer),

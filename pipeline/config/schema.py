@@ -27,6 +27,8 @@ class DatasetConfig(Section):
 
     name: str
     train_splits: tuple[str, ...] = ("train",)  # Cityscapes rows of the paper train on (train, val)
+    # Share of the training images in use, drawn by the run's seed: a smaller share is part of every larger one.
+    train_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     validation_split: str = "val"  # watched during training, picks the best checkpoint
     evaluation_split: str = "test"  # what the report's numbers are measured on
 
@@ -69,6 +71,10 @@ class SegmentorConfig(Section):
 class MemoryConfig(Section):
     """The dataset-level feature memory (METHOD sections 3 and 4)."""
 
+    # What the module reads: vectors of the whole dataset, updated in training (the method); or, as controls that keep
+    # the module and its parameters, fixed random vectors, or the class means of the batch at hand (in evaluation: of
+    # the image at hand) weighted by the coarse probabilities.
+    content: Literal["dataset", "random", "batch"] = "dataset"
     slots: Positive = 1  # vectors per class; the paper uses one
     aggregation: Literal["soft", "hard"] = "soft"
     strategy: Literal["cosine", "mean"] = "cosine"
@@ -82,6 +88,14 @@ class MemoryConfig(Section):
     # Over several devices: sum the batch statistics and blend once, which gives the memory of a single device, or blend
     # on each device and average the memories, as the authors do (METHOD section 4, cross-rank).
     sync: Literal["statistics", "per_rank_mean"] = "statistics"
+
+    @model_validator(mode="after")
+    def _controls_are_not_updated(self) -> MemoryConfig:
+        if self.content != "dataset" and self.gradient == "updated":
+            raise ValueError(f"gradient: updated needs an update, and content: {self.content} has none; use exact")
+        if self.content == "batch" and self.slots > 1:
+            raise ValueError(f"slots: {self.slots}, but a batch has one mean per class; use slots: 1")
+        return self
 
 
 class LossConfig(Section):
@@ -237,6 +251,8 @@ class Benchmark(Section):
     def _consistency_needs_memory(self) -> Benchmark:
         if self.loss.consistency > 0 and self.memory is None:
             raise ValueError("loss.consistency classifies the memory: add a `memory:` section or set the weight to 0")
+        if self.loss.consistency > 0 and self.memory.content == "batch":
+            raise ValueError("loss.consistency classifies the memory, which content: batch leaves empty; set it to 0")
         return self
 
 

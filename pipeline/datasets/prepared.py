@@ -49,6 +49,18 @@ class Prepared:
         return rows.assign(image=pd.Series(images, dtype=object), label=pd.Series(labels, dtype=object))
 
 
+def drawn(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """A share of the `rows` of a `Prepared.split`, in their order: the first ones of a shuffle by `seed`.
+
+    At least one row. With equal seeds a smaller share is part of every larger one.
+    """
+    if fraction == 1.0:
+        return rows
+    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
+    kept = np.sort(order[: max(round(fraction * len(rows)), 1)])
+    return rows.iloc[kept].reset_index(drop=True)
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """RGB uint8 (H, W, 3); grey files become three equal channels. Raises PipelineError when it cannot be decoded."""
     return _decode(path, cv2.IMREAD_COLOR_RGB)

@@ -15,6 +15,7 @@ from pipeline.models.memory_update import MemoryStatistics, Strategy, blend, cla
 
 Aggregation = Literal["soft", "hard"]
 Gradient = Literal["exact", "updated"]
+Content = Literal["dataset", "random", "batch"]
 
 
 class FeatureMemory(nn.Module):
@@ -29,6 +30,10 @@ class FeatureMemory(nn.Module):
 
     The buffer `memory` (K, S, C) float32 starts at zero and is part of the state dict. An all-zero slot has not been
     written yet: there is no other flag, as in the published files.
+
+    Two controls keep the module and change what it reads: `content="random"` fills the buffer with rectified normal
+    noise, as fresh pixel representations are, and never updates it; `content="batch"` leaves it at zero and reads the
+    class means of the representations at hand (see `_batch_means`).
     """
 
     memory: Tensor
@@ -44,6 +49,7 @@ class FeatureMemory(nn.Module):
         fuse_context: bool = True,
         activation: Activation = "relu",
         gradient: Gradient = "exact",
+        content: Content = "dataset",
     ) -> None:
         super().__init__()
         if slots > 1 and strategy != "cosine":
@@ -51,7 +57,9 @@ class FeatureMemory(nn.Module):
         self.aggregation = aggregation
         self.strategy = strategy
         self.gradient = gradient
-        self.register_buffer("memory", torch.zeros(num_classes, slots, channels))
+        self.content = content
+        empty = torch.zeros(num_classes, slots, channels)
+        self.register_buffer("memory", torch.randn_like(empty).relu() if content == "random" else empty)
 
         def attention() -> AttentionBlock:
             return AttentionBlock(channels, attention_channels, activation)
@@ -72,7 +80,7 @@ class FeatureMemory(nn.Module):
             raise ValueError("context features must be given exactly when the memory was built with fuse_context")
         weights = self.class_weights(coarse_logits)  # (B, K, h, w)
         attended = [
-            attention(representations, self._retrieve(weights, slot))  # (B, C, h, w)
+            attention(representations, self._retrieve(weights, slot, representations))  # (B, C, h, w)
             for slot, attention in enumerate(self.memory_attention)
         ]
         from_memory = self.slot_fusion(torch.cat(attended, dim=1))  # (B, C, h, w)
@@ -82,11 +90,30 @@ class FeatureMemory(nn.Module):
         from_image = self.context_attention(representations, context)  # (B, C, h, w)
         return self.context_fusion(torch.cat([from_image, augmented], dim=1))  # (B, C, h, w)
 
-    def _retrieve(self, weights: Tensor, slot: int) -> Tensor:
+    @property
+    def updated(self) -> bool:
+        """Whether training updates the memory: the controls do without."""
+        return self.content == "dataset"
+
+    def _retrieve(self, weights: Tensor, slot: int, representations: Tensor) -> Tensor:
         """Each pixel's mix of one slot of all classes: weights (B, K, h, w) to (B, C, h, w)."""
+        if self.content == "batch":
+            return _mix(weights, self._batch_means(weights.detach(), representations.detach()))
         if self.gradient == "updated" and self.training:
             return _RetrieveAsUpdated.apply(weights, self, slot)
         return _mix(weights, self.memory[:, slot])
+
+    def _batch_means(self, weights: Tensor, representations: Tensor) -> Tensor:
+        """Mean representation of each class, pixels weighted by `weights` (B, K, h, w): without gradient, as a memory.
+
+        Of the whole batch (each rank's own part of it) in training, (1, 1, K, C). Of each image in evaluation,
+        (B, 1, K, C): a label map must not depend on which images share a forward pass.
+        """
+        sums = torch.einsum("bkhw,bchw->bkc", weights, representations)  # (B, K, C)
+        mass = weights.sum(dim=(2, 3))[..., None]  # (B, K, 1)
+        if self.training:
+            sums, mass = sums.sum(dim=0, keepdim=True), mass.sum(dim=0, keepdim=True)
+        return (sums / mass.clamp(min=1e-6))[:, None]
 
     def class_weights(self, coarse_logits: Tensor) -> Tensor:
         """(B, K, h, w) logits -> (B, K, h, w) weights that sum to 1 over classes; `hard` is the one-hot argmax."""
@@ -136,5 +163,5 @@ class _RetrieveAsUpdated(torch.autograd.Function):
 
 
 def _mix(maps: Tensor, matrix: Tensor) -> Tensor:
-    """maps (B, I, h, w) times matrix (I, O) over the channels: (B, O, h, w)."""
+    """maps (B, I, h, w) times matrix (I, O), or one per image (B, 1, I, O), over the channels: (B, O, h, w)."""
     return (maps.movedim(1, -1).contiguous() @ matrix).movedim(-1, 1).contiguous()

@@ -156,6 +156,7 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
             fuse_context=context is not None,
             activation=config.activation,
             gradient=memory.gradient,
+            content=memory.content,
         )
         if memory
         else None,

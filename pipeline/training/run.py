@@ -14,7 +14,7 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.loader import Share, TrainLoader, eval_loader
-from pipeline.datasets.prepared import Prepared
+from pipeline.datasets.prepared import Prepared, drawn
 from pipeline.datasets.transforms import test_transform, train_transform
 from pipeline.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.errors import PipelineError
@@ -75,7 +75,7 @@ def _build(
     """weights: the file that `encoder.weights: imagenet:NAME` stands for."""
     spec = get_dataset(benchmark.dataset.name)
     loader = TrainLoader(
-        prepared.split(benchmark.dataset.train_splits),
+        drawn(prepared.split(benchmark.dataset.train_splits), benchmark.dataset.train_fraction, seed),
         train_transform(benchmark.augmentation, spec.flip_pairs),
         batch_size=benchmark.schedule.batch_size,
         seed=seed,

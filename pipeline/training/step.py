@@ -50,7 +50,7 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     set_lr(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
     values: dict[str, Tensor | float] = {"lr": lr}
-    if benchmark.memory is not None:
+    if trainer.model.memory is not None and trainer.model.memory.updated:
         values["memory_momentum"] = memory_momentum(lr, benchmark.memory, benchmark.optimizer)
 
     valid = torch.stack([valid_pixels(labels) for _, labels in parts]).sum()
@@ -63,7 +63,7 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
             output = trainer.parallel(images)
             terms = pixel_losses(output, labels, benchmark.loss, valid)
             loss = torch.stack(list(terms.values())).sum()
-            if trainer.model.memory is not None:
+            if trainer.model.memory is not None and trainer.model.memory.updated:
                 own = trainer.model.memory.statistics(output.representations.detach().float(), labels)
                 statistics = own if statistics is None else statistics + own
                 if last:

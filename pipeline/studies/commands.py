@@ -1,0 +1,36 @@
+"""`python -m pipeline study`: what is there, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.config import load_project
+from pipeline.studies.plan import Plan, load_plan
+from pipeline.studies.stored import is_stored, result_file
+
+
+def study(root: Path, options: argparse.Namespace, arguments: list[str]) -> None:
+    """Run the study and write its report, as far as `options` ask for it. arguments: as typed, for the record."""
+    plan = load_plan(root, options.name, options.size)
+    if options.dry_run:
+        print(describe(root, plan))
+        return
+    if not options.report_only:
+        from pipeline.studies.run import command_of, run_study  # torch takes seconds to import
+
+        project = load_project(root)
+        print(describe(root, plan), flush=True)
+        done = run_study(root, plan, project.runtime, project.sources, command_of(arguments), options.at_most)
+        print(f"{done} runs done here")
+
+
+def describe(root: Path, plan: Plan) -> str:
+    """Every run in its order, and whether its result is stored."""
+    lines = [f"studies/{plan.name}.yaml, size {plan.size}: {plan.config.sizes[plan.size].description}"]
+    for variant, seed in plan.runs:
+        state = "stored" if is_stored(root, plan, variant, seed) else "to run"
+        lines.append(f"  {state}  {variant}, seed {seed}")
+    missing = sum(not is_stored(root, plan, *run) for run in plan.runs)
+    folder = result_file(root, plan, *plan.runs[0]).parent.relative_to(root)
+    return "\n".join([*lines, f"{len(plan.runs) - missing} of {len(plan.runs)} results in {folder}, {missing} to run"])

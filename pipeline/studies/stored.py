@@ -1,0 +1,135 @@
+"""Results of a study as files for Git: `reports/<study>/<size>/runs/<variant>-<seed>.json`, and `.npz` beside it.
+
+The JSON holds what was run and its scores; the npz the pixel counts per test image and class, which all intervals are
+computed from. One pair of files per training, so that processes that share a study never write the same file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import config_hash
+from pipeline.datasets.manifest import write_json
+from pipeline.errors import PipelineError
+from pipeline.evaluation.bootstrap import Counts
+from pipeline.layout import Layout
+from pipeline.provenance import git_state, hardware, libraries
+from pipeline.studies.plan import Plan
+
+PROTOCOLS = ("single_scale", "ms_flip")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One training of one variant, evaluated. counts: per protocol, each array (N, K)."""
+
+    variant: str
+    seed: int
+    record: dict[str, Any]
+    ids: tuple[str, ...]
+    counts: dict[str, Counts]
+
+
+def study_dir(root: Path, plan: Plan) -> Path:
+    """Where a study's results and report lie."""
+    return root / "reports" / plan.name / plan.size
+
+
+def result_file(root: Path, plan: Plan, variant: str, seed: int) -> Path:
+    """The JSON of one run; the counts have the same name with `.npz`."""
+    return study_dir(root, plan) / "runs" / f"{variant}-{seed}.json"
+
+
+def is_stored(root: Path, plan: Plan, variant: str, seed: int) -> bool:
+    """Whether a result of this very configuration is there."""
+    path = result_file(root, plan, variant, seed)
+    return path.is_file() and _record(path)["config_hash"] == config_hash(plan.benchmarks[variant])
+
+
+def store(root: Path, plan: Plan, variant: str, seed: int, command: str) -> Path:
+    """Collect what training and evaluation wrote under `runs/` into the two files; returns the JSON."""
+    layout, benchmark = Layout(root), plan.benchmarks[variant]
+    train, evaluation = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
+    summary, cost = _record(train / "summary.json"), _record(train / "cost.json")
+    commit, changed = git_state(root)
+    classes = pd.read_csv(evaluation / "details" / "per_class.csv")
+    record = {
+        "variant": variant,
+        "seed": seed,
+        "scores": _record(evaluation / "metrics.json"),
+        "validation": summary["final"],
+        "class_iou": {
+            name: dict(zip(classes["class"], classes[f"{name}_iou"].round(6).tolist(), strict=True))
+            for name in PROTOCOLS
+        },
+        "config_hash": config_hash(benchmark),
+        "run_key": summary["run_key"],
+        "data_fingerprint": summary["data_fingerprint"],
+        "iterations": summary["iterations"],
+        "parameters": summary["parameters"],
+        "precision": summary["precision"],
+        "training_seconds": round(cost["seconds"], 1),
+        "evaluation_seconds": round(_record(evaluation / "cost.json")["seconds"], 1),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "uncommitted_changes": changed,
+        "command": command,
+        "hardware": hardware(),
+        "libraries": libraries(),
+    }
+    path = result_file(root, plan, variant, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(evaluation / "details" / "per_image.npz", path.with_suffix(".npz"))
+    write_json(path, record)  # last: its presence says that the result is complete
+    return path
+
+
+def read_stored(root: Path, plan: Plan) -> tuple[list[Stored], list[str]]:
+    """(results of the plan's configurations in its order, names of results that belong to another configuration).
+
+    Raises PipelineError for a damaged file, or when results were not measured on the same images.
+    """
+    found, foreign = [], []
+    for variant, seed in plan.runs:
+        path = result_file(root, plan, variant, seed)
+        if not path.is_file():
+            continue
+        if is_stored(root, plan, variant, seed):
+            found.append(_read(path, variant, seed))
+        else:
+            foreign.append(path.stem)
+    for other in found[1:]:
+        if other.ids != found[0].ids or other.record["data_fingerprint"] != found[0].record["data_fingerprint"]:
+            raise PipelineError(
+                f"{result_file(root, plan, other.variant, other.seed)}: measured on other data than "
+                f"{found[0].variant}-{found[0].seed}; delete the results of one of them and run the study again"
+            )
+    return found, foreign
+
+
+def _read(path: Path, variant: str, seed: int) -> Stored:
+    counts_file = path.with_suffix(".npz")
+    try:
+        with np.load(counts_file) as arrays:
+            ids = tuple(arrays["ids"].tolist())
+            counts = {name: Counts(*(arrays[f"{name}/{part}"] for part in Counts._fields)) for name in PROTOCOLS}
+    except (OSError, KeyError, ValueError) as error:
+        raise PipelineError(f"{counts_file}: no counts of {variant}-{seed} ({error}); restore it from Git") from error
+    return Stored(variant, seed, _record(path), ids, counts)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise PipelineError(
+            f"{path}: cannot be read as JSON ({error}); restore it, or delete it and run again"
+        ) from error
