@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -22,12 +23,15 @@ LIBRARIES = (
 _GENERATED = ("dvc.lock", "weights.lock.json", "runs", "reports")
 
 
-def git_state(root: Path) -> tuple[str | None, bool]:
-    """Commit checked out at `root` and whether tracked or new files differ from it; (None, False) without a commit."""
+def git_state(root: Path, without: Sequence[str] = ()) -> tuple[str | None, bool]:
+    """Commit checked out at `root` and whether tracked or new files differ from it; (None, False) without a commit.
+
+    without: further paths that do not count, because nothing in them can move the result at hand.
+    """
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return None, False
-    changed = _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in _GENERATED))
+    changed = _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in (*_GENERATED, *without)))
     return commit, bool(changed)
 
 

@@ -209,7 +209,7 @@ def test_the_gradient_can_be_that_of_the_memory_after_the_update_as_in_the_autho
         module = memory_module(fuse_context=False, **options).train()
         module.memory = read
         logits = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        mixed = module._retrieve(module.class_weights(logits), slot=0)  # (B, C, h, w)
+        mixed = module._retrieve(module.class_weights(logits), 0, features(2, CHANNELS, 3, 3))  # (B, C, h, w)
         module.memory = at_backward
         mixed.square().sum().backward()
         return mixed.detach(), logits.grad
@@ -220,6 +220,40 @@ def test_the_gradient_can_be_that_of_the_memory_after_the_update_as_in_the_autho
     assert torch.equal(exact[0], updated[0])  # the forward pass reads the memory before the update either way
     torch.testing.assert_close(exact[1], unchanged[1])
     assert not torch.allclose(exact[1], updated[1], rtol=0.05)
+
+
+def test_a_random_memory_is_there_from_the_start_and_positive_as_representations_are():
+    module = memory_module(content="random")
+    assert (module.memory >= 0).all()
+    assert module.memory.any(dim=-1).all()  # no slot that counts as unwritten
+    assert not module.updated
+
+
+def test_class_means_of_the_batch_are_those_of_the_pixels_that_the_coarse_logits_point_at():
+    module = memory_module(content="batch", aggregation="hard").train()
+    pixels = features(2, CHANNELS, 3, 3)  # (B, C, h, w)
+    classes = torch.arange(18).reshape(2, 3, 3) % 4
+    weights = torch.nn.functional.one_hot(classes, 4).movedim(-1, 1).float()  # (B, K, h, w)
+    read = module._retrieve(weights, 0, pixels)
+    for k in range(4):
+        mean = pixels.movedim(1, -1)[classes == k].mean(dim=0)  # (C,)
+        torch.testing.assert_close(read.movedim(1, -1)[classes == k], mean.expand((classes == k).sum(), -1))
+
+
+def test_class_means_of_the_batch_do_not_mix_images_in_evaluation():
+    module = memory_module(content="batch").eval()
+    pixels, coarse = features(2, CHANNELS, 4, 4), torch.randn(2, 4, 4, 4)
+    context = features(2, CHANNELS, 4, 4, seed=1)
+    with torch.no_grad():
+        together = module(pixels, coarse, context)
+        alone = module(pixels[1:], coarse[1:], context[1:])
+    torch.testing.assert_close(together[1:], alone)
+
+
+def test_class_means_of_the_batch_take_no_gradient_as_the_memory_takes_none():
+    module = memory_module(content="batch", fuse_context=False).train()
+    pixels = features(2, CHANNELS, 4, 4).requires_grad_()
+    assert not module._retrieve(torch.full((2, 4, 4, 4), 0.25), 0, pixels).requires_grad
 
 
 def test_fusions_read_pixels_before_memory_and_image_context_before_the_result():

@@ -59,7 +59,8 @@ def store(root: Path, plan: Plan, variant: str, seed: int, command: str) -> Path
     layout, benchmark = Layout(root), plan.benchmarks[variant]
     train, evaluation = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
     summary, cost = _record(train / "summary.json"), _record(train / "cost.json")
-    commit, changed = git_state(root)
+    # Of params.yaml a study reads where the data lies and how to run; what of that can move a result is noted here.
+    commit, changed = git_state(root, without=["params.yaml"])
     classes = pd.read_csv(evaluation / "details" / "per_class.csv")
     record = {
         "variant": variant,
