@@ -1,6 +1,7 @@
 # The two commands of the README are `make reproduce` and `make test`; everything else builds on the same environment.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+SIZE ?= small
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
@@ -34,6 +35,12 @@ row: env  ## one published row: make row ID=ade20k-resnet50os8 [MODE=train] [SEE
 rows: env  ## evaluate the checkpoints of all published rows whose data is on this machine [DRY_RUN=1]
 	$(BIN)/python -m pipeline rows $(if $(DRY_RUN),--dry-run)
 
+study: env  ## train what studies/camvid.yaml lacks, then its report: make study SIZE=small|full [AT_MOST=N]; several shells share the work
+	$(BIN)/python -m pipeline study camvid --size $(SIZE) $(if $(AT_MOST),--at-most $(AT_MOST))
+
+study-report: env  ## the report of the study from the committed results alone: make study-report SIZE=small|full
+	$(BIN)/python -m pipeline study camvid --size $(SIZE) --report-only
+
 test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,4 +58,4 @@ lock: env  ## resolve pyproject.toml into requirements.lock again
 clean:  ## remove the environment (results and data stay)
 	rm -rf $(VENV)
 
-.PHONY: help env reproduce check row rows test test-slow bench lock clean
+.PHONY: help env reproduce check row rows study study-report test test-slow bench lock clean

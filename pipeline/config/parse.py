@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -77,8 +77,9 @@ def _describe(section: type[BaseModel], item: Any) -> str:
 
 def _section_at(section: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] | None:
     """The section class that the key path `loc` leads to."""
-    for part in loc:
-        field = section.model_fields.get(str(part))
+    parts = list(loc)
+    while parts:
+        field = section.model_fields.get(str(parts.pop(0)))
         if field is None:
             return None
         inner = [field.annotation, *get_args(field.annotation)]
@@ -86,4 +87,6 @@ def _section_at(section: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseMode
         if not found:
             return None
         section = found[0]
+        if get_origin(field.annotation) in (dict, tuple) and parts:
+            parts.pop(0)  # the key or position of one of several such sections
     return section

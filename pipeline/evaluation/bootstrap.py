@@ -39,6 +39,14 @@ def image_weights(images: int, samples: int = SAMPLES, seed: int = 0) -> Floats:
     return rng.multinomial(images, np.full(images, 1 / images), size=samples).astype(np.float64)
 
 
+def block_weights(blocks: NDArray, samples: int = SAMPLES, seed: int = 0) -> Floats:
+    """As `image_weights`, but images of a block are drawn together: frames of a video resemble their neighbours.
+
+    blocks: (N,) number of the block of each image, 0 and up. Rows sum to N on average, as blocks differ in size.
+    """
+    return image_weights(int(blocks.max()) + 1, samples, seed)[:, blocks]
+
+
 def seed_weights(seeds: int, samples: int = SAMPLES, seed: int = 0) -> Floats:
     """Weight of each of S seeds in each of B resamples: (B, S), every row sums to 1.
 

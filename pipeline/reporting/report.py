@@ -37,7 +37,11 @@ def write_report(root: Path, out_dir: Path) -> None:
 
     Raises PipelineError, before anything is written, when a result is missing or does not belong to the others.
     """
-    report = build_report(analyse(read_study(root)))
+    write_pages(build_report(analyse(read_study(root))), out_dir)
+
+
+def write_pages(report: Report, out_dir: Path) -> None:
+    """`report.md`, `report.html` and `figures/` in `out_dir`."""
     pages = {"report.md": render.markdown(report), "report.html": render.html(report)}
     figures = out_dir / "figures"
     shutil.rmtree(figures, ignore_errors=True)  # figures of an earlier choice of benchmarks

@@ -5,12 +5,21 @@ Everything here is a fraction (0..1). B resamples; S seeds; N images; K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.bootstrap import Counts, image_weights, interval, over_seeds, resampled_iou, seed_weights
+from pipeline.evaluation.bootstrap import (
+    Counts,
+    block_weights,
+    image_weights,
+    interval,
+    over_seeds,
+    resampled_iou,
+    seed_weights,
+)
 from pipeline.evaluation.metrics import iou
 
 SAMPLES = 2000  # resamples: the interval's ends then move by about a tenth of its half width between generators
@@ -51,9 +60,12 @@ class Scores:
         return _estimate(_mean(self.measured, classes), _mean(self.resampled, classes))
 
 
-def scores(counts: Counts, samples: int = SAMPLES) -> Scores:
-    """Measure and resample, from counts (S, N, K). Equal N means equal resampled images: pairs stay paired."""
-    weights = image_weights(counts.truth.shape[1], samples)
+def scores(counts: Counts, samples: int = SAMPLES, blocks: NDArray | None = None) -> Scores:
+    """Measure and resample, from counts (S, N, K). Equal N means equal resampled images: pairs stay paired.
+
+    blocks: (N,) which block each image belongs to, where images are to be resampled by blocks.
+    """
+    weights = image_weights(counts.truth.shape[1], samples) if blocks is None else block_weights(blocks, samples)
     measured = iou(*(part.sum(axis=1) for part in counts))
     resampled = np.stack([resampled_iou(Counts(*one), weights) for one in zip(*counts, strict=True)])
     return Scores(measured, resampled)
@@ -70,6 +82,13 @@ def gain(baseline: Scores, memory: Scores, classes: NDArray | None = None) -> Es
 def class_gains(baseline: Scores, memory: Scores) -> list[Estimate]:
     """Difference of IoU for each of the K classes, paired; NaN for a class that neither occurs nor is predicted."""
     return [gain(baseline, memory, np.array([k])) for k in range(memory.measured.shape[1])]
+
+
+def pooled_gain(pairs: Sequence[tuple[Scores, Scores]], classes: NDArray | None = None) -> Estimate:
+    """Mean of the gains of several pairs (baseline, candidate), each paired over the same seeds and images."""
+    measured = [_mean(b.measured, classes) - _mean(a.measured, classes) for a, b in pairs]
+    resampled = [_mean(b.resampled, classes) - _mean(a.resampled, classes) for a, b in pairs]
+    return _estimate(np.mean(measured, axis=0), np.mean(resampled, axis=0))
 
 
 def _mean(values: Floats, classes: NDArray | None) -> Floats:

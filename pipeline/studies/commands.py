@@ -23,6 +23,9 @@ def study(root: Path, options: argparse.Namespace, arguments: list[str]) -> None
         print(describe(root, plan), flush=True)
         done = run_study(root, plan, project.runtime, project.sources, command_of(arguments), options.at_most)
         print(f"{done} runs done here")
+    from pipeline.studies.report import write_study_report
+
+    print(f"report: {write_study_report(root, plan).relative_to(root) / 'report.html'}")
 
 
 def describe(root: Path, plan: Plan) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,24 @@ def read_stored(root: Path, plan: Plan) -> tuple[list[Stored], list[str]]:
                 f"{found[0].variant}-{found[0].seed}; delete the results of one of them and run the study again"
             )
     return found, foreign
+
+
+def result_table(stored: Sequence[Stored]) -> pd.DataFrame:
+    """One row per training: scores as fractions, and what is needed to find or repeat it."""
+    return pd.DataFrame(
+        {
+            "variant": run.variant,
+            "seed": run.seed,
+            **{f"{name}_miou": round(run.record["scores"][name]["miou"], 6) for name in PROTOCOLS},
+            "validation_miou": round(run.record["validation"]["miou"], 6),
+            **{f"ms_flip_{name}": iou for name, iou in run.record["class_iou"]["ms_flip"].items()},
+            "training_seconds": run.record["training_seconds"],
+            "evaluation_seconds": run.record["evaluation_seconds"],
+            **{key: run.record[key] for key in ("config_hash", "commit", "uncommitted_changes", "command", "finished")},
+            "hardware": run.record["hardware"]["gpu"] or run.record["hardware"]["cpu"],
+        }
+        for run in stored
+    )
 
 
 def _read(path: Path, variant: str, seed: int) -> Stored:

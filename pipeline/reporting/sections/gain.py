@@ -6,9 +6,9 @@ from functools import partial
 
 from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.content import Block, Column, Figure, Section, Table, Text
+from pipeline.reporting.forest import forest
 from pipeline.reporting.sections.headline import verdict
-from pipeline.reporting.statistics import SAMPLES, Estimate
-from pipeline.reporting.style import BASELINE, INK, MEMORY, MUTED, canvas, rows_axis, styled, to_png
+from pipeline.reporting.statistics import SAMPLES
 from pipeline.reporting.wording import (
     PROTOCOLS,
     listing,
@@ -23,6 +23,8 @@ COLUMNS = (
     *(Column("Without %"), Column("With %"), Column("Gain, points"), Column("95 % interval")),
     *(Column("Probability of gain"), Column("Verdict", number=False), Column("Seeds ahead")),
 )
+
+_AXIS = "← worse with memory      gain in mIoU points      better with memory →"
 
 
 def section(analysis: Analysis) -> Section:
@@ -52,7 +54,7 @@ def section(analysis: Analysis) -> Section:
         Table("Gain of the memory in mIoU, paired over seeds and images", COLUMNS, _rows(analysis)),
         Figure(
             "gain",
-            partial(_draw, [(f"{label}\n{PROTOCOLS[name]}", estimate) for label, name, estimate in rows]),
+            partial(forest, [(f"{label}\n{PROTOCOLS[name]}", estimate) for label, name, estimate in rows], _AXIS),
             f"Forest plot of the gain in mIoU. {alt}.",
             "Gain in mIoU points with 95 % interval; filled when the interval excludes zero, hollow when it does not. "
             "Small dots: single seeds.",
@@ -82,26 +84,3 @@ def _rows(analysis: Analysis) -> tuple[tuple[str, ...], ...]:
                 )
             )
     return tuple(rows)
-
-
-@styled
-def _draw(rows: list[tuple[str, Estimate]]) -> bytes:
-    figure = canvas(8, 1.1 + 0.55 * len(rows))
-    axes = figure.subplots()
-    axes.axvline(0, color=INK, linewidth=1)
-    for row, (_, gain) in enumerate(rows):
-        colour = (MEMORY if gain.value > 0 else BASELINE) if gain.resolved else MUTED
-        axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, linewidth=2.4)
-        fill = colour if gain.resolved else "white"
-        axes.plot(100 * gain.value, row, "D", color=colour, markerfacecolor=fill, markersize=8, markeredgewidth=1.8)
-        axes.plot(100 * gain.per_seed, [row + 0.27] * len(gain.per_seed), ".", color=colour, markersize=5)
-        axes.annotate(
-            f"{points(gain.value)}  {points_interval(gain.low, gain.high)}",
-            (1.02, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-        )
-    rows_axis(axes, [label for label, _ in rows])
-    axes.set_xlabel("← worse with memory      gain in mIoU points      better with memory →")
-    return to_png(figure)

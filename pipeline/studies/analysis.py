@@ -1,0 +1,93 @@
+"""The statistics of a study: scores of its variants and paired differences between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.bootstrap import Counts
+from pipeline.reporting.statistics import Estimate, Scores, gain, pooled_gain, scores
+from pipeline.studies.plan import ComparisonConfig, Plan
+from pipeline.studies.stored import Stored
+
+Pair = tuple[str, str]  # variants: without, with
+
+
+@dataclass(frozen=True)
+class StudyAnalysis:
+    """What the stored results say. `foreign`: names of results left out because another configuration made them."""
+
+    plan: Plan
+    stored: tuple[Stored, ...]
+    foreign: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @cached_property
+    def blocks(self) -> NDArray[np.int64]:
+        """Which block of neighbouring frames each test image belongs to (N,)."""
+        return frame_blocks(self.stored[0].ids, self.plan.config.frames_per_block)
+
+    def seeds(self, *variants: str) -> tuple[int, ...]:
+        """Seeds with which all of `variants` were run, ascending."""
+        runs = {(s.variant, s.seed) for s in self.stored}
+        every = sorted({seed for _, seed in runs})
+        return tuple(seed for seed in every if all((variant, seed) in runs for variant in variants))
+
+    def score(self, variant: str, protocol: str) -> Estimate:
+        """mIoU over all seeds of a variant."""
+        return self._scores(variant, protocol, self.seeds(variant)).mean()
+
+    def gain(self, pair: Pair, protocol: str, classes: Sequence[int] | None = None) -> Estimate | None:
+        """Difference of mIoU (over `classes` if given), paired over images and common seeds; None without such."""
+        seeds = self.seeds(*pair)
+        if not seeds:
+            return None
+        without, with_ = (self._scores(variant, protocol, seeds) for variant in pair)
+        return gain(without, with_, None if classes is None else np.asarray(classes))
+
+    def pooled(
+        self, comparison: ComparisonConfig, protocol: str, classes: Sequence[int] | None = None
+    ) -> Estimate | None:
+        """Mean gain over the comparison's pairs, with the seeds that all of them share; None when there are none."""
+        seeds = self.seeds(*{variant for pair in comparison.pairs for variant in pair})
+        if not seeds:
+            return None
+        sides = [tuple(self._scores(variant, protocol, seeds) for variant in pair) for pair in comparison.pairs]
+        return pooled_gain(sides, None if classes is None else np.asarray(classes))
+
+    def missing(self) -> list[tuple[str, int]]:
+        """Runs of the plan without a result."""
+        there = {(s.variant, s.seed) for s in self.stored}
+        return [run for run in self.plan.runs if run not in there]
+
+    @cached_property
+    def _cache(self) -> dict[tuple[str, str, int], Scores]:
+        return {}
+
+    def _scores(self, variant: str, protocol: str, seeds: tuple[int, ...]) -> Scores:
+        """All seeds of one variant under one protocol, each resampled once."""
+        for stored in self.stored:
+            key = (variant, protocol, stored.seed)
+            if stored.variant == variant and stored.seed in seeds and key not in self._cache:
+                counts = Counts(*(part[None] for part in stored.counts[protocol]))  # (1, N, K)
+                self._cache[key] = scores(counts, blocks=self.blocks)
+        parts = [self._cache[variant, protocol, seed] for seed in seeds]
+        return Scores(
+            np.concatenate([part.measured for part in parts]), np.concatenate([part.resampled for part in parts])
+        )
+
+
+def frame_blocks(ids: Sequence[str], length: int) -> NDArray[np.int64]:
+    """Block of each image (N,): at most `length` neighbours of one sequence, which the id names up to its last `_`."""
+    numbers, current, size, sequence = [], -1, length, None
+    for image_id in ids:
+        name = image_id.rpartition("_")[0]
+        if name != sequence or size == length:
+            current, size, sequence = current + 1, 0, name
+        size += 1
+        numbers.append(current)
+    return np.asarray(numbers)

@@ -1,0 +1,228 @@
+"""The report of a study, from its stored results alone: equal results give equal bytes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from pipeline.datasets import get_dataset
+from pipeline.errors import PipelineError
+from pipeline.reporting.content import Block, Column, Fact, Facts, Figure, Note, Report, Section, Table, Text
+from pipeline.reporting.forest import forest
+from pipeline.reporting.report import write_pages
+from pipeline.reporting.sections.headline import verdict
+from pipeline.reporting.statistics import SAMPLES, Estimate
+from pipeline.reporting.wording import NONE, PROTOCOLS, listing, percent, plain, plural, points, points_interval
+from pipeline.studies.analysis import Pair, StudyAnalysis
+from pipeline.studies.plan import Plan
+from pipeline.studies.run_record import section as what_was_run
+from pipeline.studies.stored import read_stored, result_table, study_dir
+
+PRIMARY = "ms_flip"
+_AXIS = "← worse      difference in mIoU points      better →"
+
+
+def write_study_report(root: Path, plan: Plan) -> Path:
+    """`report.md`, `report.html`, `figures/` and `results.csv` in the study's folder; returns the folder.
+
+    Raises PipelineError when there is no result yet, or results do not belong together.
+    """
+    out = study_dir(root, plan)
+    stored, foreign = read_stored(root, plan)
+    if not stored:
+        command = f"python -m pipeline study {plan.name} --size {plan.size}"
+        raise PipelineError(f"{out / 'runs'}: no result of this configuration; run `{command}` first")
+    dataset = next(iter(plan.benchmarks.values())).dataset.name
+    analysis = StudyAnalysis(plan, tuple(stored), tuple(foreign), get_dataset(dataset).classes)
+    write_pages(build_study_report(analysis), out)
+    result_table(stored).to_csv(out / "results.csv", index=False)
+    return out
+
+
+def build_study_report(analysis: StudyAnalysis) -> Report:
+    """Headline, one chapter per comparison, rare classes, all scores, what was run, how to read it."""
+    plan = analysis.plan
+    chapters = [_headline(analysis)]
+    chapters += [_comparison(analysis, key) for key in plan.config.comparisons]
+    chapters += [_rare_classes(analysis), _scores(analysis), what_was_run(analysis), _reading(analysis)]
+    done, planned = len(analysis.stored), len(plan.runs)
+    subtitle = f"{plan.config.sizes[plan.size].description}: {done} of {planned} planned trainings"
+    return Report(plan.config.title, subtitle, tuple(chapters))
+
+
+def _headline(analysis: StudyAnalysis) -> Section:
+    facts, sentences = [], []
+    for comparison in analysis.plan.config.comparisons.values():
+        estimate = analysis.pooled(comparison, PRIMARY) if comparison.pooled else None
+        if estimate is None:
+            continue
+        judged = verdict(estimate)
+        tone = judged if judged in ("gain", "loss") else "neutral"
+        interval = points_interval(estimate.low, estimate.high)
+        facts.append(Fact(comparison.question, points(estimate.value), f"mIoU points {interval}, {judged}", tone))
+        singles = [analysis.gain(pair, PRIMARY) for pair in comparison.pairs]
+        ahead = sum(single is not None and single.value > 0 for single in singles)
+        sentences.append(
+            f"*{comparison.question}* On average over {plural(len(singles), 'pair')} **{points(estimate.value)} "
+            f"points** {interval} with {PROTOCOLS[PRIMARY]}: {_in_words(estimate)}; {ahead} of {len(singles)} pairs "
+            "are ahead."
+        )
+    if not sentences:
+        sentences.append("No pooled comparison is complete yet.")
+    blocks: list[Block] = [Text("\n\n".join([*sentences, _hedge(analysis)]))]
+    return Section("headline", "What came out", (*blocks, Facts(tuple(facts))) if facts else tuple(blocks))
+
+
+def _in_words(estimate: Estimate) -> str:
+    if not estimate.resolved:
+        return "not resolved, the interval includes zero"
+    return "a gain that this data resolves" if estimate.value > 0 else "a loss that this data resolves"
+
+
+def _hedge(analysis: StudyAnalysis) -> str:
+    missing = len(analysis.missing())
+    unfinished = f"{missing} of the planned trainings are missing. " if missing else ""
+    return (
+        f"{unfinished}Comparisons with one seed have intervals over images only: how much another training would "
+        "differ is then not part of them ([how to read this](#reading))."
+    )
+
+
+def _comparison(analysis: StudyAnalysis, key: str) -> Section:
+    comparison = analysis.plan.config.comparisons[key]
+    rows, drawn, absent = [], [], []
+    for pair in comparison.pairs:
+        label = pair_label(analysis, pair)
+        for protocol, words in PROTOCOLS.items():
+            estimate = analysis.gain(pair, protocol)
+            if estimate is None:
+                continue
+            seeds = analysis.seeds(*pair)
+            sides = (_mean_of(analysis, variant, protocol, seeds) for variant in pair)
+            rows.append((label, words, *map(percent, sides), *_estimate_cells(estimate)))
+            if protocol == PRIMARY:
+                drawn.append((label, estimate))
+        if not analysis.seeds(*pair):
+            absent.append(label)
+    if comparison.pooled:
+        for protocol, words in PROTOCOLS.items():
+            pooled = analysis.pooled(comparison, protocol)
+            if pooled is not None:
+                rows.append(("**Mean of the pairs**", words, NONE, NONE, *_estimate_cells(pooled)))
+                drawn += [("mean of the pairs", pooled)] if protocol == PRIMARY else []
+    blocks: list[Block] = [Text(comparison.note)] if comparison.note else []
+    if rows:
+        columns = (
+            *(Column("Difference", number=False), Column("Protocol", number=False), Column("Without %")),
+            *(Column("With %"), Column("Points"), Column("95 % interval"), Column("Verdict", number=False)),
+            *(Column("Seeds"), Column("Seeds ahead")),
+        )
+        alt = "; ".join(f"{label}: {points(e.value)} {points_interval(e.low, e.high)}" for label, e in drawn)
+        blocks += [
+            Table(comparison.question, columns, tuple(rows)),
+            Figure(
+                key,
+                partial(forest, drawn, _AXIS),
+                f"Forest plot of differences in mIoU. {alt}.",
+                f"Differences in mIoU points, {PROTOCOLS[PRIMARY]}, with 95 % interval; filled when it excludes zero. "
+                "Small dots: single seeds.",
+            ),
+        ]
+    if absent:
+        blocks.append(Note(f"Not run yet: {listing(absent)}.", "warning"))
+    return Section(key, comparison.question, tuple(blocks))
+
+
+def pair_label(analysis: StudyAnalysis, pair: Pair) -> str:
+    """`DeepLabV3 → DeepLabV3 + memory`, in the titles of the study's file."""
+    without, with_ = (plain(analysis.plan.config.variants[variant].title) for variant in pair)
+    return with_ if without == with_ else f"{without} → {with_}"
+
+
+def _mean_of(analysis: StudyAnalysis, variant: str, protocol: str, seeds: tuple[int, ...]) -> float:
+    runs = [s for s in analysis.stored if s.variant == variant and s.seed in seeds]
+    return sum(run.record["scores"][protocol]["miou"] for run in runs) / len(runs)
+
+
+def _estimate_cells(estimate: Estimate) -> tuple[str, ...]:
+    return (
+        f"**{points(estimate.value)}**",
+        points_interval(estimate.low, estimate.high),
+        verdict(estimate),
+        str(len(estimate.per_seed)),
+        str(int((estimate.per_seed > 0).sum())),
+    )
+
+
+def _rare_classes(analysis: StudyAnalysis) -> Section:
+    config = analysis.plan.config
+    rows = []
+    for comparison in config.comparisons.values():
+        if not comparison.pooled:
+            continue
+        rare = [analysis.classes.index(name) for name in config.rare_classes]
+        others = [k for k in range(len(analysis.classes)) if k not in rare]
+        sets = [(f"{name}", [k]) for name, k in zip(config.rare_classes, rare, strict=True)]
+        for name, members in (*sets, ("rare classes, mean", rare), ("other classes, mean", others)):
+            for protocol, words in PROTOCOLS.items():
+                estimate = analysis.pooled(comparison, protocol, members)
+                if estimate is not None:
+                    rows.append((name, comparison.question, words, *_estimate_cells(estimate)))
+    if not rows:
+        return Section("rare", "Rare classes", (Text("No pooled comparison is complete yet."),))
+    columns = (
+        *(Column("Class", number=False), Column("Question", number=False), Column("Protocol", number=False)),
+        *(Column("IoU points"), Column("95 % interval"), Column("Verdict", number=False)),
+        *(Column("Seeds"), Column("Seeds ahead")),
+    )
+    text = "Mean over the frameworks of each class's gain in IoU. With this many rows some exclude zero by chance."
+    return Section("rare", "Rare classes", (Text(text), Table("Gain per rare class", columns, tuple(rows))))
+
+
+def _scores(analysis: StudyAnalysis) -> Section:
+    rows = []
+    for variant, config in analysis.plan.config.variants.items():
+        seeds = analysis.seeds(variant)
+        if not seeds:
+            continue
+        cells = []
+        for protocol in PROTOCOLS:
+            estimate = analysis.score(variant, protocol)
+            cells += [percent(estimate.value), f"[{percent(estimate.low)}, {percent(estimate.high)}]"]
+        parameters = next(s.record["parameters"]["total"] for s in analysis.stored if s.variant == variant)
+        rows.append(
+            (f"`{variant}`", plain(config.title), listing([str(s) for s in seeds]), *cells, _millions(parameters))
+        )
+    columns = (
+        *(Column("Variant", number=False), Column("Title", number=False), Column("Seeds")),
+        *(Column("Single scale %"), Column("95 % interval"), Column("ms+flip %"), Column("95 % interval")),
+        Column("Parameters"),
+    )
+    return Section("scores", "All scores", (Table("mIoU on the test split", columns, tuple(rows)),))
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.2f} M"
+
+
+def _reading(analysis: StudyAnalysis) -> Section:
+    plan, frames = analysis.plan, analysis.plan.config.frames_per_block
+    blocks = int(analysis.blocks.max()) + 1
+    return Section(
+        "reading",
+        "How to read this",
+        (
+            Text(
+                f"- Every difference is **paired**: both sides are resampled with the same images and the same seeds "
+                f"({SAMPLES} resamples), so that what they share cancels.\n"
+                f"- Test images are frames of video, and neighbours resemble each other. The {len(analysis.blocks)} "
+                f"frames are therefore resampled in {blocks} **blocks of at most {frames} neighbours**; resampling "
+                "single frames would give narrower intervals that promise too much.\n"
+                "- With several seeds the intervals cover seeds too; with one they do not.\n"
+                "- *Not resolved* means that the interval includes zero, not that there is no effect. No correction "
+                "for the number of comparisons is made: one interval in twenty misses by design.\n"
+                f"- Settings are those of the plain benchmark `params/{plan.config.benchmark}.yaml`; none was tuned "
+                "for the memory. The last weights are evaluated on the test split, once."
+            ),
+        ),
+    )

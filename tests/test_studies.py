@@ -1,0 +1,296 @@
+"""Studies: many variants from one file, run once each, kept as small files that make the report by themselves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, edit_yaml, write_yaml
+
+from pipeline.config import config_hash, load_project
+from pipeline.datasets.prepared import drawn
+from pipeline.errors import PipelineError
+from pipeline.evaluation.bootstrap import block_weights
+from pipeline.studies.analysis import StudyAnalysis, frame_blocks
+from pipeline.studies.plan import laid_over, load_plan
+from pipeline.studies.report import write_study_report
+from pipeline.studies.run import run_study
+from pipeline.studies.stored import read_stored, result_file
+
+STUDY = {
+    "title": "Does it help?",
+    "benchmark": "tiny-fcn",
+    "rare_classes": ["one"],
+    "frames_per_block": 5,
+    "sizes": {
+        "short": {
+            "description": "seconds",
+            "set": {
+                "schedule": {"epochs": 1, "batch_size": 20},
+                "dataset": {"train_fraction": 0.04},
+                "inference": {
+                    "resize": {"keep_ratio": False, "size": [32, 32]},
+                    "ms_flip": {"scales": [1.0], "flip": True},
+                },
+            },
+            "order": [{"groups": ["all"], "seeds": [0]}, {"groups": ["extra"], "seeds": [0]}],
+        }
+    },
+    "variants": {
+        "plain": {"group": "all", "title": "FCN"},
+        "memory": {"group": "all", "of": "plain", "title": "FCN + memory", "set": {"memory": {}}},
+        "random": {"group": "extra", "of": "memory", "title": "random", "set": {"memory": {"content": "random"}}},
+    },
+    "comparisons": {
+        "memory": {"question": "What does the memory add?", "pairs": [["plain", "memory"]], "pooled": True},
+        "control": {"question": "Or its parameters?", "pairs": [["plain", "random"]]},
+    },
+}
+
+
+def changed(path: str, value: object) -> dict:
+    """STUDY with the value at a dotted path replaced."""
+    study = yaml.safe_load(yaml.safe_dump(STUDY, sort_keys=False))
+    *parents, last = path.split(".")
+    inner = study
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    return study
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_every_variant_of_the_committed_study_is_another_network_or_training(size):
+    plan = load_plan(ROOT, "camvid", size)
+    hashes = {config_hash(benchmark) for benchmark in plan.benchmarks.values()}
+    assert len(hashes) == len(plan.config.variants)
+    assert {variant for variant, _ in plan.runs} == set(plan.config.variants)
+
+
+def test_both_sizes_of_the_committed_study_run_every_variant_with_the_same_changes():
+    small, full = load_plan(ROOT, "camvid", "small"), load_plan(ROOT, "camvid", "full")
+    for variant, benchmark in small.benchmarks.items():
+        assert benchmark.memory == full.benchmarks[variant].memory
+        assert benchmark.segmentor.framework == full.benchmarks[variant].segmentor.framework
+
+
+def test_a_variant_changes_what_it_says_of_the_one_it_is_made_of(project):
+    write_yaml(project / "studies" / "try.yaml", STUDY)
+    plan = load_plan(project, "try", "short")
+    assert plan.benchmarks["plain"].memory is None
+    assert plan.benchmarks["random"].memory.content == "random"
+    assert plan.benchmarks["random"].id == "try-short-random"
+    assert plan.runs == (("plain", 0), ("memory", 0), ("random", 0))
+
+
+def test_less_data_trains_for_more_epochs(project):
+    study = changed("variants.half", {"group": "all", "title": "half", "of": "plain", "epochs_times": 2})
+    write_yaml(project / "studies" / "try.yaml", study)
+    schedule = load_plan(project, "try", "short").benchmarks["half"].schedule
+    assert (schedule.epochs, schedule.validate_every) == (2, 2)
+
+
+def test_options_of_another_framework_replace_the_old_ones():
+    base = {"segmentor": {"framework": "deeplabv3", "options": {"dilations": [1, 2]}}}
+    over = {"segmentor": {"framework": "pspnet", "options": {"bins": [1]}}}
+    assert laid_over(base, over)["segmentor"]["options"] == {"bins": [1]}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("variants.memory.of", "plian", "variants.memory.of: no 'plian'; did you mean `plain`?"),
+        ("variants.plain.of", "memory", "variants.plain.of: 'memory' must stand above it"),
+        ("comparisons.memory.pairs", [["plain", "memori"]], "no 'memori'; did you mean `memory`?"),
+        ("sizes.short.order", [{"groups": ["al"], "seeds": [0]}], "no 'al'; did you mean `all`?"),
+        ("rare_classes", ["ones"], "rare_classes: digits has no 'ones'; did you mean `one`?"),
+        ("variants.memory.set", {"memry": {}}, "variants.memory: memry: unknown key; did you mean `memory`?"),
+        ("variants.memory.titel", "x", "titel: unknown key; did you mean `title`?"),
+    ],
+)
+def test_a_mistake_in_the_study_names_the_key_and_the_nearest_valid_one(project, path, value, message):
+    write_yaml(project / "studies" / "try.yaml", changed(path, value))
+    with pytest.raises(PipelineError) as error:
+        load_plan(project, "try", "short")
+    assert str(error.value).startswith("studies/try.yaml: ")
+    assert message in str(error.value)
+
+
+def test_an_unknown_size_lists_those_there_are():
+    with pytest.raises(PipelineError, match="no size 'medium'; it has small, full"):
+        load_plan(ROOT, "camvid", "medium")
+
+
+# --- a share of the training data -------------------------------------------------------------------------------------
+
+
+def test_a_smaller_share_of_the_training_data_is_part_of_every_larger_one():
+    rows = pd.DataFrame({"id": range(40)})
+    eighth, half = (set(drawn(rows, share, seed=3)["id"]) for share in (0.125, 0.5))
+    assert len(eighth) == 5
+    assert len(half) == 20
+    assert eighth < half
+    assert eighth != set(drawn(rows, 0.125, seed=4)["id"])
+
+
+def test_all_of_the_training_data_stays_as_it_is():
+    rows = pd.DataFrame({"id": range(7)})
+    assert drawn(rows, 1.0, seed=0) is rows
+
+
+# --- blocks of frames -------------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_neighbours_of_one_sequence():
+    ids = ["a_1", "a_2", "a_3", "b_1", "b_2"]
+    assert frame_blocks(ids, 2).tolist() == [0, 0, 1, 2, 2]
+
+
+def test_frames_of_a_block_are_resampled_together():
+    blocks = np.array([0, 0, 1, 2, 2])
+    weights = block_weights(blocks, samples=50)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 4]).all()
+    assert (weights[:, 0] != weights[:, 2]).any()
+
+
+# --- running, storing, reporting: one study, really trained -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(prepared_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the study was run to its end."""
+    root = tmp_path_factory.mktemp("study") / "project"
+    shutil.copytree(prepared_project, root)
+    write_yaml(root / "studies" / "try.yaml", STUDY)
+    run_all(root)
+    return root
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    shutil.copytree(finished, tmp_path / "project", dirs_exist_ok=True)
+    return tmp_path / "project"
+
+
+def run_all(root: Path, **options: int) -> int:
+    project = load_project(root)
+    plan = load_plan(root, "try", "short")
+    return run_study(
+        root, plan, project.runtime, project.sources, "python -m pipeline study try --size short", **options
+    )
+
+
+def test_every_run_leaves_its_scores_and_its_counts(finished):
+    plan = load_plan(finished, "try", "short")
+    stored, foreign = read_stored(finished, plan)
+    assert [(run.variant, run.seed) for run in stored] == list(plan.runs)
+    assert not foreign
+    for run in stored:
+        counts = run.counts["ms_flip"]
+        total = [part.sum(axis=0).astype(float) for part in counts]
+        union = total[1] + total[2] - total[0]
+        assert np.nanmean(total[0] / np.where(union > 0, union, np.nan)) == pytest.approx(
+            run.record["scores"]["ms_flip"]["miou"], abs=1e-6
+        )
+        assert run.record["config_hash"] == config_hash(plan.benchmarks[run.variant])
+
+
+def test_a_finished_study_runs_nothing_again(finished):
+    before = {path: path.read_bytes() for path in (finished / "reports" / "try").rglob("*.json")}
+    assert run_all(finished) == 0
+    assert before == {path: path.read_bytes() for path in (finished / "reports" / "try").rglob("*.json")}
+
+
+def test_only_the_variant_that_was_changed_is_run_again(study):
+    write_yaml(study / "studies" / "try.yaml", changed("variants.memory.set", {"memory": {"momentum": 0.5}}))
+    plan = load_plan(study, "try", "short")
+    stored, foreign = read_stored(study, plan)
+    assert [run.variant for run in stored] == ["plain"]  # `random` is made of `memory`
+    assert foreign == ["memory-0", "random-0"]
+    assert run_all(study, at_most=1) == 1
+    assert [run.variant for run in read_stored(study, plan)[0]] == ["plain", "memory"]
+
+
+def test_the_random_memory_is_that_of_the_first_iteration(finished):
+    with np.load(finished / "runs" / "train" / "try-short-random" / "0" / "memory.npz") as arrays:
+        assert np.array_equal(arrays["first_epoch"], arrays["final"])
+        assert (arrays["final"] >= 0).all()
+        assert arrays["final"].any()
+
+
+def test_the_report_is_made_from_the_stored_results_alone(finished, tmp_path):
+    for name in ("studies", "params", "reports"):
+        shutil.copytree(finished / name, tmp_path / name)
+    out = write_study_report(tmp_path, load_plan(tmp_path, "try", "short"))
+    pages = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert set(pages) == {"report.md", "report.html", "results.csv"}
+    write_study_report(tmp_path, load_plan(tmp_path, "try", "short"))
+    assert pages == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
+def test_the_report_says_what_was_compared_and_what_is_missing(study):
+    plan = load_plan(study, "try", "short")
+    result_file(study, plan, "random", 0).unlink()
+    text = (write_study_report(study, plan) / "report.md").read_text(encoding="utf-8")
+    assert "2 of 3 planned trainings" in text
+    assert "What does the memory add?" in text
+    assert "FCN → FCN + memory" in text
+    assert "Not run: `random` seed 0." in text
+    assert "Not run yet: FCN → random." in text
+
+
+def test_the_gain_of_the_report_is_the_difference_of_the_stored_scores(finished):
+    plan = load_plan(finished, "try", "short")
+    stored, _ = read_stored(finished, plan)
+    analysis = StudyAnalysis(plan, tuple(stored), (), ())
+    scores = {run.variant: run.record["scores"]["ms_flip"]["miou"] for run in stored if run.seed == 0}
+    gain = analysis.gain(("plain", "memory"), "ms_flip")
+    assert gain.value == pytest.approx(scores["memory"] - scores["plain"], abs=1e-9)
+    assert gain.low <= gain.value <= gain.high
+    pooled = analysis.pooled(plan.config.comparisons["memory"], "ms_flip")
+    assert pooled.value == pytest.approx(gain.value)  # of a single pair
+
+
+def test_results_of_other_data_are_no_comparison(study):
+    plan = load_plan(study, "try", "short")
+    path = result_file(study, plan, "memory", 0)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(record | {"data_fingerprint": "another"}), encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"memory-0\.json: measured on other data than plain-0"):
+        read_stored(study, plan)
+
+
+def test_a_study_without_results_says_how_to_get_some(project):
+    write_yaml(project / "studies" / "try.yaml", STUDY)
+    with pytest.raises(PipelineError, match="no result of this configuration; run `python -m pipeline study try"):
+        write_study_report(project, load_plan(project, "try", "short"))
+
+
+def test_weights_that_would_have_to_be_downloaded_are_refused_before_any_work(study):
+    edit_yaml(study / "params" / "tiny-fcn.yaml", encoder={"name": "tu-resnet50c", "weights": "imagenet:resnet50_v1c"})
+    with pytest.raises(PipelineError, match=r"encoder\.weights: imagenet:resnet50_v1c has to be downloaded"):
+        run_all(study)
+
+
+def test_the_command_prints_the_plan_and_what_is_stored(finished):
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "study", "try", "--size", "short", "--dry-run"],
+        cwd=finished,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "stored  plain, seed 0" in done.stdout
+    assert "3 of 3 results in reports/try/short/runs, 0 to run" in done.stdout
