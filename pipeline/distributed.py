@@ -50,15 +50,18 @@ def started_as_rank() -> bool:
 
 
 def arithmetic(runtime: RuntimeConfig) -> str:
-    """What moves a training's numbers besides its configuration: precision and how the global batch is cut.
+    """What moves a training's numbers besides its configuration: precision, compilation, the cut of the global batch.
 
     Losses, gradients and the memory are those of one device, but batch norm sees parts (all ranks of a GPU run
     together, else every rank and part by itself), and dropout is drawn per rank.
     """
     world = max(int(os.environ.get("WORLD_SIZE", "1")), runtime.devices * runtime.nodes)
-    if world * runtime.accumulate == 1:
-        return runtime.precision
-    return f"{runtime.precision}, {world} devices, {runtime.accumulate} parts on each"
+    described = [runtime.precision]
+    if runtime.compile:
+        described.append("compiled")
+    if world * runtime.accumulate > 1:
+        described.append(f"{world} devices, {runtime.accumulate} parts on each")
+    return ", ".join(described)
 
 
 @contextlib.contextmanager

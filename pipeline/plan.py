@@ -24,6 +24,7 @@ from pipeline.config import (
     load_project,
     resolved_yaml,
 )
+from pipeline.config.compilable import compile_problem
 from pipeline.config.parse import nearest
 from pipeline.config.schema import SourceConfig
 from pipeline.datasets import DatasetSpec, get_dataset
@@ -60,6 +61,7 @@ def make_plan(root: Path) -> tuple[Project, list[PlannedBenchmark]]:
             problems.append(str(error))
     problems += _weight_problems(root, project, planned)
     problems += _seed_problems(project, planned)
+    problems += [p for item in planned if (p := compile_problem(item.benchmark, project.runtime))]
     if problems:
         raise PipelineError("\n".join(problems))
     return project, planned

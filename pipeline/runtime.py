@@ -57,10 +57,14 @@ def make_deterministic(device: torch.device) -> None:
 
 
 def worker_count(requested: int | None) -> int:
-    """Data-loading processes: `requested`, or all cores this process may use but the one that trains, at most 8."""
+    """Data-loading processes of this process: `requested`, or its share of the cores but the one that trains, up to 8.
+
+    The ranks on a machine share its cores equally.
+    """
     if requested is not None:
         return requested
-    return min(available_cores() - 1, 8)
+    cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(cores - 1, 0), 8)
 
 
 def available_cores() -> int:

@@ -105,6 +105,7 @@ def make_project(root: Path) -> Path:
                 "device": "cpu",
                 "precision": "float32",
                 "accumulate": 1,
+                "compile": False,
                 "workers": 0,
                 "evaluation_batch": 8,
                 "mlflow": False,

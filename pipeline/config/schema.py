@@ -259,7 +259,8 @@ class Benchmark(Section):
 class RuntimeConfig(Section):
     """How to run, never what.
 
-    Only `precision` may move a result beyond rounding, and the number of parts through batch norm and dropout.
+    Only `precision` may move a result beyond rounding, the number of parts through batch norm and dropout, and
+    `compile` through dropout.
     """
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N
@@ -267,7 +268,8 @@ class RuntimeConfig(Section):
     nodes: Positive = 1
     accumulate: Positive = 1  # parts that a device's share is cut into where memory is short
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    workers: Annotated[int, Field(ge=0)] | None = None  # data-loading processes; null: from the machine
+    compile: bool = False  # torch.compile the network in training; on one device, see `pipeline.config.compilable`
+    workers: Annotated[int, Field(ge=0)] | None = None  # data-loading processes per device; null: from the machine
     log_every: Positive = 10  # iterations between two points of a curve
     save_every: Positive = 200  # iterations between two saves of the resumable state
     evaluation_batch: Positive = 1  # test images of equal size that share a forward pass

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from pipeline.config.schema import LossConfig
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.models import Segmentor, SegmentorOutput
+from pipeline.training.banded_loss import summed_cross_entropy
 
 
 def valid_pixels(labels: Tensor) -> Tensor:
@@ -22,8 +23,7 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None = N
     logits: (B, K, h, w), resized bilinearly to the labels' size; labels: (B, H, W) int64, 255 = ignore. valid: number
     of valid pixels in the whole global batch, of which these may be a part; None: those of `labels`.
     """
-    logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)  # (B, K, H, W)
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    total = summed_cross_entropy(logits, labels)
     return total / (valid_pixels(labels) if valid is None else valid).clamp(min=1)
 
 

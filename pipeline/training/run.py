@@ -11,6 +11,7 @@ import torch
 
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
+from pipeline.config.compilable import compile_problem
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.loader import Share, TrainLoader, eval_loader
@@ -23,6 +24,7 @@ from pipeline.evaluation.metrics import summarise
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.runtime import make_deterministic, resolve_device, seed_everything, worker_count
+from pipeline.training.compiling import compiled
 from pipeline.training.loop import Log, Progress, save_weights, train
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.results import write_cost, write_curves, write_summary
@@ -34,8 +36,11 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     """Train and write the files of `runs/train`; returns their folder. Resumes an interrupted run of the same key.
 
     log: called with (iteration, values) while training. Every rank runs this; the main one alone logs and writes.
-    Raises PipelineError when the data does not suit the benchmark or the devices cannot share its batch.
+    Raises PipelineError when the data does not suit the benchmark, the devices cannot share its batch, or
+    `runtime.compile` cannot be had.
     """
+    if problem := compile_problem(benchmark, runtime):
+        raise PipelineError(problem)
     layout = Layout(root)
     device = resolve_device(runtime.device)
     make_deterministic(device)
@@ -96,7 +101,7 @@ def _build(
     scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "float16")
     total = benchmark.schedule.epochs * loader.iterations_per_epoch
     optimizer = build_optimizer(model, benchmark.optimizer)
-    parallel = wrap(model, device)
+    parallel = compiled(model) if runtime.compile else wrap(model, device)
     return Trainer(benchmark, model, parallel, optimizer, scaler, device, runtime.precision, total), loader
 
 

@@ -29,7 +29,7 @@ class Trainer:
 
     benchmark: Benchmark
     model: Segmentor
-    parallel: nn.Module  # `model`, or `model` wrapped to run together with the other ranks
+    parallel: nn.Module  # `model`, or `model` compiled, or wrapped to run together with the other ranks
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
