@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.errors import told_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,7 @@ def sync() -> None:
 def main(arguments: list[str]) -> None:
     """Entry point."""
     options = _parser().parse_args(arguments)
-    try:
+    with told_in_one_line():
         match options.command:
             case "check":
                 check()
@@ -51,8 +51,6 @@ def main(arguments: list[str]) -> None:
                 from pipeline.rows.commands import run_rows
 
                 run_rows(ROOT, options.dry_run)
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:

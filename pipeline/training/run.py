@@ -20,6 +20,7 @@ from pipeline.distributed import arithmetic, from_main, ranks, with_synchronised
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import evaluate, gathered
 from pipeline.evaluation.metrics import summarise
+from pipeline.files import new_file
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.runtime import make_deterministic, resolve_device, seed_everything, worker_count
@@ -145,7 +146,8 @@ def _write(
     if model.memory is not None and progress.first_epoch_memory is not None:
         final = model.memory.memory.detach().cpu().numpy()
         first = progress.first_epoch_memory.numpy()
-        np.savez(out / "memory.npz", first_epoch=first, final=final, touched=(final != 0).any(axis=-1))
+        with new_file(out / "memory.npz") as stream:
+            np.savez(stream, first_epoch=first, final=final, touched=(final != 0).any(axis=-1))
     best = max(progress.validation, key=lambda row: row["miou"])
     write_summary(
         out,
