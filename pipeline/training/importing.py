@@ -48,7 +48,7 @@ def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runti
     if file is None:
         raise PipelineError(f"{layout.index(benchmark.id)}: names no checkpoint for {benchmark.id}; run `dvc repro`")
     _require_own_name(root, benchmark, file)
-    model = load_published(root, benchmark, root / file.path)
+    model = load_published(root, benchmark, layout.home / file.path)
     out = layout.train(benchmark.id, seed)
     out.mkdir(parents=True, exist_ok=True)
     save_weights(model, out / "last.safetensors")

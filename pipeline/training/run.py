@@ -45,7 +45,7 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     prepared = Prepared(layout.prepared(benchmark.dataset.name))
     weights = starting_weights(layout, benchmark)
     key = run_key(benchmark, seed, prepared.info["fingerprint"], arithmetic(runtime), weights and weights.sha256)
-    weights_path = weights and root / weights.path
+    weights_path = weights and layout.home / weights.path
     trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights_path)
 
     def validate() -> dict[str, float]:
