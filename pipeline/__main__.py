@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.errors import told_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ def sync() -> None:
 def main(arguments: list[str]) -> None:
     """Entry point."""
     options = _parser().parse_args(arguments)
-    try:
+    with told_in_one_line():
         match options.command:
             case "check":
                 check()
@@ -56,8 +56,6 @@ def main(arguments: list[str]) -> None:
                 from pipeline.studies.commands import study
 
                 study(ROOT, options, arguments)
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below `root`. Only `raw` and `state` are not outputs of a DVC stage: both must survive a failed one."""
+    """Paths below `root`. Only `raw` and `state` are not outputs of a DVC stage: both must survive a failed one.
+
+    They lie below `home`, so that experiments in a queue share the raw data, and one that failed can be resumed.
+    """
 
     root: Path
+
+    @property
+    def home(self) -> Path:
+        """The repository: DVC runs queued experiments in a temporary copy and then names the repository in DVC_ROOT."""
+        return Path(os.environ.get("DVC_ROOT") or self.root)
 
     @property
     def plan(self) -> Path:
@@ -27,7 +36,7 @@ class Layout:
 
     def raw(self, dataset: str) -> Path:
         """The dataset as its owners publish it."""
-        return self.root / "data" / "raw" / dataset
+        return self.home / "data" / "raw" / dataset
 
     def source(self, dataset: str) -> Path:
         """Where the raw data came from and its checksum."""
@@ -70,7 +79,7 @@ class Layout:
 
     def state(self, benchmark: str, key: str) -> Path:
         """Resumable state of an unfinished training."""
-        return self.root / "runs" / "state" / benchmark / key
+        return self.home / "runs" / "state" / benchmark / key
 
     @property
     def report(self) -> Path:

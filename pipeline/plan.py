@@ -30,6 +30,7 @@ from pipeline.config.schema import SourceConfig
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.planned import write_planned_datasets
 from pipeline.errors import PipelineError
+from pipeline.files import new_file
 from pipeline.models import build_segmentor
 
 
@@ -75,8 +76,8 @@ def write_plan(root: Path, out_dir: Path) -> str:
         parts = {"": item.benchmark, "train": for_training(item.benchmark), "evaluate": for_evaluation(item.benchmark)}
         for folder, part in parts.items():
             path = out_dir / folder / f"{part.id}.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(resolved_yaml(part), encoding="utf-8")
+            with new_file(path) as stream:
+                stream.write(resolved_yaml(part).encode())
     write_planned_datasets(out_dir, [item.benchmark for item in planned], project.sources)
     write_planned_weights(out_dir, [item.benchmark for item in planned], project.weights)
     return describe(project, planned)

@@ -1,19 +1,9 @@
 """One short script per DVC stage: read the plan, call `pipeline`, write the outs."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.errors import told_in_one_line as stage
+
+__all__ = ["ROOT", "stage"]
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@contextmanager
-def stage() -> Iterator[None]:
-    """Errors meant for the user end the stage with their message alone; all others keep their traceback."""
-    try:
-        yield
-    except PipelineError as error:
-        sys.exit(f"error: {error}")

@@ -233,6 +233,7 @@ def test_the_error_of_one_rank_ends_the_stage_with_its_own_message(trainable):
     assert done.returncode == 1
     assert "7.png: cannot be decoded as an image" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: stages.train: one of 2 processes failed")
+    assert list((trainable / "runs" / "state").rglob("state.pt"))  # all ranks saved before they stopped
 
 
 @pytest.mark.slow

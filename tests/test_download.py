@@ -10,11 +10,13 @@ import os
 import re
 import struct
 import tarfile
+import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from failing import ended, files_up_to
 from local_server import answering
 
 from pipeline.datasets.archive import safe_extract
@@ -35,11 +37,13 @@ class Server(http.server.ThreadingHTTPServer):
 
     ranges = True
     break_after: int | None = None  # bytes of the first answer
+    stall_after: int | None = None  # bytes of the first answer, which then waits
     errors = 0  # answers with 503 before it works
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[str | None] = []  # Range header of each request
+        self.stalled = threading.Event()
 
     @property
     def url(self) -> str:
@@ -70,6 +74,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = CONTENT[start:]
         if self.server.break_after is not None:
             body, self.server.break_after = body[: self.server.break_after], None
+        if self.server.stall_after is not None:
+            self.wfile.write(body[: self.server.stall_after])
+            self.server.stall_after = None
+            self.server.stalled.set()
+            self.rfile.read(1)  # until the client is gone
+            return
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None: ...
@@ -119,6 +129,34 @@ def test_a_dropped_connection_is_taken_up_again(server, tmp_path):
     fetch_file(server.url, tmp_path / "file", SHA256, None, pause=0)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.seen == [None, "bytes=5000-"]
+
+
+def test_a_download_that_is_killed_goes_on_where_it_was(server, tmp_path):
+    server.stall_after = 1_200_000
+    work = multiprocessing.get_context("fork").Process(
+        target=fetch_file, args=(server.url, tmp_path / "file", SHA256, None)
+    )
+    work.start()
+    server.stalled.wait(10)
+    while not (tmp_path / "file.part").exists() or not (tmp_path / "file.part").stat().st_size:
+        time.sleep(0.01)
+    work.kill()
+    work.join()
+    assert names(tmp_path) == ["file.part"]
+    kept = (tmp_path / "file.part").stat().st_size
+    fetch_file(server.url, tmp_path / "file", SHA256, None)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.seen == [None, f"bytes={kept}-"]
+
+
+def test_a_full_disk_is_named_at_once_and_the_download_goes_on_where_it_was(server, tmp_path):
+    stopped = ended(lambda: fetch_file(server.url, tmp_path / "file", SHA256, None), files_up_to(500_000))
+    assert stopped.status == 1
+    assert f"error: {tmp_path}/file.part: File too large; raise the limit" in stopped.said
+    assert names(tmp_path) == ["file.part"]
+    fetch_file(server.url, tmp_path / "file", SHA256, None)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.seen == [None, "bytes=500000-"]
 
 
 def test_a_busy_server_is_asked_again(server, tmp_path):
@@ -195,6 +233,7 @@ def test_zip_is_unpacked_and_replaces_what_was_there(tmp_path):
         tarfile.TarInfo("..\\escape"),
         tarfile.TarInfo("C:\\escape"),
         special(tarfile.SYMTYPE, "/etc"),
+        special(tarfile.SYMTYPE, "good"),
         special(tarfile.LNKTYPE, "other"),
         special(tarfile.CHRTYPE),
         special(tarfile.FIFOTYPE),
@@ -214,6 +253,17 @@ def test_dangerous_zip_names_are_refused(tmp_path, name):
         stream.writestr(name, b"1")
     with pytest.raises(PipelineError, match="outside the target"):
         safe_extract(tmp_path / "a.zip", tmp_path / "out")
+    assert names(tmp_path) == ["a.zip"]
+    assert not Path("/tmp/escape").exists()
+
+
+def test_a_full_disk_while_unpacking_names_the_file_and_leaves_what_was_there(tmp_path):
+    (tmp_path / "out").mkdir()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as stream:
+        stream.writestr("top/one", b"1" * 1000)
+    stopped = ended(lambda: safe_extract(tmp_path / "a.zip", tmp_path / "out"), files_up_to(500))
+    assert f"error: {tmp_path}/out.part/top/one: File too large" in stopped.said
+    assert names(tmp_path) == ["a.zip", "out"]
 
 
 def test_zip_links_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from local_server import answering
 from pipeline.checkpoints.download import WeightFile, download_weights, downloaded_weights, generation
 from pipeline.checkpoints.imagenet import imagenet_names, imagenet_urls
 from pipeline.checkpoints.planned import PlannedWeights
+from pipeline.checkpoints.read import read_state_dict
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 
@@ -202,6 +203,13 @@ def test_a_local_copy_of_a_recorded_download_must_be_it(server: Server, layout: 
 def test_a_missing_local_file_names_its_key(server: Server, layout: Layout) -> None:
     with pytest.raises(PipelineError, match=r"params.yaml: weights.row: .*/absent.pth: no such file"):
         fetch(row(server, "absent.pth"), layout)
+
+
+@pytest.mark.parametrize("name", ["empty.pth", "empty.safetensors"])
+def test_an_empty_file_is_not_readable_as_weights(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(PipelineError, match=f"{name}: not readable as weights"):
+        read_state_dict(tmp_path / name)
 
 
 def test_a_broken_lock_file_is_an_error(server: Server, layout: Layout) -> None:

@@ -27,7 +27,7 @@ _DIGITS = re.compile(r"-([0-9a-f]{8})$")  # end of a file's stem: how its sha256
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that was found to be what it should be. path: relative to the repository root, or absolute."""
+    """A file that was found to be what it should be. path: relative to `Layout.home`, or absolute."""
 
     path: str
     url: str | None  # None: a local file
@@ -107,7 +107,7 @@ def _fetched(weights: PlannedWeights, layout: Layout) -> WeightFile:
         if recorded is None:
             entry = {"url": url, "bytes": size, "sha256": digest}
             write_json(layout.weights_lock, dict(sorted((lock | {weights.name: entry}).items())))
-        return WeightFile(target.relative_to(layout.root).as_posix(), url, size, digest, generation(url))
+        return WeightFile(target.relative_to(layout.home).as_posix(), url, size, digest, generation(url))
     raise PipelineError(f"{weights.name}: no address to download its weights from; add one to published.checkpoints")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, first_line
 
 StateDict = dict[str, Tensor]
 
@@ -23,15 +23,30 @@ def read_state_dict(path: Path) -> StateDict:
     """
     if not path.is_file():
         raise PipelineError(f"{path}: no such weight file; download it there or correct the path")
-    try:
-        data = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise PipelineError(
-            f"{path}: not readable as weights ({str(error).splitlines()[0]}); expected .safetensors or a torch file of "
-            "plain tensors"
-        ) from error
+    expected = "weights; expected .safetensors or a torch file of plain tensors"
+    data = _load_safetensors(path, expected) if path.suffix == ".safetensors" else load_plain(path, expected)
     if isinstance(data, dict):
         data = data.get("model", data.get("state_dict", data))
     if not isinstance(data, dict) or not all(isinstance(value, Tensor) for value in data.values()):
         raise PipelineError(f"{path}: expected a mapping from names to tensors, found {type(data).__name__}")
     return {str(key).removeprefix("module."): value for key, value in data.items()}
+
+
+def load_plain(path: Path, expected: str) -> Any:
+    """What `torch.save` wrote to `path`, on the CPU, as long as it is tensors and plain Python types.
+
+    Raises PipelineError "not readable as `expected`" for anything else, without running what is in it.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can make torch's reader fail in any way
+        raise PipelineError(f"{path}: not readable as {expected} ({first_line(error)})") from error
+
+
+def _load_safetensors(path: Path, expected: str) -> StateDict:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise PipelineError(f"{path}: not readable as {expected} ({first_line(error)})") from error

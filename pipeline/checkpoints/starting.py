@@ -31,7 +31,7 @@ def starting_weights(layout: Layout, benchmark: Benchmark) -> WeightFile | None:
     file = downloaded_weights(layout).get(benchmark.id)
     if file is None:
         raise PipelineError(f"{layout.weights_source}: no weight file for {benchmark.id}; {again}")
-    path = layout.root / file.path
+    path = layout.home / file.path
     if not path.is_file():
         name = weights_of(benchmark, {}).name
         raise PipelineError(

@@ -16,6 +16,7 @@ from typing import IO
 from tqdm import tqdm
 
 from pipeline.errors import PipelineError
+from pipeline.files import naming
 
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
@@ -101,7 +102,7 @@ def _write(archive: Path, members: list[_Member], folder: Path) -> None:
         for member in members:
             path = folder / member.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with member.open() as source, path.open("wb") as out:
+            with member.open() as source, naming(path), path.open("wb") as out:
                 shutil.copyfileobj(source, out)
             if path.stat().st_size != member.size:
                 raise EOFError(f"{member.name} ends after {path.stat().st_size} of {member.size} bytes")

@@ -12,7 +12,8 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from pipeline.datasets.manifest import file_digest
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, disk_problem
+from pipeline.files import naming
 
 _ATTEMPTS = 4
 _TIMEOUT = 30.0  # seconds without a byte
@@ -30,7 +31,7 @@ def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pau
 
     size in bytes. pause: seconds before the second attempt, doubled for each further one. `target` appears only when
     everything known about it (announced length, size, sha256) is confirmed. Raises PipelineError otherwise, in the form
-    of NotFoundError when the server has no such file.
+    of NotFoundError when the server has no such file, and OSError when the disk refuses the file.
     """
     if not url.startswith(("https://", "http://")):
         raise PipelineError(f"{url}: expected an http or https address")
@@ -47,6 +48,8 @@ def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pau
                 kind = NotFoundError if error.code in _NOT_FOUND else PipelineError
                 _give_up(url, part, f"the server answered {error.code} {error.reason}", kind)
         except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and dropped connections
+            if disk_problem(error) is not None:
+                raise  # no fault of the network
             if attempt == _ATTEMPTS - 1:
                 _give_up(url, part, str(getattr(error, "reason", error)))
         time.sleep(pause * 2**attempt)
@@ -84,6 +87,7 @@ def _continue(url: str, part: Path) -> None:
         announced = response.headers.get("Content-Length")
         total = None if announced is None else have + int(announced)
         with (
+            naming(part),
             part.open("ab" if resumed else "wb") as stream,
             tqdm(total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
         ):

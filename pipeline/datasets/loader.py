@@ -102,7 +102,7 @@ class TrainLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[TrainBatch]]:
         """Batches `start`, `start + 1`, ... of `epoch`, each as the parts of this rank's share.
 
-        Raises PipelineError that names a file it cannot decode.
+        Raises PipelineError that names a file it cannot read.
         """
         self._order.epoch, self._order.start = epoch, start
         loaded = iter(self._loader)
@@ -111,7 +111,7 @@ class TrainLoader:
 
 
 def eval_loader(prepared_split: pd.DataFrame, transform: TestTransform, workers: int) -> Iterator[EvalSample]:
-    """Every row of a `Prepared.split`, in its order. Raises PipelineError that names a file it cannot decode."""
+    """Every row of a `Prepared.split`, in its order. Raises PipelineError that names a file it cannot read."""
     for sample in _data_loader(_EvalItems(prepared_split, transform), workers, batch_size=None, collate_fn=_unchanged):
         yield _unless_failed(sample)
 
@@ -148,7 +148,7 @@ class _TrainItems(Dataset):
         try:
             image, label = read_image(self.images[row]), read_label(self.labels[row])
         except PipelineError as error:
-            return error
+            return _with_remedy(error)
         return *self.transform(image, label, seed), self.ids[row]
 
 
@@ -167,8 +167,13 @@ class _EvalItems(Dataset):
             image = read_image(self.images[row])
             label = None if self.labels[row] is None else read_label(self.labels[row])
         except PipelineError as error:
-            return error
+            return _with_remedy(error)
         return EvalSample(self.transform(image), label, self.ids[row], image.shape[:2])
+
+
+def _with_remedy(error: PipelineError) -> PipelineError:
+    remedy = "delete this file and run `dvc repro`: preprocess makes it anew, then the work goes on"
+    return PipelineError(f"{error}; {remedy}")
 
 
 def _data_loader(items: Dataset, workers: int, **options: object) -> DataLoader:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pipeline.datasets.sources.classes import class_table
 from pipeline.datasets.spec import DatasetSpec, RawSample
+from pipeline.files import new_file
 
 _CACHE = ".digests.json"  # in the raw store: relative path -> [size, mtime in ns, sha256]
 
@@ -86,7 +87,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write `data` atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with new_file(path) as stream:
+        stream.write((json.dumps(data, indent=2) + "\n").encode())

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.datasets import labels
@@ -25,6 +24,7 @@ from pipeline.datasets.prepared import read_image
 from pipeline.datasets.samples import checked_samples, raise_problems
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
+from pipeline.files import new_file, write_png
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
 
@@ -70,7 +70,8 @@ def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
         temporary.mkdir(parents=True)
         rows = _convert_all(spec, checked_samples(spec, raw_dir), temporary)
         table = pa.Table.from_pylist([vars(row) for row in rows], schema=_SCHEMA)
-        pq.write_table(table, temporary / "table.parquet")
+        with new_file(temporary / "table.parquet") as stream:
+            pq.write_table(table, stream)
         write_json(temporary / "dataset.json", {**describe(spec, rows), "recipe": recipe})
         _swap(temporary, out_dir)
 
@@ -138,10 +139,10 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
         raise PipelineError(f"{sample.image}: size {size}, expected {spec.image_size} (height, width)")
     suffix = _KEPT_SUFFIXES.get(sample.image.suffix.lower())
     image_path = Path("images", sample.split, f"{sample.id}{suffix or '.png'}")
-    (out_dir / image_path).parent.mkdir(parents=True, exist_ok=True)
     if suffix is None:
-        _write_png(out_dir / image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        write_png(out_dir / image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     else:
+        (out_dir / image_path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sample.image, out_dir / image_path)
     image_digest = file_digest(out_dir / image_path)
     if sample.label is None:
@@ -150,8 +151,7 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
     if label.shape != size:
         raise PipelineError(f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width)")
     label_path = Path("labels", sample.split, f"{sample.id}.png")
-    (out_dir / label_path).parent.mkdir(parents=True, exist_ok=True)
-    _write_png(out_dir / label_path, label)
+    write_png(out_dir / label_path, label)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     histogram = [*counts[: len(spec.classes)].tolist(), int(counts[IGNORE_INDEX])]
     label_digest = hashlib.sha256(repr(label.shape).encode() + label.tobytes()).hexdigest()
@@ -159,11 +159,6 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
         *(sample.id, sample.split, image_path.as_posix(), label_path.as_posix()),
         *(*size, histogram, image_digest, label_digest),
     )
-
-
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    if not cv2.imwrite(str(path), pixels):
-        raise PipelineError(f"{path}: cannot be written; is the disk full?")
 
 
 def _swap(new: Path, target: Path) -> None:

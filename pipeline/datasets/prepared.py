@@ -62,21 +62,21 @@ def drawn(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 (H, W, 3); grey files become three equal channels. Raises PipelineError when it cannot be decoded."""
+    """RGB uint8 (H, W, 3); grey files become three equal channels. Raises PipelineError when it cannot be read."""
     return _decode(path, cv2.IMREAD_COLOR_RGB)
 
 
 def read_label(path: Path) -> NDArray[np.uint8]:
-    """Train ids, uint8 (H, W), 255 = ignore. Raises PipelineError when the file cannot be decoded."""
+    """Train ids, uint8 (H, W), 255 = ignore. Raises PipelineError when the file cannot be read."""
     return _decode(path, cv2.IMREAD_GRAYSCALE)
 
 
 def _decode(path: Path, flag: int) -> NDArray[np.uint8]:
     try:
         data = np.fromfile(path, dtype=np.uint8)
-    except FileNotFoundError:
-        raise PipelineError(f"{path}: no such file; run `dvc repro --force` on its preprocess stage") from None
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be read ({error.strerror})") from None
     decoded = cv2.imdecode(data, flag) if data.size else None
     if decoded is None:
-        raise PipelineError(f"{path}: cannot be decoded as an image ({data.size} bytes); fetch or prepare it again")
+        raise PipelineError(f"{path}: cannot be decoded as an image ({data.size} bytes)")
     return decoded

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pipeline.config import Benchmark
@@ -27,6 +27,7 @@ from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, Pr
 from pipeline.evaluation.folding import folded
 from pipeline.evaluation.metrics import summarise
 from pipeline.evaluation.submission import Submission, joined
+from pipeline.files import new_file, write_png
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.runtime import make_deterministic, resolve_device, worker_count
@@ -58,7 +59,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
 
     def keep(image_id: str, maps: dict[str, Prediction]) -> None:
         if image_id in panel:
-            cv2.imwrite(str(predictions / f"{image_id.replace('/', '__')}.png"), maps["ms_flip"])
+            write_png(predictions / f"{image_id.replace('/', '__')}.png", maps["ms_flip"])
 
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
         own = images.iloc[ranks().rank :: ranks().world]
@@ -125,6 +126,8 @@ def load_model(benchmark: Benchmark, num_classes: int, weights: Path) -> Segment
     model = build_segmentor(benchmark, num_classes, pretrained=False)
     try:
         model.load_state_dict(load_file(weights))
+    except SafetensorError as error:
+        raise PipelineError(f"{weights}: damaged ({error}); delete it and run `dvc repro` to make it anew") from error
     except RuntimeError as error:
         raise PipelineError(f"{weights}: not the weights of {benchmark.id} as configured: {error}") from error
     return model.eval()
@@ -158,7 +161,10 @@ def _write(
         per_image |= {f"{name}/{part}": array for part, array in images.items()}
     truth = next(iter(counts.values())).confusion.sum(axis=1)
     per_class["gt_share"] = truth / truth.sum()
-    per_class.to_csv(details / "per_class.csv", index=False)
-    np.savez(details / "confusion.npz", **{name: c.confusion for name, c in counts.items()})
-    np.savez_compressed(details / "per_image.npz", **per_image)
+    with new_file(details / "per_class.csv") as stream:
+        per_class.to_csv(stream, index=False)
+    with new_file(details / "confusion.npz") as stream:
+        np.savez(stream, **{name: c.confusion for name, c in counts.items()})
+    with new_file(details / "per_image.npz") as stream:
+        np.savez_compressed(stream, **per_image)
     write_json(out / "metrics.json", metrics | about)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pipeline.files import new_file
 from pipeline.reporting import render
 from pipeline.reporting.analysis import Analysis, analyse
 from pipeline.reporting.content import Figure, Report
@@ -47,9 +48,11 @@ def write_pages(report: Report, out_dir: Path) -> None:
     shutil.rmtree(figures, ignore_errors=True)  # figures of an earlier choice of benchmarks
     figures.mkdir(parents=True)
     for figure in (block for section in report.sections for block in section.blocks if isinstance(block, Figure)):
-        (figures / f"{figure.name}.png").write_bytes(figure.png)
+        with new_file(figures / f"{figure.name}.png") as stream:
+            stream.write(figure.png)
     for name, text in pages.items():
-        (out_dir / name).write_text(text, encoding="utf-8")
+        with new_file(out_dir / name) as stream:
+            stream.write(text.encode())
 
 
 def build_report(analysis: Analysis) -> Report:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.datasets.locking import exclusive
 from pipeline.errors import PipelineError
+from pipeline.layout import Layout
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,8 +80,8 @@ def load_mlflow() -> ModuleType:
 
 
 def store_home(root: Path) -> Path:
-    """The repository: DVC runs queued experiments in a temporary copy and then names the repository in DVC_ROOT."""
-    return Path(os.environ.get("DVC_ROOT") or root).resolve()
+    """The repository, also in a copy of it that DVC made for an experiment."""
+    return Layout(root).home.resolve()
 
 
 def tracking_uri(root: Path) -> str:

@@ -24,6 +24,7 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import Prepared
 from pipeline.distributed import arithmetic
 from pipeline.errors import PipelineError
+from pipeline.files import new_file
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.training.loop import peak_memory, save_weights
@@ -47,7 +48,7 @@ def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runti
     if file is None:
         raise PipelineError(f"{layout.index(benchmark.id)}: names no checkpoint for {benchmark.id}; run `dvc repro`")
     _require_own_name(root, benchmark, file)
-    model = load_published(root, benchmark, root / file.path)
+    model = load_published(root, benchmark, layout.home / file.path)
     out = layout.train(benchmark.id, seed)
     out.mkdir(parents=True, exist_ok=True)
     save_weights(model, out / "last.safetensors")
@@ -186,6 +187,7 @@ def _write_memory(out: Path, model: Segmentor, benchmark: Benchmark) -> list[str
         return []
     final = model.memory.memory.numpy()  # (K, S, C)
     touched = (final != 0).any(axis=-1)  # (K, S)
-    np.savez(out / "memory.npz", final=final, touched=touched)
+    with new_file(out / "memory.npz") as stream:
+        np.savez(stream, final=final, touched=touched)
     classes = get_dataset(benchmark.dataset.name).classes
     return [name for name, row in zip(classes, touched, strict=True) if not row.any()]

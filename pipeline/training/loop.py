@@ -17,13 +17,14 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm import tqdm
 
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets.loader import TrainBatch, TrainLoader
 from pipeline.distributed import copy_buffers_from_main, gather_on_main, ranks, sum_over_ranks
 from pipeline.errors import PipelineError
+from pipeline.files import new_file
 from pipeline.training.state import load_state, random_state, restore_random_state, save_state
 from pipeline.training.step import Trainer, training_step
 
@@ -55,8 +56,9 @@ def train(
 
     validate: scores of the model as it stands, among them `miou` (fraction); the weights of the best ones are kept as
     `state_dir/best.safetensors`. log: called with (iteration, values) at every log point and validation. On SIGINT or
-    SIGTERM the iteration at hand is finished and saved, then KeyboardInterrupt is raised. Every rank runs all of this;
-    the main one alone logs and writes.
+    SIGTERM the iteration at hand is finished and saved, then KeyboardInterrupt is raised. Raises PipelineError when an
+    image cannot be read, once the state is saved, and when a step is not finite, once its batch is kept beside the last
+    state. Every rank runs all of this; the main one alone logs and writes.
     """
     progress = _resume(trainer, state_dir)
     schedule, per_epoch = trainer.benchmark.schedule, loader.iterations_per_epoch
@@ -82,8 +84,9 @@ def train(
     ):
         for epoch in range(progress.iteration // per_epoch + 1, schedule.epochs + 1):
             trainer.model.train()
-            for parts in loader.epoch(epoch, start=progress.iteration % per_epoch):
-                values = _step(trainer, parts, progress.iteration, epoch)
+            batches = loader.epoch(epoch, start=progress.iteration % per_epoch)
+            while (parts := _next_batch(batches, save)) is not None:
+                values = _step(trainer, parts, progress.iteration, epoch, state_dir)
                 progress.iteration += 1
                 stop = _any_rank(stop_requested())
                 bar.update()
@@ -111,7 +114,20 @@ def _log_point(progress: Progress, epoch: int, values: dict[str, Any], log: Log)
     return row
 
 
-def _step(trainer: Trainer, parts: list[TrainBatch], iteration: int, epoch: int) -> dict[str, Any]:
+def _next_batch(batches: Iterator[list[TrainBatch]], save: Callable[[], None]) -> list[TrainBatch] | None:
+    """This rank's share of the next batch, None after the last. When a rank cannot read an image, all save and stop."""
+    parts, problem = None, None
+    try:
+        parts = next(batches, None)
+    except PipelineError as error:
+        problem = error
+    if _any_rank(problem is not None):
+        save()
+        raise problem or PipelineError("another process could not read an image; its message tells which")
+    return parts
+
+
+def _step(trainer: Trainer, parts: list[TrainBatch], iteration: int, epoch: int, state_dir: Path) -> dict[str, Any]:
     placed = [
         (
             part.images.to(trainer.device, non_blocking=True),
@@ -122,8 +138,15 @@ def _step(trainer: Trainer, parts: list[TrainBatch], iteration: int, epoch: int)
     try:
         return training_step(trainer, placed, iteration, epoch)
     except PipelineError as error:
-        ids = ", ".join(image_id for part in parts for image_id in part.ids)
-        raise PipelineError(f"{error}\nImages of the batch: {ids}") from error
+        ids = [image_id for part in parts for image_id in part.ids]
+        record = state_dir / f"failed_step.{ranks().rank}.pt"
+        with new_file(record) as stream:
+            batch = {"iteration": iteration, "epoch": epoch, "ids": ids, "parts": placed}
+            torch.save(batch | {"model": trainer.model.state_dict()}, stream)
+        raise PipelineError(
+            f"{error}\nImages of the batch: {', '.join(ids)}\n{record} keeps this batch and the model that met it "
+            "(torch.load); the last saved state is beside it"
+        ) from error
 
 
 def _any_rank(flag: bool) -> bool:
@@ -151,10 +174,8 @@ def _end_epoch(trainer: Trainer, progress: Progress, epoch: int, validate: Valid
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
     """The model's state dict as safetensors, written atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
-    temporary.replace(path)
+    with new_file(path) as stream:
+        stream.write(save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def _snapshot(trainer: Trainer, progress: Progress) -> dict[str, Any]:

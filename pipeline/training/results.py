@@ -12,6 +12,7 @@ import torch
 
 from pipeline.config import Benchmark, config_hash, resolved_yaml
 from pipeline.datasets.manifest import write_json
+from pipeline.files import new_file
 from pipeline.models import Segmentor
 from pipeline.provenance import git_state, hardware, libraries
 
@@ -44,7 +45,8 @@ def write_summary(
     precision: see `pipeline.distributed.arithmetic`. weights: sha256 of the file that was started from. checkpoint:
     that file, when it was a published one (mode import). best, final: scores of a training on the validation split.
     """
-    (out / "config.yaml").write_text(resolved_yaml(benchmark), encoding="utf-8")
+    with new_file(out / "config.yaml") as stream:
+        stream.write(resolved_yaml(benchmark).encode())
     summary = {
         "benchmark": benchmark.id,
         "mode": benchmark.mode,
@@ -68,9 +70,12 @@ def write_summary(
 
 def write_curves(out: Path, history: Sequence[dict[str, float]], validation: Sequence[dict[str, float]]) -> None:
     """`history.csv` (one row per log point) and `validation.csv`; without rows, their header lines."""
-    out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(history, columns=_HISTORY_COLUMNS).to_csv(out / "history.csv", index=False)
-    pd.DataFrame(validation, columns=_VALIDATION_COLUMNS).to_csv(out / "validation.csv", index=False)
+    for name, rows, columns in (
+        ("history.csv", history, _HISTORY_COLUMNS),
+        ("validation.csv", validation, _VALIDATION_COLUMNS),
+    ):
+        with new_file(out / name) as stream:
+            pd.DataFrame(rows, columns=columns).to_csv(stream, index=False)
 
 
 def write_cost(

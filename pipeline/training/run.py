@@ -21,6 +21,7 @@ from pipeline.distributed import arithmetic, from_main, ranks, with_synchronised
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import evaluate, gathered
 from pipeline.evaluation.metrics import summarise
+from pipeline.files import new_file
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.runtime import make_deterministic, resolve_device, seed_everything, worker_count
@@ -49,7 +50,7 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     prepared = Prepared(layout.prepared(benchmark.dataset.name))
     weights = starting_weights(layout, benchmark)
     key = run_key(benchmark, seed, prepared.info["fingerprint"], arithmetic(runtime), weights and weights.sha256)
-    weights_path = weights and root / weights.path
+    weights_path = weights and layout.home / weights.path
     trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights_path)
 
     def validate() -> dict[str, float]:
@@ -150,7 +151,8 @@ def _write(
     if model.memory is not None and progress.first_epoch_memory is not None:
         final = model.memory.memory.detach().cpu().numpy()
         first = progress.first_epoch_memory.numpy()
-        np.savez(out / "memory.npz", first_epoch=first, final=final, touched=(final != 0).any(axis=-1))
+        with new_file(out / "memory.npz") as stream:
+            np.savez(stream, first_epoch=first, final=final, touched=(final != 0).any(axis=-1))
     best = max(progress.validation, key=lambda row: row["miou"])
     write_summary(
         out,

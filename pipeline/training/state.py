@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.checkpoints.read import load_plain
 from pipeline.config import Benchmark, config_hash
+from pipeline.files import new_file
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TRAINING_CODE = ("config", "datasets", "checkpoints", "models", "evaluation", "training")
@@ -61,20 +62,20 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` so that a kill at any moment leaves either the old or the new file, never half of one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "state.pt.part"
-    with temporary.open("wb") as stream:
+    """Write `state` so that a full disk or a kill at any moment leaves the old or the new one, never half of one."""
+    with new_file(folder / "state.pt") as stream:
         torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(folder / "state.pt")
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The state saved in `folder`, or None when there is none."""
+    """The state saved in `folder`, or None when there is none. Nothing in it is executed.
+
+    Raises PipelineError when the file is damaged.
+    """
     path = folder / "state.pt"
-    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+    if not path.exists():
+        return None
+    return load_plain(path, "the state of a training; delete it to train from the beginning")
 
 
 def drop_state(folder: Path) -> None:

@@ -43,7 +43,8 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     Losses are averaged over the valid pixels of the global batch and the memory takes its statistics from all of it, so
     neither depends on how many ranks and parts there are. iteration counts from 0 over the whole run, epoch from 1.
     Returns detached scalars: lr, loss, loss_<term>, grad_norm and, with a memory, memory_momentum. Raises PipelineError
-    when the loss is not finite; parameters are then still those before the step.
+    when the loss or (unless float16's scaler deals with it) the gradient is not finite; parameters are then still those
+    before the step, while the memory and the running statistics of batch norm have seen the batch.
     """
     benchmark, optimizer, scaler = trainer.benchmark, trainer.optimizer, trainer.scaler
     lr = poly_lr(iteration, trainer.total_iterations, benchmark.optimizer, benchmark.schedule)
@@ -85,6 +86,8 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     limit = benchmark.optimizer.clip_grad_norm
     parameters = [p for p in trainer.model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+    if not scaler.is_enabled() and not torch.isfinite(norm):
+        raise _not_finite(benchmark.id, f"the gradient's norm is {norm.item()}", iteration, epoch)
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     scaler.step(optimizer)
@@ -114,11 +117,15 @@ def _checked(totals: dict[str, Tensor], benchmark: str, iteration: int, epoch: i
     loss = terms.sum()
     if not torch.isfinite(loss):
         shown = dict(zip(totals, terms.tolist(), strict=True))
-        raise PipelineError(
-            f"{benchmark}: loss is {loss.item()} at iteration {iteration} (epoch {epoch}): {shown}. "
-            "Lower optimizer.lr, set optimizer.clip_grad_norm, or use runtime.precision: float32"
-        )
+        raise _not_finite(benchmark, f"loss is {loss.item()} ({shown})", iteration, epoch)
     return {"loss": loss} | {f"loss_{name}": term for name, term in zip(totals, terms.unbind(), strict=True)}
+
+
+def _not_finite(benchmark: str, what: str, iteration: int, epoch: int) -> PipelineError:
+    return PipelineError(
+        f"{benchmark}: {what} at iteration {iteration} (epoch {epoch}). "
+        "Lower optimizer.lr, set optimizer.clip_grad_norm, or use runtime.precision: float32"
+    )
 
 
 def _gradients_stay_here(model: nn.Module, unless: bool) -> contextlib.AbstractContextManager[object]:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from pipeline.datasets.spec import DatasetSpec, RawSample
 from pipeline.errors import PipelineError
+from pipeline.files import write_png
 
 # How hard the task is. Editing any of these makes the scenes stale: the next `dvc repro` draws them anew.
 SCENE_SIZE = 96  # px, side
@@ -149,12 +150,10 @@ def _fetch(raw_dir: Path, source: str | None) -> None:
         raise PipelineError("params.yaml: sources.digits: this dataset is built in; remove the key or set it to null")
     temporary = raw_dir / f"{_FOLDER}.part"
     shutil.rmtree(temporary, ignore_errors=True)
-    for kind in ("images", "labels"):
-        (temporary / kind).mkdir(parents=True)
     for split, name, index in tqdm(list(_numbers()), desc="draw digits", unit="scene", disable=None):
         image, label = compose_scene(split, index)
-        cv2.imwrite(str(temporary / "images" / f"{name}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        cv2.imwrite(str(temporary / "labels" / f"{name}.png"), label)
+        write_png(temporary / "images" / f"{name}.png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        write_png(temporary / "labels" / f"{name}.png", label)
     shutil.rmtree(raw_dir / _FOLDER, ignore_errors=True)
     temporary.rename(raw_dir / _FOLDER)
 

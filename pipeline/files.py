@@ -1,0 +1,55 @@
+"""Write files so that a full disk, or a kill at any moment, never leaves half of one under its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A stream to what becomes `path`, replacing it, when the block ends well; its folder is made.
+
+    Otherwise an older file of that name stays as it was, and nothing is left of the new one. The bytes are on the disk
+    before the name is. Raises OSError with the name `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.part")
+    try:
+        with naming(path), temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        if temporary.is_file():
+            temporary.unlink()
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add `path` to an OSError of the block that names no file, as those of writing to an open one."""
+    try:
+        yield
+    except Exception as error:
+        # torch.save turns an error of the stream into a RuntimeError about its own format.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError) and cause.errno is not None and cause.filename is None:
+            raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
+        raise
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """`pixels` (H, W) or BGR (H, W, 3) as PNG. Raises OSError; `cv2.imwrite` is silent when a disk is full."""
+    _, encoded = cv2.imencode(".png", pixels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path):
+        path.write_bytes(encoded.tobytes())
