@@ -26,7 +26,7 @@ env: $(VENV)/.installed  ## the environment, from requirements.lock
 reproduce: env  ## environment, then all stages for the benchmarks in params.yaml, ending with reports/report.html
 	$(BIN)/dvc repro
 
-check: env  ## validate params.yaml and params/ and print what `dvc repro` would run
+check: env  ## every mistake of params.yaml and params/, else what `dvc repro` would run, its time and disk
 	$(BIN)/python -m pipeline check
 
 row: env  ## one published row: make row ID=ade20k-resnet50os8 [MODE=train] [SEEDS="0 1 2"] [DRY_RUN=1]
@@ -44,7 +44,7 @@ study-report: env  ## the report of the study from the committed results alone: 
 test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: env  ## the slower checks that `make test` leaves out
 	$(BIN)/python -m pytest -m slow

@@ -1,6 +1,6 @@
 """Commands beside `dvc repro`.
 
-python -m pipeline check   validate params.yaml and params/, print what `dvc repro` would run
+python -m pipeline check   validate params.yaml and params/, print what `dvc repro` would run, its time and disk
 python -m pipeline sync    create MLflow runs for results that DVC restored from its cache
 python -m pipeline row ID  run one published row: evaluate its checkpoint, or train it (--mode train)
 python -m pipeline rows    evaluate the checkpoints of all published rows whose data is on this machine
@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def check() -> None:
-    """Validate everything and print the plan; nothing is written."""
-    from pipeline.plan import describe, make_plan  # torch takes seconds to import: only where it is needed
+    """Validate everything and print what would run; nothing is written."""
+    from pipeline.check import check as checked
 
-    print(describe(*make_plan(ROOT)))
+    print(checked(ROOT))
 
 
 def sync() -> None:

@@ -13,22 +13,15 @@ import torch
 from conftest import edit_yaml
 from miniature import ade20k, source
 from published_files import published_state, write_checkpoint, write_imagenet
-from rows import THIN, make_rows_project, small_inference
+from rows import THIN, make_rows_project, prepare_all, resolved, small_inference
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.checkpoints.download import download_weights
-from pipeline.checkpoints.planned import planned_weights
-from pipeline.config import Benchmark, load_benchmark, load_project, load_resolved
+from pipeline.config import Benchmark, load_benchmark, load_project
 from pipeline.datasets import get_dataset
-from pipeline.datasets.download import download
-from pipeline.datasets.index import write_index
-from pipeline.datasets.planned import planned_datasets
-from pipeline.datasets.prepare import prepare
 from pipeline.errors import PipelineError
 from pipeline.evaluation.run import evaluate_benchmark
 from pipeline.layout import Layout
-from pipeline.plan import write_plan
 from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import load_mlflow, tracking_uri
 from pipeline.tracking.sync import sync
@@ -176,32 +169,12 @@ def miniature(folder: Path, **images: int) -> dict[str, Any]:
     return source(ade20k(folder, **images), **images)
 
 
-def prepare_all(root: Path) -> None:
-    """The stages plan, download and preprocess."""
-    layout = Layout(root)
-    write_plan(root, layout.plan)
-    weights = planned_weights(layout.plan)
-    download_weights(weights, layout)
-    found = json.loads(layout.weights_source.read_text())
-    for name, plan in planned_datasets(layout.plan).items():
-        spec = get_dataset(name, plan.images)
-        download(spec, layout.raw(name), plan.source, layout.source(name))
-        prepare(spec, layout.raw(name), layout.prepared(name))
-        for benchmark in plan.benchmarks:
-            digest = found[benchmark]["sha256"] if benchmark in found else None
-            write_index(layout.prepared(name), benchmark, layout.index(benchmark), digest)
-
-
-def resolved(root: Path, stage: str, benchmark: str = ROW) -> Benchmark:
-    return load_resolved(Layout(root).resolved_for(stage, benchmark))
-
-
 def test_an_import_is_tracked_as_the_run_of_its_stage_with_the_evaluation_below(prepared: Path) -> None:
     runtime = load_project(prepared).runtime.model_copy(update={"mlflow": True})
-    with stage_run(prepared, resolved(prepared, "train"), 0, "train", runtime):
-        folder = import_benchmark(prepared, resolved(prepared, "train"), 0, runtime)
-    with stage_run(prepared, resolved(prepared, "evaluate"), 0, "evaluate-msflip", runtime):
-        evaluate_benchmark(prepared, resolved(prepared, "evaluate"), 0, runtime)
+    with stage_run(prepared, resolved(prepared, "train", ROW), 0, "train", runtime):
+        folder = import_benchmark(prepared, resolved(prepared, "train", ROW), 0, runtime)
+    with stage_run(prepared, resolved(prepared, "evaluate", ROW), 0, "evaluate-msflip", runtime):
+        evaluate_benchmark(prepared, resolved(prepared, "evaluate", ROW), 0, runtime)
     summary = json.loads((folder / "summary.json").read_text())
     classes = get_dataset("ade20k").classes
     assert summary["untouched_memory"] == [classes[3], classes[149]]
@@ -233,13 +206,13 @@ def test_a_file_that_changed_since_its_download_is_refused(prepared: Path) -> No
     file = Path(load_project(prepared).weights[ROW])
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(PipelineError, match=r"but it was [0-9a-f]{64} when it was checked.*--force"):
-        import_benchmark(prepared, resolved(prepared, "train"), 0, load_project(prepared).runtime)
+        import_benchmark(prepared, resolved(prepared, "train", ROW), 0, load_project(prepared).runtime)
 
 
 def test_a_file_that_is_gone_names_the_key_of_params(prepared: Path) -> None:
     Path(load_project(prepared).weights[ROW]).unlink()
     with pytest.raises(PipelineError, match=rf"are gone.*`weights: \{{{ROW}: PATH\}}` in params.yaml"):
-        import_benchmark(prepared, resolved(prepared, "train"), 0, load_project(prepared).runtime)
+        import_benchmark(prepared, resolved(prepared, "train", ROW), 0, load_project(prepared).runtime)
 
 
 def test_a_file_with_the_name_of_another_row_is_refused(prepared: Path) -> None:
@@ -248,7 +221,7 @@ def test_a_file_with_the_name_of_another_row_is_refused(prepared: Path) -> None:
     edit_yaml(prepared / "params.yaml", weights={ROW: str(other)})
     prepare_all(prepared)
     with pytest.raises(PipelineError, match=f"checkpoint of lip-resnet50os8, not of {ROW}"):
-        import_benchmark(prepared, resolved(prepared, "train"), 0, load_project(prepared).runtime)
+        import_benchmark(prepared, resolved(prepared, "train", ROW), 0, load_project(prepared).runtime)
 
 
 def test_a_row_trains_from_the_authors_imagenet_file(tmp_path: Path, row: Benchmark) -> None:
@@ -269,7 +242,7 @@ def test_a_row_trains_from_the_authors_imagenet_file(tmp_path: Path, row: Benchm
         ablation=short,
     )
     prepare_all(root)
-    benchmark, runtime = resolved(root, "train"), load_project(root).runtime
+    benchmark, runtime = resolved(root, "train", ROW), load_project(root).runtime
     assert benchmark.encoder.weights == "imagenet:resnet50_v1c"
     folder = train_benchmark(root, benchmark, 0, runtime, lambda step, values: None)
     summary = json.loads((folder / "summary.json").read_text())
@@ -278,4 +251,4 @@ def test_a_row_trains_from_the_authors_imagenet_file(tmp_path: Path, row: Benchm
     trained = load_file(folder / "last.safetensors")["encoder.model.layer1.0.conv1.weight"]
     started = torch.load(weights, weights_only=True)["state_dict"]["layer1.0.conv1.weight"]
     assert torch.allclose(trained, started, atol=1e-3)  # two steps at this rate leave it where the file put it
-    evaluate_benchmark(root, resolved(root, "evaluate"), 0, runtime)
+    evaluate_benchmark(root, resolved(root, "evaluate", ROW), 0, runtime)

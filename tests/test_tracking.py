@@ -44,7 +44,7 @@ def benchmark(tiny: dict[str, Any]) -> Benchmark:
 
 @pytest.fixture(scope="session")
 def parallel_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root whose store four processes created at once. Other tests copy its database, since migrating is slow."""
+    """A root whose store four processes created at once."""
     root = tmp_path_factory.mktemp("parallel")
     script = """
 import multiprocessing, sys
@@ -78,12 +78,23 @@ sys.exit(any(process.exitcode for process in processes))
     return root
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store's database to copy, since creating one takes seconds."""
+    root = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("DVC_ROOT", raising=False)
+        with open_store(root):
+            return root / "mlflow.db"
+
+
 @pytest.fixture
-def root(parallel_root: Path, tmp_path: Path) -> Path:
+def root(database: Path, tmp_path: Path) -> Path:
     """An empty project with an initialised store, in a folder whose name needs care in a URI."""
     root = tmp_path / "a project #1"
     root.mkdir()
-    shutil.copy(parallel_root / "mlflow.db", root)
+    shutil.copy(database, root)
     prepared = Layout(root).prepared("digits")
     prepared.mkdir(parents=True)
     (prepared / "dataset.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))

@@ -56,6 +56,13 @@ def trainable(prepared_project: Path, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def brief(trainable: Path) -> Path:
+    """A project ready for a training of four iterations."""
+    edit_yaml(trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml", schedule={"epochs": 1, "batch_size": 300})
+    return trainable
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(prepared_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which tiny-fcn-mcibi was trained from start to end."""
@@ -65,8 +72,8 @@ def uninterrupted(prepared_project: Path, tmp_path_factory: pytest.TempPathFacto
     return root
 
 
-def results(root: Path) -> Path:
-    return root / "runs" / "train" / BENCHMARK / "0"
+def results(root: Path, seed: int = 0) -> Path:
+    return root / "runs" / "train" / BENCHMARK / str(seed)
 
 
 def interrupt(root: Path, iterations: int, number: signal.Signals) -> int:
@@ -99,17 +106,19 @@ def test_terminated_run_saves_its_iteration_and_resumes(trainable: Path, uninter
     assert (results(trainable) / name).read_bytes() == (results(uninterrupted) / name).read_bytes()
 
 
-def test_worker_processes_do_not_change_the_weights(trainable: Path, uninterrupted: Path) -> None:
-    edit_yaml(trainable / "params.yaml", runtime={"device": "cpu", "workers": 2, "mlflow": False})
-    train(trainable)
+def test_worker_processes_do_not_change_the_weights(brief: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(brief, tmp_path / "alone")
+    edit_yaml(brief / "params.yaml", runtime={"device": "cpu", "workers": 2, "mlflow": False})
+    train(alone)
+    train(brief)
     name = "last.safetensors"
-    assert (results(trainable) / name).read_bytes() == (results(uninterrupted) / name).read_bytes()
+    assert (results(brief) / name).read_bytes() == (results(alone) / name).read_bytes()
 
 
-def test_another_seed_gives_other_weights(trainable: Path, uninterrupted: Path) -> None:
-    train(trainable, seed=1)
-    other = load_file(trainable / "runs" / "train" / BENCHMARK / "1" / "last.safetensors")
-    first = load_file(results(uninterrupted) / "last.safetensors")
+def test_another_seed_gives_other_weights(brief: Path) -> None:
+    train(brief, seed=0)
+    train(brief, seed=1)
+    first, other = (load_file(results(brief, seed) / "last.safetensors") for seed in (0, 1))
     assert other.keys() == first.keys()
     assert not np.array_equal(other["memory.memory"], first["memory.memory"])
 

@@ -7,6 +7,7 @@ from pipeline.config.load import (
     load_benchmark,
     load_project,
     load_resolved,
+    load_valid_project,
     resolved_yaml,
 )
 from pipeline.config.schema import Benchmark, Project
@@ -20,5 +21,6 @@ __all__ = [
     "load_benchmark",
     "load_project",
     "load_resolved",
+    "load_valid_project",
     "resolved_yaml",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.config.parse import nearest, parse, read_yaml
+from pipeline.config.parse import nearest, parse, parse_valid, read_yaml
 from pipeline.config.schema import Benchmark, InferenceConfig, Project
 from pipeline.errors import PipelineError
 
@@ -19,6 +20,27 @@ Overlay = dict[str, Any]
 def load_project(root: Path) -> Project:
     """`params.yaml` under `root`, typed."""
     return parse(Project, read_yaml(root / "params.yaml"), "params.yaml")
+
+
+def load_valid_project(root: Path) -> tuple[Project | None, list[str]]:
+    """What is valid of `params.yaml`, and its problems, one a line; None when no benchmark can be told from it.
+
+    A key with a problem is at its default, an ablation with one is left out: what else is wrong can then be looked for.
+    """
+    try:
+        data = read_yaml(root / "params.yaml")
+    except PipelineError as error:
+        return None, [str(error)]
+    project, problems = parse_valid(Project, data, "params.yaml")
+    wrong = ablation_problems(project.ablation) if project else []
+    if project and wrong:
+        project = project.model_copy(update={"ablation": {}})
+    return project, problems + wrong
+
+
+def ablation_problems(ablation: Overlay) -> list[str]:
+    """Keys of `ablation` that no benchmark can have, one line each."""
+    return _unknown_keys(_set_values(ablation), Benchmark.model_json_schema(), "ablation")
 
 
 def load_benchmark(root: Path, benchmark_id: str, ablation: Overlay | None = None) -> Benchmark:
@@ -32,7 +54,9 @@ def load_benchmark(root: Path, benchmark_id: str, ablation: Overlay | None = Non
     overlay = _set_values(ablation or {})
     if not overlay:
         return plain
-    _check_keys(overlay, Benchmark.model_json_schema(), "ablation")
+    unknown = ablation_problems(overlay)
+    if unknown:
+        raise PipelineError("\n".join(unknown))
     merged = _merge(plain.model_dump(mode="json"), overlay)
     return parse(Benchmark, merged, f"{where} with params.yaml ablation")
 
@@ -84,8 +108,8 @@ def _merge(base: dict[str, Any], overlay: Overlay) -> dict[str, Any]:
     return merged
 
 
-def _check_keys(overlay: Overlay, schema: dict[str, Any], where: str) -> None:
-    """Every overlay key exists in the schema, also where the section is absent from the chosen benchmark."""
+def _unknown_keys(overlay: Overlay, schema: dict[str, Any], where: str) -> list[str]:
+    """Every overlay key that does not exist in the schema, also where a section is absent from a benchmark."""
     definitions = schema.get("$defs", {})
 
     def properties(node: dict[str, Any]) -> dict[str, Any] | None:
@@ -95,14 +119,13 @@ def _check_keys(overlay: Overlay, schema: dict[str, Any], where: str) -> None:
                 return target["properties"]
         return None
 
-    def walk(part: Overlay, known: dict[str, Any], path: str) -> None:
+    def walk(part: Overlay, known: dict[str, Any], path: str) -> Iterator[str]:
         for key, value in part.items():
             if key not in known or (path == "ablation" and key == "id"):
-                near = nearest(key, sorted(known))
+                near = nearest(str(key), sorted(known))
                 hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(sorted(known))}"
-                raise PipelineError(f"params.yaml: {path}.{key}: unknown key; {hint}")
-            inner = properties(known[key])
-            if isinstance(value, dict) and inner is not None:
-                walk(value, inner, f"{path}.{key}")
+                yield f"params.yaml: {path}.{key}: unknown key; {hint}"
+            elif isinstance(value, dict) and (inner := properties(known[key])) is not None:
+                yield from walk(value, inner, f"{path}.{key}")
 
-    walk(overlay, schema["properties"], where)
+    return list(walk(overlay, schema["properties"], where))

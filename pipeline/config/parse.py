@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         near = nearest(path.stem, sorted(p.stem for p in path.parent.glob(f"*{path.suffix}")))
         raise PipelineError(f"{path}: no such file{f'; did you mean {near}{path.suffix}?' if near else ''}") from None
     except yaml.YAMLError as error:
-        raise PipelineError(f"{path}: not valid YAML: {error}") from None
+        raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise PipelineError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
     return data
@@ -55,8 +55,24 @@ def parse(section: type[SectionT], data: dict[str, Any], where: str) -> SectionT
     try:
         return section.model_validate(data)
     except ValidationError as error:
-        lines = [_describe(section, item) for item in error.errors()]
-        raise PipelineError("\n".join(f"{where}: {line}" for line in lines)) from None
+        raise PipelineError("\n".join(_lines(section, error, where))) from None
+
+
+def parse_valid(section: type[SectionT], data: dict[str, Any], where: str) -> tuple[SectionT | None, list[str]]:
+    """`data` as a `section` without its top-level keys that have problems, and these; None when one was required."""
+    try:
+        return section.model_validate(data), []
+    except ValidationError as error:
+        wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
+        problems = _lines(section, error, where)
+    try:
+        return section.model_validate({key: value for key, value in data.items() if key not in wrong}), problems
+    except ValidationError:
+        return None, problems
+
+
+def _lines(section: type[BaseModel], error: ValidationError, where: str) -> list[str]:
+    return [f"{where}: {_describe(section, item)}" for item in error.errors()]
 
 
 def _describe(section: type[BaseModel], item: Any) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import SourceConfig
 from pipeline.cost import ASSUMED_FLOPS, LEFT_OUT, TrainingCost
-from pipeline.layout import Layout
 from pipeline.rows.plan import RowPlan
 from pipeline.rows.published import published_of
 from pipeline.runtime import resolve_device
@@ -44,10 +42,10 @@ def describe_rows(plans: list[RowPlan], left_out: Mapping[str, str]) -> str:
     width = max(len(name) for name in (*left_out, *(plan.benchmark.id for plan in plans)))
     lines = [f"{'row':{width}}  {'weights':18}  GPU memory   time"]
     for plan in plans:
-        weights = "present" if plan.weights.present else f"download {_size(plan.weights_download[0])}"
+        weights = "present" if plan.weights.present else f"download {size_text(plan.weights_download[0])}"
         memory = f"{plan.memory_bytes / _GIB:.1f} GiB"
-        lines.append(f"{plan.benchmark.id:{width}}  {weights:18}  {memory:>10}   {_time(plan.seconds)}")
-    total = _time(sum(plan.seconds for plan in plans))
+        lines.append(f"{plan.benchmark.id:{width}}  {weights:18}  {memory:>10}   {time_text(plan.seconds)}")
+    total = time_text(sum(plan.seconds for plan in plans))
     lines.append(f"together about {total} {_RATE}")
     lines.append("Memory and time are estimates; nothing was measured.")
     lines += [f"left out: {name:{width}}  {reason}" for name, reason in left_out.items()]
@@ -67,7 +65,7 @@ def _published(benchmark: Benchmark) -> str:
 
 def _data(plan: RowPlan) -> str:
     counts = ", ".join(f"{number} {split}" for split, number in plan.spec.splits.items())
-    size = "size not announced" if plan.spec.download_bytes is None else f"about {_size(plan.spec.download_bytes)}"
+    size = "size not announced" if plan.spec.download_bytes is None else f"about {size_text(plan.spec.download_bytes)}"
     if plan.data.present:
         where = f"present: {plan.data.path}"
     elif plan.obstacle is not None:
@@ -86,7 +84,7 @@ def _weights(plan: RowPlan) -> str:
     if plan.weights.present:
         return f"present: {plan.weights.path}"
     size, basis = plan.weights_download
-    return f"download of about {_size(size)} ({basis}): {weights.urls[0]}"
+    return f"download of about {size_text(size)} ({basis}): {weights.urls[0]}"
 
 
 def _costs(plan: RowPlan) -> list[tuple[str, str]]:
@@ -103,8 +101,8 @@ def _costs(plan: RowPlan) -> list[tuple[str, str]]:
         ),
         (
             "",
-            f"about {_time(cost.seconds)}: {cost.images} images of {cost.flops / _TERA:.1f} TFLOP for both protocols, "
-            f"{_RATE}",
+            f"about {time_text(cost.seconds)}: {cost.images} images of {cost.flops / _TERA:.1f} TFLOP for both "
+            f"protocols, {_RATE}",
         ),
         ("memory", f"in float32, without {LEFT_OUT}"),
     ]
@@ -123,7 +121,7 @@ def _training(cost: TrainingCost, plan: RowPlan) -> list[tuple[str, str]]:
         ),
         (
             "",
-            f"about {_time(cost.seconds)}{each}: {cost.iterations} iterations of {cost.flops / _TERA:.1f} TFLOP, "
+            f"about {time_text(cost.seconds)}{each}: {cost.iterations} iterations of {cost.flops / _TERA:.1f} TFLOP, "
             f"{_RATE}, validation left out",
         ),
     ]
@@ -139,33 +137,26 @@ def _device(plan: RowPlan) -> str:
 
 
 def _disk(plan: RowPlan) -> str:
-    """The prepared form is about as large as the archives; downloaded ones are kept and unpacked beside it."""
-    spec, layout, source = plan.spec, Layout(plan.root), plan.root / Path(plan.data.path).expanduser()
-    if (layout.prepared(spec.name) / "dataset.json").is_file():
-        copies, basis = 0, "the data is prepared already"
-    elif not plan.data.present and spec.public:
-        copies, basis = 3, "archives, unpacked, and in the prepared form"
-    elif source.is_dir():
-        copies, basis = 1, "the prepared form"
-    else:
-        copies, basis = 2, "unpacked, and in the prepared form"
+    spec, (copies, basis) = plan.spec, plan.data_copies
     weights = plan.parameters * 4
     kept = weights * (2 + (3 if plan.training else 1))  # last and best; and state to resume from, or the checkpoint
     if copies and spec.download_bytes is None:
-        return f"size of the data not announced ({basis}), and about {_size(kept)} of weights"
+        return f"size of the data not announced ({basis}), and about {size_text(kept)} of weights"
     data = copies * (spec.download_bytes or 0)
-    return f"about {_size(data + kept)}: {_size(data)} of data ({basis}), {_size(kept)} of weights"
+    return f"about {size_text(data + kept)}: {size_text(data)} of data ({basis}), {size_text(kept)} of weights"
 
 
 def _gib(number: float) -> str:
     return f"{number / _GIB:.1f} GiB"
 
 
-def _size(number: float) -> str:
+def size_text(number: float) -> str:
+    """Bytes in GB."""
     return f"{number / _GIGA:.2f} GB"
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Seconds in the largest unit of which there are two."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

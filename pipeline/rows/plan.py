@@ -73,6 +73,21 @@ class RowPlan:
         return self.weights.problem
 
     @property
+    def data_copies(self) -> tuple[int, str]:
+        """How many times the size of the archives the data will still take on disk, and in which forms.
+
+        The prepared form is about as large as the archives; downloaded ones are kept and unpacked beside it.
+        """
+        layout, source = Layout(self.root), self.root / Path(self.data.path).expanduser()
+        if (layout.prepared(self.spec.name) / "dataset.json").is_file():
+            return 0, "the data is prepared already"
+        if not self.data.present and self.spec.public:
+            return 3, "archives, unpacked, and in the prepared form"
+        if source.is_dir():
+            return 1, "the prepared form"
+        return 2, "unpacked, and in the prepared form"
+
+    @property
     def memory_bytes(self) -> int:
         """Expected GPU memory of whatever needs more, training or evaluation."""
         return max(self.evaluation.memory_bytes, self.training.memory_bytes if self.training else 0)

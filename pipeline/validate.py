@@ -1,0 +1,165 @@
+"""What is wrong with `params.yaml` and `params/*.yaml`: every problem of every file, one line each.
+
+A line names the file, the key and the remedy. What a single file cannot say about itself is checked here: that its
+dataset has the splits it names, that its crop fits, that its baseline exists, that its model can be built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.checkpoints.imagenet import imagenet_names
+from pipeline.checkpoints.planned import weights_of
+from pipeline.config import Benchmark, Project, load_benchmark
+from pipeline.config.compilable import compile_problem
+from pipeline.config.parse import nearest
+from pipeline.config.schema import SourceConfig
+from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.errors import PipelineError
+
+
+@dataclass(frozen=True)
+class PlannedBenchmark:
+    """A valid benchmark and the size of its model."""
+
+    benchmark: Benchmark
+    parameters: int
+
+
+def checked_choice(root: Path, project: Project) -> tuple[list[PlannedBenchmark], list[str]]:
+    """The chosen benchmarks that are valid, their models built without weights, and the problems of all of them."""
+    planned, problems = [], []
+    repeated = sorted({b for b in project.benchmarks if project.benchmarks.count(b) > 1})
+    if repeated:
+        problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} stands more than once; name each once")
+    for name, source in sorted(project.sources.items()):
+        try:
+            get_dataset(name, source.images if isinstance(source, SourceConfig) else None)
+        except PipelineError as error:
+            problems.append(f"params.yaml: sources.{name}: {error}")
+    for benchmark_id in dict.fromkeys(project.benchmarks):
+        try:
+            benchmark = load_benchmark(root, benchmark_id, project.ablation)
+            found = benchmark_problems(root, benchmark)
+            if found:
+                problems += found
+            else:
+                planned.append(PlannedBenchmark(benchmark, _built_parameters(benchmark)))
+        except PipelineError as error:
+            problems += str(error).splitlines()
+    problems += _weight_problems(root, project, planned)
+    problems += _seed_problems(project, planned)
+    problems += [p for item in planned if (p := compile_problem(item.benchmark, project.runtime))]
+    return planned, problems
+
+
+def file_problems(root: Path, benchmark_id: str) -> list[str]:
+    """Problems of `params/<benchmark_id>.yaml` as it stands, without building its model."""
+    try:
+        return benchmark_problems(root, load_benchmark(root, benchmark_id))
+    except PipelineError as error:
+        return str(error).splitlines()
+
+
+def benchmark_problems(root: Path, benchmark: Benchmark) -> list[str]:
+    """What a benchmark's own file cannot know: its dataset, its weights, the other files."""
+    where = f"params/{benchmark.id}.yaml"
+    problems = []
+    try:
+        spec = get_dataset(benchmark.dataset.name)
+        if benchmark.memory is not None and len(spec.classes) < 2:
+            problems.append(f"memory: {spec.name} has {len(spec.classes)} class; a memory needs at least two")
+        problems += [*_split_problems(benchmark, spec), *_size_problems(benchmark, spec)]
+    except PipelineError as error:
+        problems.append(f"dataset.name: {error}")
+    if benchmark.mode == "import" and not (benchmark.published and benchmark.published.checkpoints):
+        problems.append("mode: import needs the address of a checkpoint in `published.checkpoints`")
+    try:
+        weights_of(benchmark, {})
+    except PipelineError as error:
+        problems.append(str(error))
+    if benchmark.baseline is not None:
+        known = sorted(path.stem for path in (root / "params").glob("*.yaml"))
+        if benchmark.baseline not in known:
+            near = nearest(benchmark.baseline, known)
+            problems.append(f"baseline: no params/{benchmark.baseline}.yaml{f'; did you mean {near}?' if near else ''}")
+    return [f"{where}: {problem}" for problem in problems]
+
+
+def _built_parameters(benchmark: Benchmark) -> int:
+    """Numbers in the benchmark's model, built without content. Raises PipelineError when it cannot be built."""
+    import torch  # takes seconds to import: a typo is told without
+
+    from pipeline.models import build_segmentor
+
+    try:
+        with torch.device("meta"):
+            model = build_segmentor(benchmark, len(get_dataset(benchmark.dataset.name).classes), pretrained=False)
+    except PipelineError as error:
+        raise PipelineError(f"params/{benchmark.id}.yaml: {error}") from error
+    return sum(p.numel() for p in model.parameters())
+
+
+def _split_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
+    data = benchmark.dataset
+    named = [
+        *(("train_splits", split) for split in data.train_splits),
+        ("validation_split", data.validation_split),
+        ("evaluation_split", data.evaluation_split),
+    ]
+    unknown = [
+        f"dataset.{key}: {spec.name} has no split {split!r}; it has {', '.join(spec.splits)}"
+        for key, split in named
+        if split not in spec.splits
+    ]
+    labelled = ", ".join(split for split in spec.splits if split not in spec.unlabelled_splits)
+    return unknown + [
+        f"dataset.{key}: the labels of {spec.name} {split} are not public; choose from {labelled}"
+        for key, split in named
+        if split in spec.unlabelled_splits and key != "evaluation_split"
+    ]
+
+
+def _weight_problems(root: Path, project: Project, planned: list[PlannedBenchmark]) -> list[str]:
+    """Keys of `weights` that mean nothing, and local files in use that are not there."""
+    known = [*imagenet_names(), *sorted(path.stem for path in (root / "params").glob("*.yaml"))]
+    problems = []
+    for name in project.weights:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean `{near}`?" if near else f"ImageNet weights are {', '.join(imagenet_names())}"
+            problems.append(f"params.yaml: weights.{name}: neither a benchmark nor ImageNet weights; {hint}")
+    used = [weights_of(item.benchmark, project.weights) for item in planned]
+    missing = {w.name: w.file for w in used if w.file and not (root / Path(w.file).expanduser()).is_file()}
+    return problems + [f"params.yaml: weights.{name}: {file}: no such file" for name, file in missing.items()]
+
+
+def _seed_problems(project: Project, planned: list[PlannedBenchmark]) -> list[str]:
+    imported = [item.benchmark.id for item in planned if item.benchmark.mode == "import"]
+    if len(project.seeds) == 1 or not imported:
+        return []
+    return [
+        f"params.yaml: seeds: {list(project.seeds)}, but {', '.join(imported)} "
+        f"{'is' if len(imported) == 1 else 'are'} imported (mode: import), and a published checkpoint has no seeds; "
+        "give one seed, or train instead with `ablation: {mode: train}`"
+    ]
+
+
+def _size_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
+    """A crop larger than any training image can get would be mostly padding: surely not what was meant."""
+    augmentation, crop = benchmark.augmentation, benchmark.augmentation.crop
+    if augmentation.resize is not None:
+        resize = augmentation.resize
+        largest = resize.size if resize.size is not None else (resize.long or 0, resize.long or 0)
+    elif spec.image_size is not None:
+        largest = spec.image_size
+    else:
+        return []
+    reach = tuple(int(side * augmentation.scale[1]) for side in largest)
+    if crop[0] <= reach[0] and crop[1] <= reach[1]:
+        return []
+    return [
+        f"augmentation.crop: {list(crop)} is larger than the largest training image, {list(reach)} "
+        f"(augmentation.resize or the prepared size, times scale {augmentation.scale[1]}); use a smaller crop"
+    ]

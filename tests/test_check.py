@@ -1,0 +1,129 @@
+"""`python -m pipeline check`: every mistake at once; what would run, for how long, on how much disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import edit_yaml, make_project, write_yaml
+
+from pipeline import __main__
+from pipeline.check import check
+from pipeline.config import load_resolved
+from pipeline.cost import training_cost
+from pipeline.datasets import get_dataset
+from pipeline.errors import PipelineError
+from pipeline.estimate import machine_speed
+from pipeline.layout import Layout
+from pipeline.plan import write_plan
+
+CPU = torch.device("cpu")
+
+
+def problems(root: Path) -> list[str]:
+    with pytest.raises(PipelineError) as caught:
+        check(root)
+    return str(caught.value).splitlines()
+
+
+def edit_benchmark(root: Path, name: str, **sections: Any) -> None:
+    edit_yaml(root / "params" / f"{name}.yaml", **sections)
+
+
+# --- every mistake ----------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(project: Path, tiny: Any) -> None:
+    edit_yaml(
+        project / "params.yaml",
+        seds=[1],
+        ablation={"memory": {"strtegy": "mean"}, "los": {"coarse": 1.0}},
+        sources={"digts": "x"},
+        weights={"tiny-fnc": "x"},
+    )
+    edit_benchmark(project, "tiny-fcn", encoder={"name": "resnet81"})  # chosen: its model is built
+    edit_benchmark(project, "tiny-fcn-mcibi", baseline="tiny-fc", augmentation={"crop": [640, 32]})
+    write_yaml(project / "params" / "other.yaml", tiny | {"schedule": {"epoch": 1, "epochs": 2, "batch_size": 8}})
+    write_yaml(project / "params" / "third.yaml", tiny | {"dataset": {"name": "digit", "validation_split": "v"}})
+    found = problems(project)
+    for expected in (
+        "params.yaml: seds: unknown key; did you mean `seeds`?",
+        "params.yaml: ablation.memory.strtegy: unknown key; did you mean `strategy`?",
+        "params.yaml: ablation.los: unknown key; did you mean `loss`?",
+        "params.yaml: sources.digts: dataset 'digts': unknown; did you mean `digits`?",
+        "params.yaml: weights.tiny-fnc: neither a benchmark nor ImageNet weights; did you mean `tiny-fcn`?",
+        "params/tiny-fcn.yaml: encoder.name: 'resnet81' is unknown; did you mean `resnet18`?",
+        "params/tiny-fcn-mcibi.yaml: baseline: no params/tiny-fc.yaml; did you mean tiny-fcn?",
+        "params/tiny-fcn-mcibi.yaml: augmentation.crop: [640, 32] is larger than the largest training image",
+        "params/other.yaml: schedule.epoch: unknown key; did you mean `epochs`?",
+        "params/third.yaml: dataset.name: dataset 'digit': unknown; did you mean `digits`?",
+    ):
+        assert any(line.startswith(expected) for line in found), (expected, found)
+    assert len(found) == 10
+    assert len(found) == len(set(found))
+
+
+def test_a_file_that_is_no_yaml_does_not_hide_the_others(project: Path, tiny: Any) -> None:
+    (project / "params.yaml").write_text("benchmarks: [tiny-fcn\nseeds: [0]\n")
+    (project / "params" / "broken.yaml").write_text("a: [1\nb: 2\n")
+    write_yaml(project / "params" / "other.yaml", tiny | {"dataset": {"name": "digits", "train_splits": ["trian"]}})
+    first, second, third = problems(project)
+    assert first.startswith("params.yaml: not valid YAML: ")
+    assert "line 2" in first
+    assert second.startswith("params/broken.yaml: not valid YAML: ")
+    assert third == "params/other.yaml: dataset.train_splits: digits has no split 'trian'; it has train, val, test"
+
+
+def test_a_wrong_value_of_the_ablation_names_the_benchmarks_that_it_breaks(project: Path) -> None:
+    edit_yaml(project / "params.yaml", ablation={"schedule": {"epochs": "many"}})
+    assert [line.partition(" with ")[0] for line in problems(project)] == [
+        "params/tiny-fcn.yaml",
+        "params/tiny-fcn-mcibi.yaml",
+    ]
+
+
+def test_data_that_no_program_can_fetch_is_a_problem(project: Path, tiny: Any) -> None:
+    splits = {"name": "lip", "evaluation_split": "val"}
+    write_yaml(project / "params" / "people.yaml", tiny | {"dataset": splits})
+    edit_yaml(project / "params.yaml", benchmarks=["people"])
+    (line,) = problems(project)
+    assert "set `sources: {lip: PATH}` in params.yaml" in line
+
+
+def test_the_command_ends_with_status_1(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit_yaml(project / "params.yaml", seeds=[])
+    monkeypatch.setattr(__main__, "ROOT", project)
+    with pytest.raises(SystemExit, match=r"error: params.yaml: seeds: ") as stopped:
+        __main__.main(["check"])
+    assert isinstance(stopped.value.code, str)  # printed to stderr, status 1
+
+
+# --- the outlook ------------------------------------------------------------------------------------------------------
+
+
+def test_outside_a_repository_every_stage_counts_and_the_basis_of_the_time_is_told(project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    text = check(project)
+    assert "tiny-fcn-mcibi  digits        resnet18                 yes          2" in text
+    assert "what is up to date is unknown (dvc status --json: you are not inside of a DVC repository" in text
+    assert "GFLOP/s of one convolution, timed just now on cpu" in text
+    assert "disk: about" in text
+    assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+def test_an_earlier_training_gives_the_speed_of_its_benchmark(tmp_path: Path) -> None:
+    root = make_project(tmp_path / "project")
+    write_plan(root, Layout(root).plan)
+    resolved = Layout(root).resolved("tiny-fcn")
+    folder = Layout(root).train("tiny-fcn", 0)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(resolved.read_text())
+    (folder / "cost.json").write_text(json.dumps({"device": "cpu", "seconds_per_iteration": 0.5}))
+    speed = machine_speed(root, CPU)
+    spec = get_dataset("digits")
+    assert speed.of("tiny-fcn") == training_cost(load_resolved(resolved), spec, spec.splits).flops / 0.5
+    assert speed.of("another") == speed.of("tiny-fcn")
+    assert speed.basis.startswith("at what 1 earlier training under runs/train reached")
