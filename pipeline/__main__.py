@@ -4,7 +4,10 @@ python -m pipeline check   validate params.yaml and params/, print what `dvc rep
 python -m pipeline sync    create MLflow runs for results that DVC restored from its cache
 python -m pipeline row ID  run one published row: evaluate its checkpoint, or train it (--mode train)
 python -m pipeline rows    evaluate the checkpoints of all published rows whose data is on this machine
+python -m pipeline predict --model MODEL --images FOLDER --out FOLDER   label maps of your own pictures
+python -m pipeline export  --model MODEL --out FOLDER                   weights and card, torch.export, ONNX
 
+MODEL is a run, BENCHMARK/SEED as under runs/train, or a .safetensors file that `export` wrote, with its card beside it.
 `row` and `rows` first print what they will do; with --dry-run they stop there.
 """
 
@@ -51,6 +54,26 @@ def main(arguments: list[str]) -> None:
                 from pipeline.rows.commands import run_rows
 
                 run_rows(ROOT, options.dry_run)
+            case "predict":
+                from pipeline.predict.run import predict_folder
+
+                predict_folder(
+                    ROOT,
+                    options.model,
+                    options.images,
+                    options.out,
+                    ms_flip=options.ms_flip,
+                    windows=options.windows,
+                    overlay=options.overlay,
+                    probabilities=options.probabilities,
+                    device=options.device,
+                    batch=options.batch,
+                )
+            case "export":
+                from pipeline.handover.export import export_model
+
+                size = tuple(options.size) if options.size else None
+                export_model(ROOT, options.model, options.out, options.format, size)
     except PipelineError as error:
         sys.exit(f"error: {error}")
 
@@ -68,7 +91,29 @@ def _parser() -> argparse.ArgumentParser:
     row.add_argument("--seeds", type=int, nargs="+", help="of the trainings; default: those of params.yaml")
     for command in (row, rows):
         command.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
+    predict, export = commands.add_parser("predict"), commands.add_parser("export")
+    for command in (predict, export):
+        command.add_argument("--model", required=True, help="BENCHMARK/SEED, or a .safetensors file with its card")
+        command.add_argument("--out", required=True, type=Path, help="folder, made if need be")
+    predict.add_argument("--images", required=True, type=Path, help="folder of pictures with its sub-folders, or one")
+    predict.add_argument("--ms-flip", action="store_true", help="the model's multi-scale + flip protocol")
+    predict.add_argument("--windows", action="store_true", help="slide the training crop over large pictures")
+    predict.add_argument("--overlay", action="store_true", help="also the pictures under the classes' colours")
+    predict.add_argument("--probabilities", action="store_true", help="also (K, H, W) float16 .npy files")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    predict.add_argument("--batch", type=_positive_integer, default=1, help="pictures of equal size that run together")
+    export.add_argument("--format", nargs="+", choices=("torch", "onnx"), default=(), help="graphs beside the weights")
+    export.add_argument(
+        "--size", type=_positive_integer, nargs=2, metavar=("HEIGHT", "WIDTH"), help="fixed input of graphs"
+    )
     return parser
+
+
+def _positive_integer(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
 if __name__ == "__main__":
