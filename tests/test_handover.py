@@ -216,6 +216,8 @@ def test_the_command_writes_graphs_and_notes_how_close_they_are(
     assert capsys.readouterr().out.count("compared with the network on 64x96, largest difference") == 2
     card = read_card(tmp_path / "out" / "tiny-seed0.safetensors")
     assert [(graph.format, graph.size) for graph in card.graphs] == [("torch", (64, 96)), ("onnx", (64, 96))]
+    export_model(tmp_path, str(tmp_path / "out" / "tiny-seed0.safetensors"), tmp_path / "out", (), None)
+    assert read_card(tmp_path / "out" / "tiny-seed0.safetensors").graphs == card.graphs  # they lie there still
     session = onnxruntime.InferenceSession(tmp_path / "out" / "tiny-seed0.onnx")
     assert session.get_inputs()[0].shape == ["batch", 3, 64, 96]
     images = np.zeros((3, 3, 64, 96), np.float32)

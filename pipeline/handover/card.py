@@ -169,7 +169,7 @@ def read_card(weights: Path) -> Card:
         if not file.is_file():
             raise PipelineError(
                 f"{file}: no such file; a handed-over model is two files, {weights.name} and {path.name}, as "
-                "`python -m pipeline export` writes them"
+                "`python -m pipeline export` writes them; a run is named BENCHMARK/SEED"
             )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

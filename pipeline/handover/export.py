@@ -24,12 +24,15 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
     network = source.load()
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{source.name}.safetensors"
-    if not (weights.exists() and weights.samefile(source.weights)):
+    kept: tuple[Graph, ...] = ()
+    if weights.exists() and weights.samefile(source.weights):  # an export that is to have further formats
+        kept = tuple(graph for graph in source.card.graphs if graph.format not in formats)
+    else:
         with replacing(weights) as path:
             shutil.copyfile(source.weights, path)
     graphs = _graphs(network, out, source.name, formats, size)
     own = source.card.weights.model_copy(update={"file": weights.name})
-    card = source.card.model_copy(update={"weights": own, "graphs": graphs})
+    card = source.card.model_copy(update={"weights": own, "graphs": (*kept, *graphs)})
     write_card(card, card_path(weights))
     print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
     for graph in graphs:
