@@ -5,7 +5,10 @@ python -m pipeline sync    create MLflow runs for results that DVC restored from
 python -m pipeline row ID  run one published row: evaluate its checkpoint, or train it (--mode train)
 python -m pipeline rows    evaluate the checkpoints of all published rows whose data is on this machine
 python -m pipeline study NAME --size SIZE   train and evaluate what the study lacks, then write its report
+python -m pipeline predict --model MODEL --images FOLDER --out FOLDER   label maps of your own pictures
+python -m pipeline export  --model MODEL --out FOLDER                   weights and card, torch.export, ONNX
 
+MODEL is a run, BENCHMARK/SEED as under runs/train, or a .safetensors file that `export` wrote, with its card beside it.
 `row`, `rows` and `study` first print what they will do; with --dry-run they stop there.
 """
 
@@ -56,6 +59,26 @@ def main(arguments: list[str]) -> None:
                 from pipeline.studies.commands import study
 
                 study(ROOT, options, arguments)
+            case "predict":
+                from pipeline.predict.run import predict_folder
+
+                predict_folder(
+                    ROOT,
+                    options.model,
+                    options.images,
+                    options.out,
+                    ms_flip=options.ms_flip,
+                    windows=options.windows,
+                    overlay=options.overlay,
+                    probabilities=options.probabilities,
+                    device=options.device,
+                    batch=options.batch,
+                )
+            case "export":
+                from pipeline.handover.export import export_model
+
+                size = tuple(options.size) if options.size else None
+                export_model(ROOT, options.model, options.out, options.format, size)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +99,29 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--at-most", type=int, metavar="N", help="stop after N runs")
     for command in (row, rows, study):
         command.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
+    predict, export = commands.add_parser("predict"), commands.add_parser("export")
+    for command in (predict, export):
+        command.add_argument("--model", required=True, help="BENCHMARK/SEED, or a .safetensors file with its card")
+        command.add_argument("--out", required=True, type=Path, help="folder, made if need be")
+    predict.add_argument("--images", required=True, type=Path, help="folder of pictures with its sub-folders, or one")
+    predict.add_argument("--ms-flip", action="store_true", help="the model's multi-scale + flip protocol")
+    predict.add_argument("--windows", action="store_true", help="slide the training crop over large pictures")
+    predict.add_argument("--overlay", action="store_true", help="also the pictures under the classes' colours")
+    predict.add_argument("--probabilities", action="store_true", help="also (K, H, W) float16 .npy files")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    predict.add_argument("--batch", type=_positive_integer, default=1, help="pictures of equal size that run together")
+    export.add_argument("--format", nargs="+", choices=("torch", "onnx"), default=(), help="graphs beside the weights")
+    export.add_argument(
+        "--size", type=_positive_integer, nargs=2, metavar=("HEIGHT", "WIDTH"), help="fixed input of graphs"
+    )
     return parser
+
+
+def _positive_integer(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from pipeline.errors import PipelineError
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU when there is one, each rank's own when there are several ranks.
+def resolve_device(name: str, key: str = "runtime.device") -> torch.device:
+    """`auto` is the GPU when there is one, each rank's own when there are several ranks. key: who asks, for errors.
 
     Raises PipelineError for a device this machine lacks.
     """
@@ -26,11 +26,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise PipelineError(f"runtime.device: {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
+        raise PipelineError(f"{key}: {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise PipelineError(
-            f"runtime.device: {name} is not there ({torch.cuda.device_count()} GPUs seen); use auto or cpu"
-        )
+        raise PipelineError(f"{key}: {name} is not there ({torch.cuda.device_count()} GPUs seen); use auto or cpu")
     return device
 
 

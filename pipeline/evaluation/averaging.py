@@ -6,7 +6,7 @@ resolution and is resized again band by band. Classes come last in memory: every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,22 +73,28 @@ View = Whole | Sliding
 
 
 def label_map(views: Sequence[View], size: tuple[int, int]) -> Tensor:
-    """Class with the largest sum over `views`, each resized to `size` = (H, W) by itself: (B, H, W) int64.
+    """Class with the largest sum over `views`, each resized to `size` = (H, W) by itself: (B, H, W) int64."""
+    sample = views[0].rows(0, 1)  # (B, 1, w, K)
+    labels = torch.empty(sample.shape[0], *size, dtype=torch.int64, device=sample.device)
+    for start, total in summed_bands(views, size):
+        labels[:, start : start + total.shape[1]] = total.argmax(dim=-1)
+    return labels
+
+
+def summed_bands(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
+    """The sum over `views`, each resized to `size` = (H, W) by itself, from top to bottom: (first row, (B, n, W, K)).
 
     Taken as many rows at a time as keep a band at 32 MiB, which has no influence on the result.
     """
     height, width = size
-    sample = views[0].rows(0, 1)  # (B, 1, w, K)
-    batch, classes = sample.shape[0], sample.shape[-1]
+    batch, *_, classes = views[0].rows(0, 1).shape  # (B, 1, w, K)
     rows = max(1, _BAND_VALUES // (batch * width * classes))
-    labels = torch.empty(batch, height, width, dtype=torch.int64, device=sample.device)
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         total = resized_rows(views[0], size, start, stop)  # (B, n, W, K)
         for view in views[1:]:
             total += resized_rows(view, size, start, stop)
-        labels[:, start:stop] = total.argmax(dim=-1)
-    return labels
+        yield start, total
 
 
 def resized_rows(view: View, size: tuple[int, int], start: int, stop: int) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.config.schema import ProtocolConfig
@@ -73,7 +74,7 @@ def evaluate(
     try:
         hidden = progress is None or not ranks().is_main
         with tqdm(total=total, desc=progress, disable=hidden, unit="image", dynamic_ncols=True) as bar:
-            for batch in _batches(samples, batch_size):
+            for batch in batches(samples, batch_size):
                 images = torch.stack([sample.image for sample in batch]).to(device, non_blocking=True)
                 with autocast(device, precision):
                     maps = predict(model, images, protocols, batch[0].size, flip_pairs)
@@ -92,9 +93,21 @@ def evaluate(
     return ids, counts
 
 
-def _batches(samples: Iterable[EvalSample], batch_size: int) -> Iterator[list[EvalSample]]:
+class Sized(Protocol):
+    """One image float32 (3, h, w), and the (H, W) of its label map."""
+
+    @property
+    def image(self) -> Tensor: ...  # noqa: D102
+    @property
+    def size(self) -> tuple[int, int]: ...  # noqa: D102
+
+
+SampleT = TypeVar("SampleT", bound=Sized)
+
+
+def batches(samples: Iterable[SampleT], batch_size: int) -> Iterator[list[SampleT]]:
     """Consecutive samples of one size (tensor and original), at most `batch_size` at a time."""
-    batch: list[EvalSample] = []
+    batch: list[SampleT] = []
     for sample in samples:
         same = batch and (sample.image.shape, sample.size) == (batch[0].image.shape, batch[0].size)
         if batch and (not same or len(batch) == batch_size):

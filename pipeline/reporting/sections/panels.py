@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets import IGNORE_INDEX
+from pipeline.datasets.palette import colourise
 from pipeline.datasets.prepared import read_image, read_label
 from pipeline.errors import PipelineError
 from pipeline.reporting.analysis import PRIMARY, Analysis
@@ -25,7 +26,6 @@ WIDTH = 320  # pixels; larger pictures are shrunk for the page
 LEGEND = 24  # classes named below the pictures
 
 Rgb = NDArray[np.uint8]
-VOID = (225, 227, 231)
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,6 @@ def choose(panel: Sequence[str]) -> list[str]:
     """At most SHOWN ids, evenly spaced over the stored ones."""
     positions = np.linspace(0, len(panel) - 1, min(SHOWN, len(panel))).round().astype(int)
     return [panel[i] for i in positions]
-
-
-def colourise(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> Rgb:
-    """(H, W) train ids as RGB (H, W, 3); ignored pixels in light grey."""
-    table = np.full((256, 3), VOID, dtype=np.uint8)
-    table[: len(palette)] = palette
-    return table[labels]
 
 
 def _figure(analysis: Analysis, pair: Pair) -> Figure:

@@ -1,0 +1,63 @@
+"""From normalised images to label maps and probabilities, a band of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.config import Benchmark
+from pipeline.config.schema import ProtocolConfig
+from pipeline.errors import PipelineError
+from pipeline.evaluation.averaging import summed_bands
+from pipeline.evaluation.inference import FlipPairs, views_of
+
+
+def chosen_protocol(benchmark: Benchmark, ms_flip: bool, windows: bool) -> ProtocolConfig:
+    """The benchmark's own protocol; `windows` slides its training crop by two thirds in place of the whole image."""
+    inference = benchmark.inference
+    protocol = inference.ms_flip if ms_flip else inference.single_scale
+    if not windows or protocol.mode == "slide":
+        return protocol
+    crop = benchmark.augmentation.crop
+    stride = tuple(max(1, 2 * side // 3) for side in crop)
+    return protocol.model_copy(update={"mode": "slide", "crop": crop, "stride": stride})
+
+
+def require_size(image: Tensor, protocol: ProtocolConfig) -> None:
+    """Raise PipelineError when a scale would leave nothing of `image` (3, h, w)."""
+    height, width = image.shape[1:]
+    smallest = min(protocol.scales)
+    if int(min(height, width) * smallest) < 1:
+        raise PipelineError(f"{height}x{width} pixels are too few for scale {smallest}; predict without --ms-flip")
+
+
+@torch.inference_mode()
+def predict_batch(
+    model: nn.Module,
+    images: Tensor,
+    protocol: ProtocolConfig,
+    size: tuple[int, int],
+    flip_pairs: FlipPairs,
+    probabilities: Sequence[NDArray[np.float16]] = (),
+) -> NDArray[np.uint8]:
+    """Label maps (B, H, W) uint8 of `images` (B, 3, h, w) at `size` = (H, W); see `evaluation.inference.predict`.
+
+    probabilities: empty, or per image a (K, H, W) float16 array to fill: the mean of the views' probabilities or, where
+    the protocol averages logits, the softmax of the mean logits.
+    """
+    views = views_of(model, images, {"chosen": protocol}, flip_pairs)["chosen"]
+    labels = np.empty((len(images), *size), np.uint8)
+    for start, total in summed_bands(views, size):  # (B, n, W, K)
+        rows = slice(start, start + total.shape[1])
+        labels[:, rows] = total.argmax(dim=-1).to(torch.uint8).cpu().numpy()
+        if probabilities:
+            mean = total / len(views)
+            shares = mean.softmax(dim=-1) if protocol.average == "logits" else mean
+            bands = shares.movedim(-1, 1).to(torch.float16).cpu().numpy()  # (B, K, n, W)
+            for whole, band in zip(probabilities, bands, strict=True):
+                whole[:, rows] = band
+    return labels

@@ -1,0 +1,95 @@
+"""Pictures as people have them: any size, 8 or 16 bits, grey, with alpha, turned by their EXIF data, or broken."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.errors import PipelineError
+from pipeline.runtime import available_cores
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+Image.MAX_IMAGE_PIXELS = None  # PIL's limit is for files from strangers; these are the user's own
+
+_AHEAD = 4  # pictures decoded before they are needed, at most
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file, and its path below the folder that was named, which also names its outputs."""
+
+    file: Path
+    name: PurePosixPath
+
+
+def find_pictures(images: Path) -> tuple[list[Picture], Counter[str]]:
+    """The pictures in `images`, a folder with sub-folders or one file, by name; and how many files of other endings.
+
+    Hidden files and folders do not count. Raises PipelineError when there is no picture.
+    """
+    if images.is_file():
+        return [Picture(images, PurePosixPath(images.name))], Counter()
+    if not images.is_dir():
+        raise PipelineError(f"--images {images}: no such file or folder")
+    pictures, others = [], Counter[str]()
+    for file in sorted(images.rglob("*")):
+        name = PurePosixPath(file.relative_to(images).as_posix())
+        if not file.is_file() or any(part.startswith(".") for part in name.parts):
+            continue
+        if file.suffix.lower() in ENDINGS:
+            pictures.append(Picture(file, name))
+        else:
+            others[file.suffix.lower() or "no ending"] += 1
+    if not pictures:
+        raise PipelineError(f"--images {images}: holds no picture; looked for files ending in {', '.join(ENDINGS)}")
+    return pictures, others
+
+
+def read_picture(file: Path) -> NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3), upright. Grey becomes three equal channels, alpha is dropped, of 16 bits the upper 8 stay.
+
+    Raises PipelineError for a file that is damaged, incomplete, or neither 8 nor 16 bits per channel.
+    """
+    # Not OpenCV, which reads the prepared data: its 5.0 garbles 16-bit TIFF and multiplies TIFF colours with alpha.
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError:
+        raise PipelineError(f"{file}: no picture, or in a form that cannot be decoded") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # by format; SyntaxError is what broken PNGs raise
+        raise PipelineError(f"{file}: cannot be decoded ({error})") from None
+    if image.mode.startswith("I;16"):
+        upper = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(upper[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        kind = {"I": "32-bit integers", "F": "floating-point numbers"}[image.mode]
+        raise PipelineError(f"{file}: holds {kind}; convert it to 8 or 16 bits per channel")
+    return np.asarray(image.convert("RGB"))
+
+
+def read_ahead(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, NDArray[np.uint8] | PipelineError]]:
+    """Every picture in order with its pixels, or why it has none; a few are decoded while others are predicted."""
+    threads = min(available_cores(), _AHEAD)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[Picture, Future[NDArray[np.uint8]]]] = deque()
+        for picture in pictures:
+            waiting.append((picture, pool.submit(read_picture, picture.file)))
+            if len(waiting) > threads:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+
+
+def _result(picture: Picture, pixels: Future[NDArray[np.uint8]]) -> tuple[Picture, NDArray[np.uint8] | PipelineError]:
+    try:
+        return picture, pixels.result()
+    except PipelineError as error:
+        return picture, error
