@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 60.0  # seconds until a command or a condition counts as failed
+PATIENCE = 180.0  # seconds until a command or a condition counts as failed: MLflow took over 60 s on a busy machine
 
 
 def find_chromium() -> str | None:
