@@ -49,6 +49,9 @@ test: env  ## lint and the tests (some minutes, no GPU, no network)
 test-slow: env  ## the slower checks that `make test` leaves out
 	$(BIN)/python -m pytest -m slow
 
+check-browser: env  ## look at the report and MLflow's pages in a headless Chromium, if there is one (minutes)
+	$(BIN)/python -m pytest -m slow tests/test_browser.py -rs
+
 bench: env  ## time and memory against a plain reference, on a GPU if there is one (minutes); writes benchmarks/results.json
 	$(BIN)/python -m benchmarks --json benchmarks/results.json
 
@@ -58,4 +61,4 @@ lock: env  ## resolve pyproject.toml into requirements.lock again
 clean:  ## remove the environment (results and data stay)
 	rm -rf $(VENV)
 
-.PHONY: help env reproduce check row rows study study-report test test-slow bench lock clean
+.PHONY: help env reproduce check row rows study study-report test test-slow check-browser bench lock clean
