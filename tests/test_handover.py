@@ -201,9 +201,16 @@ def test_a_graph_computes_what_the_network_does(tmp_path: Path, format: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["fcn", "pspnet", "deeplabv3", "ocrnet"])
-def test_frameworks_with_memory_export_for_any_size(tmp_path: Path, framework: str) -> None:
-    model = lively(build_segmentor(small_benchmark(framework, memory={}), 5))
+@pytest.mark.parametrize(
+    ("framework", "encoder"),
+    [
+        *((framework, SMALL_ENCODER) for framework in ("fcn", "pspnet", "deeplabv3", "ocrnet")),
+        ("fcn", {"name": "tu-tf_efficientnet_lite0", "depth": 3}),  # same padding
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["name"],
+)
+def test_networks_with_memory_export_for_any_size(tmp_path: Path, framework: str, encoder: dict[str, Any]) -> None:
+    model = lively(build_segmentor(small_benchmark(framework, memory={}, encoder=encoder), 5))
     program = trace(model, None)
     for format, ending in ENDINGS.items():
         write_graph(program, format, tmp_path / f"graph{ending}", None)
