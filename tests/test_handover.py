@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT
 from model_benchmarks import SMALL_ENCODER, small_benchmark
 from safetensors.torch import load_file
+from timm.layers import Conv2dSame
 from torch import nn
 from trained_run import SCORES, lively, write_run, write_scores
 
@@ -26,7 +27,7 @@ from pipeline.handover.card import card_path, read_card
 from pipeline.handover.describe import describe_run
 from pipeline.handover.export import export_model
 from pipeline.handover.graph import ENDINGS, compare, trace, write_graph
-from pipeline.handover.pooling import MatrixPooling
+from pipeline.handover.layers import MatrixPooling, SamePadding
 from pipeline.handover.source import find_model
 from pipeline.models import build_segmentor
 from pipeline.models.segmentor import SegmentorOutput
@@ -160,12 +161,12 @@ def test_a_card_with_another_normalisation_is_refused(exported: Path) -> None:
 
 
 class Small(nn.Module):
-    """A network that exports in a moment, with a buffer and the pooling that ONNX has no operator for."""
+    """A network that exports in a moment, with a buffer and the two layers that graphs have no operator for."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.conv = nn.Conv2d(3, 4, 3, stride=4, padding=1)
+        self.conv = Conv2dSame(3, 4, 3, stride=2)
         self.pool = nn.AdaptiveAvgPool2d(3)
         self.register_buffer("memory", torch.randn(1, 4, 1, 1))
 
@@ -182,6 +183,13 @@ def test_pooling_by_matrices_is_adaptive_pooling(bins: int, size: tuple[int, int
     torch.testing.assert_close(MatrixPooling(bins)(maps), nn.AdaptiveAvgPool2d(bins)(maps))
 
 
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (3, 1, 2), (2, 2, 1)])
+@pytest.mark.parametrize("size", [(12, 18), (7, 11), (1, 2)])
+def test_same_padding_in_integers_is_timms(kernel: int, stride: int, dilation: int, size: tuple[int, int]) -> None:
+    conv, maps = Conv2dSame(3, 4, kernel, stride=stride, dilation=dilation), torch.randn(2, 3, *size)
+    torch.testing.assert_close(SamePadding(conv)(maps), conv(maps))
+
+
 @pytest.mark.parametrize("format", ["torch", "onnx"])
 def test_a_graph_computes_what_the_network_does(tmp_path: Path, format: str) -> None:
     model, path = Small().eval(), tmp_path / f"graph{ENDINGS[format]}"
@@ -193,9 +201,16 @@ def test_a_graph_computes_what_the_network_does(tmp_path: Path, format: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["fcn", "pspnet", "deeplabv3", "ocrnet"])
-def test_frameworks_with_memory_export_for_any_size(tmp_path: Path, framework: str) -> None:
-    model = lively(build_segmentor(small_benchmark(framework, memory={}), 5))
+@pytest.mark.parametrize(
+    ("framework", "encoder"),
+    [
+        *((framework, SMALL_ENCODER) for framework in ("fcn", "pspnet", "deeplabv3", "ocrnet")),
+        ("fcn", {"name": "tu-tf_efficientnet_lite0", "depth": 3}),  # same padding
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["name"],
+)
+def test_networks_with_memory_export_for_any_size(tmp_path: Path, framework: str, encoder: dict[str, Any]) -> None:
+    model = lively(build_segmentor(small_benchmark(framework, memory={}, encoder=encoder), 5))
     program = trace(model, None)
     for format, ending in ENDINGS.items():
         write_graph(program, format, tmp_path / f"graph{ending}", None)
@@ -221,4 +236,4 @@ def test_the_command_writes_graphs_and_notes_how_close_they_are(
     session = onnxruntime.InferenceSession(tmp_path / "out" / "tiny-seed0.onnx")
     assert session.get_inputs()[0].shape == ["batch", 3, 64, 96]
     images = np.zeros((3, 3, 64, 96), np.float32)
-    assert session.run(["logits"], {"images": images})[0].shape == (3, len(card.classes), 8, 12)
+    assert session.run(["logits"], {"images": images})[0].shape == (3, len(card.classes), 4, 6)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pipeline.errors import PipelineError
-from pipeline.handover.pooling import with_matrix_pooling
+from pipeline.handover.layers import exportable
 
 GraphFormat = Literal["torch", "onnx"]
 Size = tuple[int, int]
@@ -50,7 +50,7 @@ def trace(model: nn.Module, size: Size | None) -> ExportedProgram:
 
     The memory, like all buffers, becomes a constant of the graph. Raises PipelineError when tracing fails.
     """
-    twin = with_matrix_pooling(copy.deepcopy(model).cpu().eval().requires_grad_(False))
+    twin = exportable(copy.deepcopy(model).cpu().eval().requires_grad_(False))
     images = torch.zeros(2, 3, *(size or _CHECKED[0][1:]))
     free = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     try:
@@ -64,11 +64,11 @@ def write_graph(program: ExportedProgram, format: GraphFormat, path: Path, size:
 
     Raises PipelineError when the format lacks something that the network needs.
     """
-    if format == "torch":
-        torch.export.save(program, path)
-        return
     free = {0: "batch"} if size else {0: "batch", 2: "height", 3: "width"}
     try:
+        if format == "torch":
+            torch.export.save(program, path)
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of the exporter about torch's own parts
             written = torch.onnx.export(
@@ -79,8 +79,10 @@ def write_graph(program: ExportedProgram, format: GraphFormat, path: Path, size:
                 verbose=False,
             )
         written.save(path, external_data=False)
+    except OSError:
+        raise
     except Exception as error:  # as above
-        raise PipelineError(f"the network cannot be written as ONNX ({_first_line(error)}); {_remedy(size)}") from error
+        raise PipelineError(f"{path}: cannot be written ({_first_line(error)}); {_remedy(size)}") from error
 
 
 @torch.no_grad()
