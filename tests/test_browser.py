@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from browser import Page, chromium, find_chromium
-from conftest import TINY
+from conftest import ROOT, TINY
 from fake_results import row, write_results
 from page_checks import DESKTOP, page_problems
 from tracking_files import FINGERPRINT, training_points, write_evaluation, write_training
@@ -24,6 +25,8 @@ from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark, RuntimeConfig
 from pipeline.layout import Layout
 from pipeline.reporting.report import write_report
+from pipeline.studies.plan import load_plan
+from pipeline.studies.report import write_study_report
 from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import load_mlflow, tracking_uri
 
@@ -65,7 +68,14 @@ def imported_report(root: Path) -> Path:
     return root / "reports" / "report.html"
 
 
-@pytest.mark.parametrize("build", [trained_report, imported_report])
+def study_report(root: Path) -> Path:
+    """The committed study in its small size."""
+    for name in ("studies", "params", "reports"):
+        shutil.copytree(ROOT / name, root / name)
+    return write_study_report(root, load_plan(root, "camvid", "small")) / "report.html"
+
+
+@pytest.mark.parametrize("build", [trained_report, imported_report, study_report])
 def test_a_report_is_filled_readable_and_within_reach_of_the_keyboard(
     page: Page, build: Callable[[Path], Path], tmp_path: Path
 ) -> None:
