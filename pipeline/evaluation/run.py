@@ -24,8 +24,8 @@ from pipeline.distributed import gather_on_main, ranks
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import bootstrap_miou, interval
 from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate, gathered
+from pipeline.evaluation.folding import folded
 from pipeline.evaluation.metrics import summarise
-from pipeline.evaluation.packing import optimised
 from pipeline.evaluation.submission import Submission, joined
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
@@ -50,7 +50,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
     train_dir, out = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
     model = load_model(benchmark, len(spec.classes), train_dir / f"{benchmark.inference.checkpoint}.safetensors")
-    model = optimised(model.to(device), runtime.precision)
+    model = folded(model.to(device))
     protocols = {"single_scale": benchmark.inference.single_scale, "ms_flip": benchmark.inference.ms_flip}
     panel = panel_ids(list(table["id"]))
     predictions = out / "details" / "predictions"
