@@ -50,7 +50,7 @@ def precision(result: dict[str, Any]) -> str:
             f"  {name:34s} {_seconds(step['seconds']):>9s}, {_times(step['faster'])} the reference, "
             f"memory {_mebibytes(step['memory'])}, loss {step['loss']:.4f}",
             f"  {'':34s} floors: arithmetic {arithmetic}, memory traffic {traffic}; "
-            f"{step['recompilations']} graphs compiled, {step['graph_breaks']} graph breaks",
+            f"{step['graphs']} graphs compiled, {step['graph_breaks']} graph breaks",
         ]
     return "\n".join(lines)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -47,9 +47,12 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """`pixels` (H, W) or BGR (H, W, 3) as PNG. Raises OSError; `cv2.imwrite` is silent when a disk is full."""
-    _, encoded = cv2.imencode(".png", pixels)
+def write_png(path: Path, pixels: NDArray[np.uint8], options: Sequence[int] = ()) -> None:
+    """`pixels` (H, W) or BGR (H, W, 3) as PNG. Raises OSError; `cv2.imwrite` is silent when a disk is full.
+
+    options: pairs of an OpenCV IMWRITE_PNG_* flag and its value.
+    """
+    _, encoded = cv2.imencode(".png", pixels, options)
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
         path.write_bytes(encoded.tobytes())

@@ -27,6 +27,12 @@ from pipeline.errors import PipelineError
 from pipeline.files import new_file, write_png
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
+# Flat areas of few values: without a filter they decode four times as fast as in OpenCV's default, and are smaller.
+_LABEL_PNG = (
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
+    *(cv2.IMWRITE_PNG_COMPRESSION, 6),
+)
 
 _SCHEMA = pa.schema(
     [
@@ -151,7 +157,7 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
     if label.shape != size:
         raise PipelineError(f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width)")
     label_path = Path("labels", sample.split, f"{sample.id}.png")
-    write_png(out_dir / label_path, label)
+    write_png(out_dir / label_path, label, _LABEL_PNG)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     histogram = [*counts[: len(spec.classes)].tolist(), int(counts[IGNORE_INDEX])]
     label_digest = hashlib.sha256(repr(label.shape).encode() + label.tobytes()).hexdigest()
