@@ -37,7 +37,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
     commit(root, "a remote")
     run(root, "dvc", "repro", "preprocess")
     shells = [
-        started(root, "dvc", "repro", f"train@{name}-0", MLFLOW_TRACKING_URI=server) for name in ("tiny-fcn", BENCHMARK)
+        started(root, "dvc", "--wait-for-lock", "repro", f"train@{name}-0", MLFLOW_TRACKING_URI=server)
+        for name in ("tiny-fcn", BENCHMARK)
     ]
     for shell in shells:
         said, _ = shell.communicate()
