@@ -13,7 +13,7 @@ import yaml
 from conftest import edit_yaml
 from short_project import RUNTIME, commit, short_repository, started
 from test_pipeline import run, stages_run
-from tracking_server import free_port, serve, stop
+from tracking_server import free_port, serving
 
 pytestmark = pytest.mark.slow
 
@@ -24,10 +24,8 @@ PATIENCE = 600  # seconds for a queue
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a tracking server."""
-    port = free_port()
-    process = serve(tmp_path_factory.mktemp("server"), port)
-    yield f"http://127.0.0.1:{port}"
-    stop(process)
+    with serving(tmp_path_factory.mktemp("server"), free_port()) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +37,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
     commit(root, "a remote")
     run(root, "dvc", "repro", "preprocess")
     shells = [
-        started(root, "dvc", "repro", f"train@{name}-0", MLFLOW_TRACKING_URI=server) for name in ("tiny-fcn", BENCHMARK)
+        started(root, "dvc", "--wait-for-lock", "repro", f"train@{name}-0", MLFLOW_TRACKING_URI=server)
+        for name in ("tiny-fcn", BENCHMARK)
     ]
     for shell in shells:
         said, _ = shell.communicate()

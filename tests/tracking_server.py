@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from test_pipeline import ENVIRONMENT
@@ -22,29 +25,31 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """`mlflow server` with its database and artifacts in `folder`, once it answers. Stop it with `stop`."""
+@contextmanager
+def serving(folder: Path, port: int) -> Iterator[str]:
+    """Address of an `mlflow server` with database and artifacts in `folder`; after the block it is gone at once."""
     folder.mkdir(exist_ok=True)
+    database, artifacts = f"sqlite:///{folder}/server.db", f"{folder}/artifacts"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/server.db",
-        "--artifacts-destination",
-        f"{folder}/artifacts",
-    ]
+    command += ["--backend-store-uri", database, "--artifacts-destination", artifacts]
+    environment = ENVIRONMENT | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes more, for nothing here
     with (folder / "server.log").open("a") as log:
-        server = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
-    for _ in range(PATIENCE * 5):
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until_it_answers(f"http://127.0.0.1:{port}", folder / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def wait_until_it_answers(address: str, log: Path) -> None:
+    """Return when the server is up. Raises TimeoutError with its log."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                return server
+            with urllib.request.urlopen(f"{address}/health", timeout=1):  # noqa: S310 - on this machine
+                return
         except OSError:
             time.sleep(0.2)
-    stop(server)
-    raise TimeoutError((folder / "server.log").read_text())
-
-
-def stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers at once, as a machine that fails does."""
-    os.killpg(server.pid, 9)
-    server.wait()
+    raise TimeoutError(log.read_text())

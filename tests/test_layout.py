@@ -1,0 +1,25 @@
+"""Where things lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.layout import Layout
+
+
+def test_a_queued_experiment_shares_raw_data_and_states_with_its_repository_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository"))
+    layout = Layout(tmp_path / "copy")
+    assert layout.raw("digits") == tmp_path / "repository" / "data" / "raw" / "digits"
+    assert layout.state("tiny", "key") == tmp_path / "repository" / "runs" / "state" / "tiny" / "key"
+    for path in (layout.prepared("digits"), layout.source("digits"), layout.train("tiny", 0), layout.plan):
+        assert path.is_relative_to(tmp_path / "copy")
+
+
+def test_without_dvc_everything_lies_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert Layout(tmp_path).raw("digits").is_relative_to(tmp_path)
