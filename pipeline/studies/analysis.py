@@ -15,6 +15,7 @@ from pipeline.studies.plan import ComparisonConfig, Plan
 from pipeline.studies.stored import Stored
 
 Pair = tuple[str, str]  # variants: without, with
+PRIMARY = "ms_flip"  # the protocol of headline and figures
 
 
 @dataclass(frozen=True)

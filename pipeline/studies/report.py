@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-from pipeline.reporting.content import Block, Column, Fact, Facts, Figure, Note, Report, Section, Table, Text
-from pipeline.reporting.forest import forest
+from pipeline.reporting.content import Block, Column, Fact, Facts, Report, Section, Table, Text
 from pipeline.reporting.report import write_pages
 from pipeline.reporting.sections.headline import verdict
 from pipeline.reporting.statistics import SAMPLES, Estimate
-from pipeline.reporting.wording import NONE, PROTOCOLS, listing, percent, plain, plural, points, points_interval
-from pipeline.studies.analysis import Pair, StudyAnalysis
+from pipeline.reporting.wording import PROTOCOLS, listing, percent, plain, plural, points, points_interval
+from pipeline.studies.analysis import PRIMARY, StudyAnalysis
+from pipeline.studies.comparison import estimate_cells
+from pipeline.studies.comparison import section as comparison_section
 from pipeline.studies.plan import Plan
 from pipeline.studies.run_record import section as what_was_run
 from pipeline.studies.stored import read_stored, result_table, study_dir
-
-PRIMARY = "ms_flip"
-_AXIS = "← worse      difference in mIoU points      better →"
 
 
 def write_study_report(root: Path, plan: Plan) -> Path:
@@ -43,7 +40,7 @@ def build_study_report(analysis: StudyAnalysis) -> Report:
     """Headline, one chapter per comparison, rare classes, all scores, what was run, how to read it."""
     plan = analysis.plan
     chapters = [_headline(analysis)]
-    chapters += [_comparison(analysis, key) for key in plan.config.comparisons]
+    chapters += [comparison_section(analysis, key) for key in plan.config.comparisons]
     chapters += [_rare_classes(analysis), _scores(analysis), what_was_run(analysis), _reading(analysis)]
     done, planned = len(analysis.stored), len(plan.runs)
     subtitle = f"{plan.config.sizes[plan.size].description}: {done} of {planned} planned trainings"
@@ -88,72 +85,6 @@ def _hedge(analysis: StudyAnalysis) -> str:
     )
 
 
-def _comparison(analysis: StudyAnalysis, key: str) -> Section:
-    comparison = analysis.plan.config.comparisons[key]
-    rows, drawn, absent = [], [], []
-    for pair in comparison.pairs:
-        label = pair_label(analysis, pair)
-        for protocol, words in PROTOCOLS.items():
-            estimate = analysis.gain(pair, protocol)
-            if estimate is None:
-                continue
-            seeds = analysis.seeds(*pair)
-            sides = (_mean_of(analysis, variant, protocol, seeds) for variant in pair)
-            rows.append((label, words, *map(percent, sides), *_estimate_cells(estimate)))
-            if protocol == PRIMARY:
-                drawn.append((label, estimate))
-        if not analysis.seeds(*pair):
-            absent.append(label)
-    if comparison.pooled:
-        for protocol, words in PROTOCOLS.items():
-            pooled = analysis.pooled(comparison, protocol)
-            if pooled is not None:
-                rows.append(("**Mean of the pairs**", words, NONE, NONE, *_estimate_cells(pooled)))
-                drawn += [("mean of the pairs", pooled)] if protocol == PRIMARY else []
-    blocks: list[Block] = [Text(comparison.note)] if comparison.note else []
-    if rows:
-        columns = (
-            *(Column("Difference", number=False), Column("Protocol", number=False), Column("Without %")),
-            *(Column("With %"), Column("Points"), Column("95 % interval"), Column("Verdict", number=False)),
-            *(Column("Seeds"), Column("Seeds ahead")),
-        )
-        alt = "; ".join(f"{label}: {points(e.value)} {points_interval(e.low, e.high)}" for label, e in drawn)
-        blocks += [
-            Table(comparison.question, columns, tuple(rows)),
-            Figure(
-                key,
-                partial(forest, drawn, _AXIS),
-                f"Forest plot of differences in mIoU. {alt}.",
-                f"Differences in mIoU points, {PROTOCOLS[PRIMARY]}, with 95 % interval; filled when it excludes zero. "
-                "Small dots: single seeds.",
-            ),
-        ]
-    if absent:
-        blocks.append(Note(f"Not run yet: {listing(absent)}.", "warning"))
-    return Section(key, comparison.question, tuple(blocks))
-
-
-def pair_label(analysis: StudyAnalysis, pair: Pair) -> str:
-    """`DeepLabV3 → DeepLabV3 + memory`, in the titles of the study's file."""
-    without, with_ = (plain(analysis.plan.config.variants[variant].title) for variant in pair)
-    return with_ if without == with_ else f"{without} → {with_}"
-
-
-def _mean_of(analysis: StudyAnalysis, variant: str, protocol: str, seeds: tuple[int, ...]) -> float:
-    runs = [s for s in analysis.stored if s.variant == variant and s.seed in seeds]
-    return sum(run.record["scores"][protocol]["miou"] for run in runs) / len(runs)
-
-
-def _estimate_cells(estimate: Estimate) -> tuple[str, ...]:
-    return (
-        f"**{points(estimate.value)}**",
-        points_interval(estimate.low, estimate.high),
-        verdict(estimate),
-        str(len(estimate.per_seed)),
-        str(int((estimate.per_seed > 0).sum())),
-    )
-
-
 def _rare_classes(analysis: StudyAnalysis) -> Section:
     config = analysis.plan.config
     rows = []
@@ -167,7 +98,7 @@ def _rare_classes(analysis: StudyAnalysis) -> Section:
             for protocol, words in PROTOCOLS.items():
                 estimate = analysis.pooled(comparison, protocol, members)
                 if estimate is not None:
-                    rows.append((name, comparison.question, words, *_estimate_cells(estimate)))
+                    rows.append((name, comparison.question, words, *estimate_cells(estimate)))
     if not rows:
         return Section("rare", "Rare classes", (Text("No pooled comparison is complete yet."),))
     columns = (
