@@ -62,4 +62,4 @@ def _go(root: Path, plans: list[RowPlan], seeds: Sequence[int], mode: str, name:
     choose(root, ids, seeds, mode)
     execute(root, name)
     print(f"done: reports/report.html, kept as the experiment `{name}`. To return to what was chosen before:")
-    print("git checkout params.yaml dvc.lock && dvc checkout")
+    print("git checkout params.yaml && dvc repro, which takes finished results from DVC's cache")
