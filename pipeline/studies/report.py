@@ -73,7 +73,10 @@ def _headline(analysis: StudyAnalysis) -> Section:
 def _in_words(estimate: Estimate) -> str:
     if not estimate.resolved:
         return "not resolved, the interval includes zero"
-    return "a gain that this data resolves" if estimate.value > 0 else "a loss that this data resolves"
+    kind = "gain" if estimate.value > 0 else "loss"
+    if len(estimate.per_seed) == 1:
+        return f"a {kind} of these trainings that the choice of images does not explain"
+    return f"a {kind} that these seeds and images resolve"
 
 
 def _hedge(analysis: StudyAnalysis) -> str:
