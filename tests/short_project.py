@@ -13,6 +13,7 @@ RUNTIME = {
     "precision": "float32",
     "accumulate": 1,
     "workers": 0,
+    "compile": False,
     "evaluation_batch": 1,
     "mlflow": False,
     "log_every": 1,
@@ -31,7 +32,7 @@ def short_repository(root: Path, train: int = 24, epochs: int = 2, mlflow: bool 
     digits.write_text(code.replace(whole, f'SCENES = {{"train": {train}, "val": 4, "test": 8}}'))
     for benchmark in ("tiny-fcn", "tiny-fcn-mcibi"):
         edit_yaml(root / "params" / f"{benchmark}.yaml", schedule=SCHEDULE | {"epochs": epochs})
-    edit_yaml(root / "params.yaml", runtime=RUNTIME | {"compile": False, "mlflow": mlflow})
+    edit_yaml(root / "params.yaml", runtime=RUNTIME | {"mlflow": mlflow})
     run(root, "git", "init", "-q")
     run(root, "dvc", "init", "-q")
     commit(root, "a short project")

@@ -37,7 +37,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
     commit(root, "a remote")
     run(root, "dvc", "repro", "preprocess")
     shells = [
-        started(root, "dvc", "--wait-for-lock", "repro", f"train@{name}-0", MLFLOW_TRACKING_URI=server)
+        started(root, "dvc", "--wait-for-lock", "repro", "--single-item", f"train@{name}-0", MLFLOW_TRACKING_URI=server)
         for name in ("tiny-fcn", BENCHMARK)
     ]
     for shell in shells:
