@@ -35,6 +35,17 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path in the same folder, with the same ending, that becomes `path` when the block ends without an error."""
+    temporary = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Add `path` to an OSError of the block that names no file, as those of writing to an open one."""
     try:

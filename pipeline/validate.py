@@ -14,8 +14,8 @@ from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark, Project, load_benchmark
 from pipeline.config.compilable import compile_problem
 from pipeline.config.parse import nearest
-from pipeline.config.schema import SourceConfig
 from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.datasets.planned import path_and_images
 from pipeline.errors import PipelineError
 
 
@@ -35,7 +35,7 @@ def checked_choice(root: Path, project: Project) -> tuple[list[PlannedBenchmark]
         problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} stands more than once; name each once")
     for name, source in sorted(project.sources.items()):
         try:
-            get_dataset(name, source.images if isinstance(source, SourceConfig) else None)
+            get_dataset(name, path_and_images(source)[1])
         except PipelineError as error:
             problems.append(f"params.yaml: sources.{name}: {error}")
     for benchmark_id in dict.fromkeys(project.benchmarks):

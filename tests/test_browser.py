@@ -19,7 +19,7 @@ from browser import Page, chromium, find_chromium
 from conftest import ROOT, TINY
 from fake_results import row, write_results
 from page_checks import DESKTOP, page_problems
-from tracking_files import FINGERPRINT, training_points, write_evaluation, write_training
+from tracking_files import FINGERPRINT, track_both_stages
 
 from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark, RuntimeConfig
@@ -27,7 +27,6 @@ from pipeline.layout import Layout
 from pipeline.reporting.report import write_report
 from pipeline.studies.plan import load_plan
 from pipeline.studies.report import write_study_report
-from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import load_mlflow, tracking_uri
 
 BROWSER = find_chromium()
@@ -124,12 +123,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runtime = RuntimeConfig(device="cpu")
     for name, memory in (("tiny-fcn", None), ("tiny-fcn-mcibi", {})):
         benchmark = parse(Benchmark, {"id": name, **TINY, "memory": memory}, name)
-        with stage_run(root, benchmark, 0, "train", runtime) as run:
-            for step, values in training_points():
-                run.log(step, values)
-            write_training(root, benchmark, 0)
-        with stage_run(root, benchmark, 0, "evaluate-msflip", runtime):
-            write_evaluation(root, benchmark, 0)
+        track_both_stages(root, benchmark, 0, runtime)
     return root
 
 

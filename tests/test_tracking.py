@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from tracking_files import FINGERPRINT, training_points, write_evaluation, write_training
+from tracking_files import FINGERPRINT, track_both_stages, training_points, write_evaluation, write_training
 
 from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark, RuntimeConfig
@@ -247,12 +247,7 @@ def test_training_that_starts_over_supersedes_the_earlier_run(root: Path, client
 
 
 def test_results_of_both_stages_reach_their_runs_and_the_parent(root: Path, client: Any, benchmark: Benchmark) -> None:
-    with stage_run(root, benchmark, 0, "train", RUNTIME) as run:
-        for step, values in training_points():
-            run.log(step, values)
-        write_training(root, benchmark, 0)
-    with stage_run(root, benchmark, 0, "evaluate-msflip", RUNTIME):
-        write_evaluation(root, benchmark, 0)
+    track_both_stages(root, benchmark, 0, RUNTIME)
     (train,), (evaluate,) = runs_of(client, "train"), runs_of(client, "evaluate-msflip")
     (parent,) = runs_of(client, "parent")
     assert train.data.tags["complete"] == evaluate.data.tags["complete"] == "true"

@@ -10,9 +10,11 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.config import Benchmark, config_hash, for_training, resolved_yaml
+from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
+from pipeline.tracking.runs import stage_run
 from pipeline.training.loop import save_weights
 from pipeline.training.state import run_key
 
@@ -89,3 +91,13 @@ def write_evaluation(root: Path, benchmark: Benchmark, seed: int) -> Path:
     evaluated = {"dataset": "digits", "split": "test", "protocol": benchmark.inference.model_dump(mode="json")}
     (details / "evaluation.json").write_text(json.dumps(identity | evaluated))
     return folder
+
+
+def track_both_stages(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> None:
+    """A training and an evaluation as the stages track them."""
+    with stage_run(root, benchmark, seed, "train", runtime) as run:
+        for step, values in training_points():
+            run.log(step, values)
+        write_training(root, benchmark, seed)
+    with stage_run(root, benchmark, seed, "evaluate-msflip", runtime):
+        write_evaluation(root, benchmark, seed)

@@ -47,7 +47,11 @@ def planned_datasets(plan_dir: Path) -> dict[str, PlannedDataset]:
     }
 
 
+def path_and_images(source: str | SourceConfig | None) -> tuple[str | None, Mapping[str, int] | None]:
+    """Of an entry of `sources`: its local path (None: the public address), and the images of a declared part."""
+    return (source.path, source.images) if isinstance(source, SourceConfig) else (source, None)
+
+
 def _source(source: str | SourceConfig | None) -> dict[str, object]:
-    if isinstance(source, SourceConfig):
-        return {"source": source.path, "images": source.images}
-    return {"source": source, "images": None}
+    path, images = path_and_images(source)
+    return {"source": path, "images": images}

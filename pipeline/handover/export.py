@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets.manifest import file_digest
+from pipeline.files import replacing
 from pipeline.handover.card import Card, Graph, card_path, write_card
-from pipeline.handover.files import replacing
 from pipeline.handover.graph import ENDINGS, GraphFormat, Size, compare, trace, write_graph
 from pipeline.handover.source import find_model
 from pipeline.models import Segmentor

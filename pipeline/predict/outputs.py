@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.palette import colourise
-from pipeline.handover.files import replacing
+from pipeline.files import replacing
 from pipeline.predict.pictures import Picture
 
 Kind = Literal["labels", "overlays", "probabilities"]

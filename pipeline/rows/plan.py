@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pipeline.checkpoints.planned import PlannedWeights, weights_of
 from pipeline.config import Benchmark, Project, load_benchmark
-from pipeline.config.schema import SourceConfig
 from pipeline.cost import EvaluationCost, TrainingCost, build_on_meta, evaluation_cost, training_cost
 from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.datasets.planned import path_and_images
 from pipeline.layout import Layout
 from pipeline.rows.present import Presence, data_presence, weights_presence
 from pipeline.rows.published import changed_keys
@@ -32,8 +32,8 @@ class RowPlan:
     @cached_property
     def spec(self) -> DatasetSpec:
         """The dataset, as much of it as params.yaml declares."""
-        source = self.project.sources.get(self.benchmark.dataset.name)
-        return get_dataset(self.benchmark.dataset.name, source.images if isinstance(source, SourceConfig) else None)
+        name = self.benchmark.dataset.name
+        return get_dataset(name, path_and_images(self.project.sources.get(name))[1])
 
     @property
     def planned_weights(self) -> PlannedWeights:

@@ -8,9 +8,9 @@ from pathlib import Path
 from pipeline.checkpoints.download import weights_path
 from pipeline.checkpoints.planned import PlannedWeights
 from pipeline.config import Project
-from pipeline.config.schema import SourceConfig
 from pipeline.datasets.download import FETCHED
 from pipeline.datasets.manifest import read_json
+from pipeline.datasets.planned import path_and_images
 from pipeline.layout import Layout
 
 
@@ -25,9 +25,8 @@ class Presence:
 
 def data_presence(root: Path, project: Project, dataset: str) -> Presence:
     """A dataset: at the place that `sources` of params.yaml names, else fetched or prepared earlier."""
-    named = project.sources.get(dataset)
-    if named is not None:
-        path = named.path if isinstance(named, SourceConfig) else named
+    path, _ = path_and_images(project.sources.get(dataset))
+    if path is not None:
         here = (root / Path(path).expanduser()).exists()
         return Presence(here, path, None if here else f"params.yaml: sources.{dataset}: {path}: no such file or folder")
     layout = Layout(root)

@@ -15,7 +15,6 @@ from pipeline.studies.plan import ComparisonConfig, Plan
 from pipeline.studies.stored import Stored
 
 Pair = tuple[str, str]  # variants: without, with
-PRIMARY = "ms_flip"  # the protocol of headline and figures
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,19 @@ class StudyAnalysis:
         return [run for run in self.plan.runs if run not in there]
 
     @cached_property
-    def _cache(self) -> dict[tuple[str, str, int], Scores]:
-        return {}
+    def _resampled(self) -> dict[tuple[str, str, int], Scores]:
+        """Scores of every result by (variant, protocol, seed), as those of a single seed."""
+        return {
+            (stored.variant, protocol, stored.seed): scores(
+                Counts(*(part[None] for part in counts)), blocks=self.blocks
+            )  # from (1, N, K)
+            for stored in self.stored
+            for protocol, counts in stored.counts.items()
+        }
 
     def _scores(self, variant: str, protocol: str, seeds: tuple[int, ...]) -> Scores:
-        """All seeds of one variant under one protocol, each resampled once."""
-        for stored in self.stored:
-            key = (variant, protocol, stored.seed)
-            if stored.variant == variant and stored.seed in seeds and key not in self._cache:
-                counts = Counts(*(part[None] for part in stored.counts[protocol]))  # (1, N, K)
-                self._cache[key] = scores(counts, blocks=self.blocks)
-        parts = [self._cache[variant, protocol, seed] for seed in seeds]
+        """Some seeds of one variant under one protocol."""
+        parts = [self._resampled[variant, protocol, seed] for seed in seeds]
         return Scores(
             np.concatenate([part.measured for part in parts]), np.concatenate([part.resampled for part in parts])
         )

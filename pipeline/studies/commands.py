@@ -30,10 +30,9 @@ def study(root: Path, options: argparse.Namespace, arguments: list[str]) -> None
 
 def describe(root: Path, plan: Plan) -> str:
     """Every run in its order, and whether its result is stored."""
+    states = ["stored" if is_stored(root, plan, *run) else "to run" for run in plan.runs]
     lines = [f"studies/{plan.name}.yaml, size {plan.size}: {plan.config.sizes[plan.size].description}"]
-    for variant, seed in plan.runs:
-        state = "stored" if is_stored(root, plan, variant, seed) else "to run"
-        lines.append(f"  {state}  {variant}, seed {seed}")
-    missing = sum(not is_stored(root, plan, *run) for run in plan.runs)
+    lines += [f"  {state}  {variant}, seed {seed}" for state, (variant, seed) in zip(states, plan.runs, strict=True)]
+    missing = states.count("to run")
     folder = result_file(root, plan, *plan.runs[0]).parent.relative_to(root)
     return "\n".join([*lines, f"{len(plan.runs) - missing} of {len(plan.runs)} results in {folder}, {missing} to run"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from pipeline.reporting.analysis import PRIMARY
 from pipeline.reporting.content import Block, Column, Figure, Note, Section, Table, Text
 from pipeline.reporting.forest import forest
 from pipeline.reporting.sections.headline import verdict
 from pipeline.reporting.statistics import Estimate
 from pipeline.reporting.wording import NONE, PROTOCOLS, listing, percent, plain, points, points_interval
-from pipeline.studies.analysis import PRIMARY, Pair, StudyAnalysis
+from pipeline.studies.analysis import Pair, StudyAnalysis
 
 _AXIS = "← worse      difference in mIoU points      better →"
 

@@ -6,12 +6,23 @@ from pathlib import Path
 
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
+from pipeline.reporting.analysis import PRIMARY
 from pipeline.reporting.content import Block, Column, Fact, Facts, Report, Section, Table, Text
 from pipeline.reporting.report import write_pages
 from pipeline.reporting.sections.headline import verdict
 from pipeline.reporting.statistics import SAMPLES, Estimate
-from pipeline.reporting.wording import PROTOCOLS, listing, percent, plain, plural, points, points_interval
-from pipeline.studies.analysis import PRIMARY, StudyAnalysis
+from pipeline.reporting.wording import (
+    PROTOCOLS,
+    listing,
+    millions,
+    percent,
+    percent_interval,
+    plain,
+    plural,
+    points,
+    points_interval,
+)
+from pipeline.studies.analysis import StudyAnalysis
 from pipeline.studies.comparison import estimate_cells
 from pipeline.studies.comparison import section as comparison_section
 from pipeline.studies.plan import Plan
@@ -122,10 +133,10 @@ def _scores(analysis: StudyAnalysis) -> Section:
         cells = []
         for protocol in PROTOCOLS:
             estimate = analysis.score(variant, protocol)
-            cells += [percent(estimate.value), f"[{percent(estimate.low)}, {percent(estimate.high)}]"]
+            cells += [percent(estimate.value), percent_interval(estimate.low, estimate.high)]
         parameters = next(s.record["parameters"]["total"] for s in analysis.stored if s.variant == variant)
         rows.append(
-            (f"`{variant}`", plain(config.title), listing([str(s) for s in seeds]), *cells, _millions(parameters))
+            (f"`{variant}`", plain(config.title), listing([str(s) for s in seeds]), *cells, millions(parameters))
         )
     columns = (
         *(Column("Variant", number=False), Column("Title", number=False), Column("Seeds")),
@@ -133,10 +144,6 @@ def _scores(analysis: StudyAnalysis) -> Section:
         Column("Parameters"),
     )
     return Section("scores", "All scores", (Table("mIoU on the test split", columns, tuple(rows)),))
-
-
-def _millions(number: int) -> str:
-    return f"{number / 1e6:.2f} M"
 
 
 def _reading(analysis: StudyAnalysis) -> Section:

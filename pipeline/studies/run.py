@@ -13,6 +13,7 @@ from pipeline.config import for_evaluation, for_training
 from pipeline.config.schema import Benchmark, RuntimeConfig, SourceConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
+from pipeline.datasets.planned import path_and_images
 from pipeline.datasets.prepare import prepare
 from pipeline.errors import PipelineError
 from pipeline.evaluation.run import evaluate_benchmark
@@ -80,9 +81,7 @@ def _prepare_data(root: Path, plan: Plan, sources: dict[str, str | SourceConfig 
     """Fetch and prepare the study's datasets unless they are there already; processes take turns."""
     layout = Layout(root)
     for name in sorted({benchmark.dataset.name for benchmark in plan.benchmarks.values()}):
-        source = sources.get(name)
-        images = source.images if isinstance(source, SourceConfig) else None
-        path = source.path if isinstance(source, SourceConfig) else source
+        path, images = path_and_images(sources.get(name))
         spec = get_dataset(name, images)
         # Not to data/sources: that folder is an output of DVC's stage `download`.
         download(spec, layout.raw(name), path, root / "runs" / "studies" / f"{name}.json")

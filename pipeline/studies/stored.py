@@ -23,9 +23,8 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Counts
 from pipeline.layout import Layout
 from pipeline.provenance import git_state, hardware, libraries
+from pipeline.reporting.wording import PROTOCOLS
 from pipeline.studies.plan import Plan
-
-PROTOCOLS = ("single_scale", "ms_flip")
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,9 @@ def read_stored(root: Path, plan: Plan) -> tuple[list[Stored], list[str]]:
         path = result_file(root, plan, variant, seed)
         if not path.is_file():
             continue
-        if is_stored(root, plan, variant, seed):
-            found.append(_read(path, variant, seed))
+        record = _record(path)
+        if record["config_hash"] == config_hash(plan.benchmarks[variant]):
+            found.append(_with_counts(path, record))
         else:
             foreign.append(path.stem)
     for other in found[1:]:
@@ -135,15 +135,15 @@ def result_table(stored: Sequence[Stored]) -> pd.DataFrame:
     )
 
 
-def _read(path: Path, variant: str, seed: int) -> Stored:
+def _with_counts(path: Path, record: dict[str, Any]) -> Stored:
     counts_file = path.with_suffix(".npz")
     try:
         with np.load(counts_file) as arrays:
             ids = tuple(arrays["ids"].tolist())
             counts = {name: Counts(*(arrays[f"{name}/{part}"] for part in Counts._fields)) for name in PROTOCOLS}
     except (OSError, KeyError, ValueError) as error:
-        raise PipelineError(f"{counts_file}: no counts of {variant}-{seed} ({error}); restore it from Git") from error
-    return Stored(variant, seed, _record(path), ids, counts)
+        raise PipelineError(f"{counts_file}: no counts of {path.stem} ({error}); restore it from Git") from error
+    return Stored(record["variant"], record["seed"], record, ids, counts)
 
 
 def _record(path: Path) -> dict[str, Any]:
