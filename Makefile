@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 SIZE ?= small
+STUDY ?= camvid
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
@@ -35,11 +36,11 @@ row: env  ## one published row: make row ID=ade20k-resnet50os8 [MODE=train] [SEE
 rows: env  ## evaluate the checkpoints of all published rows whose data is on this machine [DRY_RUN=1]
 	$(BIN)/python -m pipeline rows $(if $(DRY_RUN),--dry-run)
 
-study: env  ## train what studies/camvid.yaml lacks, then its report: make study SIZE=small|full [AT_MOST=N]; several shells share the work
-	$(BIN)/python -m pipeline study camvid --size $(SIZE) $(if $(AT_MOST),--at-most $(AT_MOST))
+study: env  ## train what a study lacks, then its report: make study SIZE=small|full [STUDY=camvid] [AT_MOST=N]; several shells share the work
+	$(BIN)/python -m pipeline study $(STUDY) --size $(SIZE) $(if $(AT_MOST),--at-most $(AT_MOST))
 
-study-report: env  ## the report of the study from the committed results alone: make study-report SIZE=small|full
-	$(BIN)/python -m pipeline study camvid --size $(SIZE) --report-only
+study-report: env  ## the report of a study from the committed results alone: make study-report SIZE=small|full [STUDY=camvid]
+	$(BIN)/python -m pipeline study $(STUDY) --size $(SIZE) --report-only
 
 test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff check .
