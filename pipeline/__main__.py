@@ -1,6 +1,6 @@
 """Commands beside `dvc repro`.
 
-python -m pipeline check   validate params.yaml and params/, print what `dvc repro` would run, its time and disk
+python -m pipeline check   validate params.yaml, params/ and studies/, print what `dvc repro` would run and take
 python -m pipeline sync    create MLflow runs for results that DVC restored from its cache
 python -m pipeline row ID  run one published row: evaluate its checkpoint, or train it (--mode train)
 python -m pipeline rows    evaluate the checkpoints of all published rows whose data is on this machine

@@ -11,14 +11,14 @@ from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark, Project, load_valid_project
 from pipeline.errors import PipelineError
 from pipeline.plan import describe, write_planned
-from pipeline.validate import PlannedBenchmark, checked_choice, file_problems
+from pipeline.validate import PlannedBenchmark, checked_choice, file_problems, study_problems
 
 
 def check(root: Path) -> str:
     """The plan for the terminal; nothing is written under `root`.
 
-    The chosen benchmarks are checked fully, every other file of params/ against its dataset. Raises PipelineError with
-    all problems, one a line.
+    The chosen benchmarks are checked fully, every other file of params/ and those of studies/ against their datasets.
+    Raises PipelineError with all problems, one a line.
     """
     project, problems = load_valid_project(root)
     planned: list[PlannedBenchmark] = []
@@ -29,6 +29,8 @@ def check(root: Path) -> str:
     for path in sorted((root / "params").glob("*.yaml")):
         if path.stem not in chosen:
             problems += file_problems(root, path.stem)
+    for path in sorted((root / "studies").glob("*.yaml")):
+        problems += study_problems(root, path.stem)
     if problems or project is None:
         raise PipelineError("\n".join(dict.fromkeys(problem.replace(f"{root}/", "") for problem in problems)))
     return f"{describe(project, planned)}\n\n{_outlook(root, project, planned)}"

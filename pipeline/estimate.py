@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pipeline.config import Benchmark, load_resolved
 from pipeline.cost import evaluation_cost, training_cost
 from pipeline.datasets import get_dataset
-from pipeline.datasets.manifest import read_json
+from pipeline.datasets.manifest import cached_json
 from pipeline.rows.plan import RowPlan
 
 _PROBE = (8, 256, 32, 32)  # (B, C, H, W) of the convolution that is timed
@@ -69,7 +69,7 @@ def machine_speed(root: Path, device: torch.device) -> Speed:
     """What trainings under `root` reached on a device of this type, else what one convolution reaches."""
     measured: dict[str, list[float]] = {}
     for path in sorted((root / "runs" / "train").glob("*/*/cost.json")):
-        cost = read_json(path)
+        cost = cached_json(path)
         seconds = cost.get("seconds_per_iteration")
         if seconds and torch.device(cost["device"]).type == device.type:
             benchmark = load_resolved(path.with_name("config.yaml"))

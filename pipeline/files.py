@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError
 
 
 @contextmanager
@@ -56,6 +59,25 @@ def naming(path: Path) -> Iterator[None]:
         if isinstance(cause, OSError) and cause.errno is not None and cause.filename is None:
             raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
         raise
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The object in `path`. Raises PipelineError, ending in `remedy`, when it is missing or not a JSON object."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: no such file; {remedy}") from None
+    except ValueError as error:
+        raise PipelineError(f"{path}: not valid JSON ({error}); {remedy}") from error
+    if not isinstance(data, dict):
+        raise PipelineError(f"{path}: expected a JSON object, found {type(data).__name__}; {remedy}")
+    return data
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write `data` atomically."""
+    with new_file(path) as stream:
+        stream.write((json.dumps(data, indent=2) + "\n").encode())
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], options: Sequence[int] = ()) -> None:

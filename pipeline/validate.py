@@ -17,6 +17,7 @@ from pipeline.config.parse import nearest
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.planned import path_and_images
 from pipeline.errors import PipelineError
+from pipeline.studies.plan import load_plan, load_study
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,24 @@ def file_problems(root: Path, benchmark_id: str) -> list[str]:
         return str(error).splitlines()
 
 
-def benchmark_problems(root: Path, benchmark: Benchmark) -> list[str]:
-    """What a benchmark's own file cannot know: its dataset, its weights, the other files."""
-    where = f"params/{benchmark.id}.yaml"
+def study_problems(root: Path, name: str) -> list[str]:
+    """Problems of `studies/<name>.yaml` in all its sizes, without building a model."""
+    problems: list[str] = []
+    try:
+        for size in load_study(root, name).sizes:
+            for variant, benchmark in load_plan(root, name, size).benchmarks.items():
+                problems += benchmark_problems(root, benchmark, f"studies/{name}.yaml: variants.{variant} ({size})")
+    except PipelineError as error:
+        problems += str(error).splitlines()
+    return problems
+
+
+def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = None) -> list[str]:
+    """What a benchmark's own file cannot know: its dataset, its weights, the other files.
+
+    where: what the lines begin with, else its file in params/.
+    """
+    where = where or f"params/{benchmark.id}.yaml"
     problems = []
     try:
         spec = get_dataset(benchmark.dataset.name)

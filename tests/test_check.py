@@ -33,6 +33,22 @@ def edit_benchmark(root: Path, name: str, **sections: Any) -> None:
     edit_yaml(root / "params" / f"{name}.yaml", **sections)
 
 
+STUDY = {
+    "title": "Does it help?",
+    "benchmark": "tiny-fcn",
+    "sizes": {
+        "short": {"description": "seconds", "order": [{"groups": ["all"], "seeds": [0]}]},
+        "wide": {
+            "description": "more",
+            "set": {"augmentation": {"crop": [640, 32]}},
+            "order": [{"groups": ["all"], "seeds": [0]}],
+        },
+    },
+    "variants": {"plain": {"group": "all", "title": "FCN"}},
+    "comparisons": {},
+}
+
+
 # --- every mistake ----------------------------------------------------------------------------------------------------
 
 
@@ -48,8 +64,13 @@ def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(pr
     edit_benchmark(project, "tiny-fcn-mcibi", baseline="tiny-fc", augmentation={"crop": [640, 32]})
     write_yaml(project / "params" / "other.yaml", tiny | {"schedule": {"epoch": 1, "epochs": 2, "batch_size": 8}})
     write_yaml(project / "params" / "third.yaml", tiny | {"dataset": {"name": "digit", "validation_split": "v"}})
+    write_yaml(
+        project / "studies" / "try.yaml",
+        STUDY | {"rare_classes": ["ones"], "sizes": {"short": STUDY["sizes"]["short"]}},
+    )
     found = problems(project)
     for expected in (
+        "studies/try.yaml: rare_classes: digits has no 'ones'; did you mean `one`?",
         "params.yaml: seds: unknown key; did you mean `seeds`?",
         "params.yaml: ablation.memory.strtegy: unknown key; did you mean `strategy`?",
         "params.yaml: ablation.los: unknown key; did you mean `loss`?",
@@ -62,7 +83,7 @@ def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(pr
         "params/third.yaml: dataset.name: dataset 'digit': unknown; did you mean `digits`?",
     ):
         assert any(line.startswith(expected) for line in found), (expected, found)
-    assert len(found) == 10
+    assert len(found) == 11
     assert len(found) == len(set(found))
 
 
@@ -91,6 +112,12 @@ def test_data_that_no_program_can_fetch_is_a_problem(project: Path, tiny: Any) -
     edit_yaml(project / "params.yaml", benchmarks=["people"])
     (line,) = problems(project)
     assert "set `sources: {lip: PATH}` in params.yaml" in line
+
+
+def test_a_mistake_in_one_size_of_a_study_names_size_and_variant(project: Path) -> None:
+    write_yaml(project / "studies" / "try.yaml", STUDY)
+    (found,) = problems(project)
+    assert found.startswith("studies/try.yaml: variants.plain (wide): augmentation.crop: [640, 32] is larger than")
 
 
 def test_the_command_ends_with_status_1(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.config import Benchmark, config_hash, for_training, resolved_yaml
 from pipeline.datasets import get_dataset
-from pipeline.datasets.manifest import write_json
+from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.training.loop import save_weights

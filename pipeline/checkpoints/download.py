@@ -6,7 +6,6 @@ Git, so that everybody who runs the project runs these very files.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,8 +16,9 @@ from urllib.parse import urlsplit
 from pipeline.checkpoints.planned import PlannedWeights
 from pipeline.datasets.fetch import NotFoundError, fetch_file
 from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import file_digest, write_json
+from pipeline.datasets.manifest import file_digest
 from pipeline.errors import PipelineError
+from pipeline.files import read_json, write_json
 from pipeline.layout import Layout
 
 _SEED_TAG = "ssseg_memorynet"
@@ -56,7 +56,7 @@ def download_weights(planned: Mapping[str, PlannedWeights], layout: Layout) -> N
 
 def downloaded_weights(layout: Layout) -> dict[str, WeightFile]:
     """What `download_weights` wrote, by benchmark; those that start from no such file are absent."""
-    data = json.loads(layout.weights_source.read_text(encoding="utf-8"))
+    data = read_json(layout.weights_source, "run `dvc repro`")
     return {benchmark: WeightFile(**entry) for benchmark, entry in data.items()}
 
 
@@ -160,7 +160,4 @@ def _read_lock(layout: Layout) -> dict[str, dict[str, Any]]:
     path = layout.weights_lock
     if not path.is_file():
         return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PipelineError(f"{path}: not JSON ({error}); restore it with `git checkout {path.name}`") from error
+    return read_json(path, f"restore it with `git checkout {path.name}`")

@@ -5,7 +5,6 @@ Apart from `pipeline.plan`, which builds models, so that `download` starts witho
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Literal
 
 from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
 from pipeline.config import Benchmark
-from pipeline.datasets.manifest import write_json
+from pipeline.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -54,5 +53,5 @@ def write_planned_weights(plan_dir: Path, benchmarks: Iterable[Benchmark], local
 
 def planned_weights(plan_dir: Path) -> dict[str, PlannedWeights]:
     """What `write_planned_weights` wrote, by benchmark."""
-    data = json.loads((plan_dir / "weights.json").read_text(encoding="utf-8"))
+    data = read_json(plan_dir / "weights.json", "run `dvc repro`")
     return {benchmark: PlannedWeights(**entry | {"urls": tuple(entry["urls"])}) for benchmark, entry in data.items()}

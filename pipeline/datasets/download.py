@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import Manifest, dataset_code, raw_manifest, read_json, write_json
+from pipeline.datasets.manifest import Manifest, cached_json, dataset_code, raw_manifest
 from pipeline.datasets.samples import checked_samples
 from pipeline.datasets.spec import DatasetSpec
+from pipeline.files import write_json
 
 FETCHED = ".fetched.json"  # in the raw store: what its content came from, written when it is complete
 
@@ -37,7 +38,7 @@ def download(spec: DatasetSpec, raw_dir: Path, source: str | None, sources_file:
 
 def _complete(spec: DatasetSpec, raw_dir: Path, origin: dict[str, str | None]) -> Manifest | None:
     """The store's manifest when nothing has to be fetched, else None."""
-    fetched = read_json(raw_dir / FETCHED)
+    fetched = cached_json(raw_dir / FETCHED)
     if not fetched or any(fetched.get(key) != value for key, value in origin.items()):
         return None
     manifest = raw_manifest(spec, raw_dir)

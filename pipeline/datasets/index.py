@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.manifest import write_json
 from pipeline.datasets.prepared import Prepared
-from pipeline.errors import PipelineError
+from pipeline.files import read_json, write_json
 
 
 def write_index(prepared_dir: Path, benchmark: str, path: Path, weights: str | None = None) -> None:
@@ -23,7 +21,4 @@ def write_index(prepared_dir: Path, benchmark: str, path: Path, weights: str | N
 
 def read_index(path: Path) -> dict[str, Any]:
     """What `write_index` wrote. Raises PipelineError when it is missing."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PipelineError(f"{path}: missing; run `dvc repro` to prepare what {path.stem} needs") from None
+    return read_json(path, f"run `dvc repro` to prepare what {path.stem} needs")

@@ -1,4 +1,4 @@
-"""Let one process at a time work on a folder."""
+"""Let one process at a time work on something."""
 
 from __future__ import annotations
 
@@ -23,3 +23,19 @@ def exclusive(folder: Path) -> Iterator[None]:
             print(f"{folder}: another process works here; waiting for it", file=sys.stderr, flush=True)
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """True for the one process that may do what the file `path` stands for; others get False at once.
+
+    The system takes the claim back when its process dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pipeline.datasets.sources.classes import class_table
 from pipeline.datasets.spec import DatasetSpec, RawSample
-from pipeline.files import new_file
+from pipeline.files import write_json
 
 _CACHE = ".digests.json"  # in the raw store: relative path -> [size, mtime in ns, sha256]
 
@@ -36,7 +36,7 @@ def raw_manifest(spec: DatasetSpec, raw_dir: Path) -> Manifest:
     """
     paths = sorted({path for sample in spec.samples(raw_dir) for path in sample_files(sample) if path.is_file()})
     cache_file = raw_dir / _CACHE
-    cache = read_json(cache_file)
+    cache = cached_json(cache_file)
 
     def entry(path: Path) -> tuple[str, list[Any]]:
         name, status = path.relative_to(raw_dir).as_posix(), path.stat()
@@ -76,16 +76,10 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def cached_json(path: Path) -> dict[str, Any]:
     """The object in `path`; empty when the file is missing or was cut off by a kill: these files are only caches."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write `data` atomically."""
-    with new_file(path) as stream:
-        stream.write((json.dumps(data, indent=2) + "\n").encode())

@@ -5,14 +5,13 @@ Apart from `pipeline.plan`, which builds models, so that these two stages start 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import SourceConfig
-from pipeline.datasets.manifest import write_json
+from pipeline.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def write_planned_datasets(
 
 def planned_datasets(plan_dir: Path) -> dict[str, PlannedDataset]:
     """What `write_planned_datasets` wrote, by name."""
-    data = json.loads((plan_dir / "datasets.json").read_text(encoding="utf-8"))
+    data = read_json(plan_dir / "datasets.json", "run `dvc repro`")
     return {
         name: PlannedDataset(entry["source"], entry["images"], tuple(entry["benchmarks"]))
         for name, entry in data.items()

@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from pipeline.datasets import labels
 from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import dataset_code, file_digest, raw_manifest, read_json, text_digest, write_json
+from pipeline.datasets.manifest import cached_json, dataset_code, file_digest, raw_manifest, text_digest
 from pipeline.datasets.prepared import read_image
 from pipeline.datasets.samples import checked_samples, raise_problems
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
-from pipeline.files import new_file, write_png
+from pipeline.files import new_file, write_json, write_png
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
 # Flat areas of few values: without a filter they decode four times as fast as in OpenCV's default, and are smaller.
@@ -116,7 +116,7 @@ def _recipe(spec: DatasetSpec, raw_dir: Path) -> str:
 
 
 def _is_result_of(recipe: str, out_dir: Path) -> bool:
-    if read_json(out_dir / "dataset.json").get("recipe") != recipe or not (out_dir / "table.parquet").is_file():
+    if cached_json(out_dir / "dataset.json").get("recipe") != recipe or not (out_dir / "table.parquet").is_file():
         return False
     columns = pq.read_table(out_dir / "table.parquet", columns=["image", "label"]).to_pydict()
     return all((out_dir / path).is_file() for column in columns.values() for path in column if path is not None)

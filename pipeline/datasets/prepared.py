@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.parse import nearest
 from pipeline.errors import PipelineError
+from pipeline.files import read_json
 
 
 class Prepared:
@@ -27,7 +27,7 @@ class Prepared:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            self.info: dict[str, Any] = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+            self.info: dict[str, Any] = read_json(root / "dataset.json", f"run `dvc repro` to prepare {root.name}")
             self.table: pd.DataFrame = pd.read_parquet(root / "table.parquet")
         except FileNotFoundError as error:
             raise PipelineError(f"{error.filename or root}: missing; run `dvc repro` to prepare {root.name}") from None

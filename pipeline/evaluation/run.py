@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.loader import eval_loader
-from pipeline.datasets.manifest import write_json
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import test_transform
 from pipeline.distributed import gather_on_main, ranks
@@ -27,7 +25,7 @@ from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, Pr
 from pipeline.evaluation.folding import folded
 from pipeline.evaluation.metrics import summarise
 from pipeline.evaluation.submission import Submission, joined
-from pipeline.files import new_file, write_png
+from pipeline.files import new_file, read_json, write_json, write_png
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.runtime import make_deterministic, resolve_device, worker_count
@@ -96,7 +94,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     seconds = time.perf_counter() - started
     about = {"images": len(ids), "split": split, "submission": submission}
     _write(out, about, spec.classes, ids, counts)
-    training = json.loads((train_dir / "summary.json").read_text(encoding="utf-8"))
+    training = read_json(train_dir / "summary.json", "run `dvc repro`")
     write_json(
         out / "details" / "evaluation.json",
         {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +11,10 @@ from pipeline.config import Benchmark
 from pipeline.config.parse import parse
 from pipeline.config.schema import Section
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.datasets.manifest import file_digest, write_json
+from pipeline.datasets.manifest import file_digest
 from pipeline.datasets.transforms import MEAN, STD
 from pipeline.errors import PipelineError
+from pipeline.files import read_json, write_json
 
 Colour = tuple[int, int, int]
 
@@ -171,13 +171,7 @@ def read_card(weights: Path) -> Card:
                 f"{file}: no such file; a handed-over model is two files, {weights.name} and {path.name}, as "
                 "`python -m pipeline export` writes them; a run is named BENCHMARK/SEED"
             )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PipelineError(f"{path}: not valid JSON ({error}); copy the card again") from None
-    if not isinstance(data, dict):
-        raise PipelineError(f"{path}: expected an object, found {type(data).__name__}; copy the card again")
-    card = parse(Card, data, str(path))
+    card = parse(Card, read_json(path, "copy the card again"), str(path))
     _require_same(weights, card.weights)
     return card
 

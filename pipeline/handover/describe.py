@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ from pipeline.config.schema import InferenceConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.manifest import file_digest
 from pipeline.errors import PipelineError
+from pipeline.files import read_json
 from pipeline.handover.card import Card, Evaluation, Licence, Provenance, Weights
 from pipeline.layout import Layout
 
+_REMEDY = "run `dvc repro`"
 _PROTOCOLS = ("single_scale", "ms_flip")
 
 
@@ -26,7 +27,7 @@ def describe_run(root: Path, benchmark_id: str, seed: int) -> tuple[Card, Path]:
     """
     layout = Layout(root)
     out = layout.train(benchmark_id, seed)
-    summary, cost = _read_json(out / "summary.json"), _read_json(out / "cost.json")
+    summary, cost = read_json(out / "summary.json", _REMEDY), read_json(out / "cost.json", _REMEDY)
     trained = load_resolved(out / "config.yaml")
     if config_hash(trained) != summary["config_hash"]:
         raise PipelineError(f"{out / 'config.yaml'}: not the configuration of summary.json beside it; run `dvc repro`")
@@ -64,8 +65,8 @@ def _evaluation(layout: Layout, benchmark_id: str, seed: int, run_key: str) -> d
     out = layout.evaluate(benchmark_id, seed)
     if not (out / "metrics.json").is_file():
         return None
-    details = _read_json(out / "details" / "evaluation.json")
-    return details | _read_json(out / "metrics.json") if details["run_key"] == run_key else None
+    details = read_json(out / "details" / "evaluation.json", _REMEDY)
+    return details | read_json(out / "metrics.json", _REMEDY) if details["run_key"] == run_key else None
 
 
 def _benchmark(layout: Layout, trained: Benchmark, measured: dict[str, Any] | None) -> Benchmark:
@@ -90,12 +91,3 @@ def _benchmark(layout: Layout, trained: Benchmark, measured: dict[str, Any] | No
 
 def _scores(measured: dict[str, Any]) -> Evaluation:
     return Evaluation(**{key: measured[key] for key in ("split", "images", *_PROTOCOLS)})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PipelineError(f"{path}: no such file; run `dvc repro`") from None
-    except ValueError as error:
-        raise PipelineError(f"{path}: not valid JSON ({error}); run `dvc repro`") from None

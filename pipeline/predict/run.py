@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.config.schema import ProtocolConfig
-from pipeline.datasets.manifest import read_json, write_json
+from pipeline.datasets.manifest import cached_json
 from pipeline.datasets.transforms import TestTransform, test_transform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import batches
 from pipeline.evaluation.folding import folded
+from pipeline.files import write_json
 from pipeline.handover.card import Card
 from pipeline.handover.source import find_model
 from pipeline.predict.network import chosen_protocol, predict_batch, require_size
@@ -160,7 +161,7 @@ def _claim(out: Path, card: Card, protocol: ProtocolConfig) -> None:
         "protocol": protocol.model_dump(mode="json"),
     }
     path = out / _SETTINGS
-    found = read_json(path)
+    found = cached_json(path)
     different = [key for key, value in settings.items() if found and found.get(key) != value]
     if different:
         raise PipelineError(

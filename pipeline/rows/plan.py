@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipeline.config import Benchmark, Project, load_benchmark
 from pipeline.cost import EvaluationCost, TrainingCost, build_on_meta, evaluation_cost, training_cost
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.planned import path_and_images
+from pipeline.files import read_json
 from pipeline.layout import Layout
 from pipeline.rows.present import Presence, data_presence, weights_presence
 from pipeline.rows.published import changed_keys
@@ -101,7 +101,7 @@ class RowPlan:
     def weights_download(self) -> tuple[int, str]:
         """Bytes of the weight file and where the number comes from."""
         weights, lock = self.planned_weights, Layout(self.root).weights_lock
-        recorded = json.loads(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
+        recorded = read_json(lock, f"restore it with `git checkout {lock.name}`") if lock.is_file() else {}
         if weights.name in recorded:
             return recorded[weights.name]["bytes"], f"recorded in {lock.name}"
         if weights.kind == "imagenet":

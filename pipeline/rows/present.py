@@ -9,7 +9,7 @@ from pipeline.checkpoints.download import weights_path
 from pipeline.checkpoints.planned import PlannedWeights
 from pipeline.config import Project
 from pipeline.datasets.download import FETCHED
-from pipeline.datasets.manifest import read_json
+from pipeline.datasets.manifest import cached_json
 from pipeline.datasets.planned import path_and_images
 from pipeline.layout import Layout
 
@@ -31,7 +31,7 @@ def data_presence(root: Path, project: Project, dataset: str) -> Presence:
         return Presence(here, path, None if here else f"params.yaml: sources.{dataset}: {path}: no such file or folder")
     layout = Layout(root)
     raw, prepared = layout.raw(dataset), layout.prepared(dataset)
-    origin = read_json(raw / FETCHED).get("source")
+    origin = cached_json(raw / FETCHED).get("source")
     if origin is not None:
         return Presence(False, str(origin), f"it came from {origin}, which params.yaml no longer names in `sources`")
     for folder, marker in ((raw, FETCHED), (prepared, "dataset.json")):

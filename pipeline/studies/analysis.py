@@ -41,6 +41,10 @@ class StudyAnalysis:
         """mIoU over all seeds of a variant."""
         return self._scores(variant, protocol, self.seeds(variant)).mean()
 
+    def validation(self, variant: str) -> float:
+        """mIoU of the last weights on the validation split, single scale, mean over the variant's seeds."""
+        return float(np.mean([s.record["validation"]["miou"] for s in self.stored if s.variant == variant]))
+
     def gain(self, pair: Pair, protocol: str, classes: Sequence[int] | None = None) -> Estimate | None:
         """Difference of mIoU (over `classes` if given), paired over images and common seeds; None without such."""
         seeds = self.seeds(*pair)

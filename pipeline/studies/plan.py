@@ -40,6 +40,7 @@ class SizeConfig(Section):
     """One way to afford the study; `set` is laid over the benchmark before any variant is."""
 
     description: str
+    note: str = ""  # how its settings were chosen, for the report
     set: dict[str, Any] = Field(default_factory=dict)
     order: tuple[RoundConfig, ...]
 
@@ -76,10 +77,14 @@ class Plan:
     runs: tuple[tuple[str, int], ...]
 
 
+def load_study(root: Path, name: str) -> StudyConfig:
+    """`studies/<name>.yaml`. Raises PipelineError for keys that it does not have, or values that are none."""
+    return parse(StudyConfig, read_yaml(root / "studies" / f"{name}.yaml"), f"studies/{name}.yaml")
+
+
 def load_plan(root: Path, name: str, size: str) -> Plan:
     """Study `name` in `size`. Raises PipelineError that lists what is wrong with its file."""
-    where = f"studies/{name}.yaml"
-    config = parse(StudyConfig, read_yaml(root / "studies" / f"{name}.yaml"), where)
+    where, config = f"studies/{name}.yaml", load_study(root, name)
     if size not in config.sizes:
         raise PipelineError(f"{where}: no size {size!r}; it has {', '.join(config.sizes)}")
     problems = _unknown_names(config)

@@ -136,14 +136,17 @@ def _scores(analysis: StudyAnalysis) -> Section:
             cells += [percent(estimate.value), percent_interval(estimate.low, estimate.high)]
         parameters = next(s.record["parameters"]["total"] for s in analysis.stored if s.variant == variant)
         rows.append(
-            (f"`{variant}`", plain(config.title), listing([str(s) for s in seeds]), *cells, millions(parameters))
+            (
+                *(f"`{variant}`", plain(config.title), listing([str(s) for s in seeds])),
+                *(percent(analysis.validation(variant)), *cells, millions(parameters)),
+            )
         )
     columns = (
-        *(Column("Variant", number=False), Column("Title", number=False), Column("Seeds")),
+        *(Column("Variant", number=False), Column("Title", number=False), Column("Seeds"), Column("Validation %")),
         *(Column("Single scale %"), Column("95 % interval"), Column("ms+flip %"), Column("95 % interval")),
         Column("Parameters"),
     )
-    return Section("scores", "All scores", (Table("mIoU on the test split", columns, tuple(rows)),))
+    return Section("scores", "All scores", (Table("mIoU on validation and test split", columns, tuple(rows)),))
 
 
 def _reading(analysis: StudyAnalysis) -> Section:
@@ -162,8 +165,10 @@ def _reading(analysis: StudyAnalysis) -> Section:
                 "- With several seeds the intervals cover seeds too; with one they do not.\n"
                 "- *Not resolved* means that the interval includes zero, not that there is no effect. No correction "
                 "for the number of comparisons is made: one interval in twenty misses by design.\n"
-                f"- Settings are those of the plain benchmark `params/{plan.config.benchmark}.yaml`; none was tuned "
-                "for the memory. The last weights are evaluated on the test split, once."
+                f"- Settings are those of `params/{plan.config.benchmark}.yaml`, except where "
+                f"`studies/{plan.name}.yaml` changes them; none was tuned for what is compared. "
+                f"{plan.config.sizes[plan.size].note} The last weights are evaluated on the test split, once; validation "
+                "scores are theirs too, in single scale.".replace("  ", " ")
             ),
         ),
     )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.checkpoints.planned import weights_of
@@ -13,11 +10,13 @@ from pipeline.config import for_evaluation, for_training
 from pipeline.config.schema import Benchmark, RuntimeConfig, SourceConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
+from pipeline.datasets.locking import claimed
 from pipeline.datasets.planned import path_and_images
 from pipeline.datasets.prepare import prepare
 from pipeline.errors import PipelineError
 from pipeline.evaluation.run import evaluate_benchmark
 from pipeline.layout import Layout
+from pipeline.provenance import git_state
 from pipeline.studies.plan import Plan
 from pipeline.studies.stored import is_stored, store
 from pipeline.tracking import stage_run
@@ -39,16 +38,19 @@ def run_study(
     """
     _require_no_weight_file(plan)
     _prepare_data(root, plan, sources)
+    # Of params.yaml a study reads where the data lies and how to run; what of that can move a result is noted with it.
+    code = git_state(root, without=["params.yaml"])  # as loaded now: a later commit does not reach this process
+    claims = root / "runs" / "studies" / "claims"
     done = 0
     for number, (variant, seed) in enumerate(plan.runs, start=1):
         if done == at_most:
             break
-        with _claimed(root, plan.benchmarks[variant], seed) as mine:
+        with claimed(claims / f"{plan.benchmarks[variant].id}-{seed}") as mine:
             if not mine or is_stored(root, plan, variant, seed):
                 continue
             print(f"[{number}/{len(plan.runs)}] {variant}, seed {seed}", flush=True)
             run_variant(root, plan.benchmarks[variant], seed, runtime)
-            store(root, plan, variant, seed, command)
+            store(root, plan, variant, seed, command, code)
             done += 1
     return done
 
@@ -86,17 +88,3 @@ def _prepare_data(root: Path, plan: Plan, sources: dict[str, str | SourceConfig 
         # Not to data/sources: that folder is an output of DVC's stage `download`.
         download(spec, layout.raw(name), path, root / "runs" / "studies" / f"{name}.json")
         prepare(spec, layout.raw(name), layout.prepared(name))
-
-
-@contextlib.contextmanager
-def _claimed(root: Path, benchmark: Benchmark, seed: int) -> Iterator[bool]:
-    """True for the one process that may work on this run now; the system takes the claim back when it dies."""
-    folder = root / "runs" / "studies" / "claims"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{benchmark.id}-{seed}").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

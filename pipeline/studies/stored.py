@@ -7,7 +7,6 @@ computed from. One pair of files per training, so that processes that share a st
 from __future__ import annotations
 
 import datetime
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import config_hash
-from pipeline.datasets.manifest import write_json
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Counts
+from pipeline.files import read_json, write_json
 from pipeline.layout import Layout
-from pipeline.provenance import git_state, hardware, libraries
 from pipeline.reporting.wording import PROTOCOLS
 from pipeline.studies.plan import Plan
+
+_REMEDY = "restore it, or delete it and run the study again"
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,22 @@ def result_file(root: Path, plan: Plan, variant: str, seed: int) -> Path:
 def is_stored(root: Path, plan: Plan, variant: str, seed: int) -> bool:
     """Whether a result of this very configuration is there."""
     path = result_file(root, plan, variant, seed)
-    return path.is_file() and _record(path)["config_hash"] == config_hash(plan.benchmarks[variant])
+    return path.is_file() and read_json(path, _REMEDY)["config_hash"] == config_hash(plan.benchmarks[variant])
 
 
-def store(root: Path, plan: Plan, variant: str, seed: int, command: str) -> Path:
-    """Collect what training and evaluation wrote under `runs/` into the two files; returns the JSON."""
+def store(root: Path, plan: Plan, variant: str, seed: int, command: str, code: tuple[str | None, bool]) -> Path:
+    """Collect what training and evaluation wrote under `runs/` into the two files; returns the JSON.
+
+    code: commit that ran, and whether files differed from it.
+    """
     layout, benchmark = Layout(root), plan.benchmarks[variant]
     train, evaluation = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
-    summary, cost = _record(train / "summary.json"), _record(train / "cost.json")
-    # Of params.yaml a study reads where the data lies and how to run; what of that can move a result is noted here.
-    commit, changed = git_state(root, without=["params.yaml"])
+    summary, cost = read_json(train / "summary.json", _REMEDY), read_json(train / "cost.json", _REMEDY)
     classes = pd.read_csv(evaluation / "details" / "per_class.csv")
     record = {
         "variant": variant,
         "seed": seed,
-        "scores": _record(evaluation / "metrics.json"),
+        "scores": read_json(evaluation / "metrics.json", _REMEDY),
         "validation": summary["final"],
         "class_iou": {
             name: dict(zip(classes["class"], classes[f"{name}_iou"].round(6).tolist(), strict=True))
@@ -78,13 +79,12 @@ def store(root: Path, plan: Plan, variant: str, seed: int, command: str) -> Path
         "parameters": summary["parameters"],
         "precision": summary["precision"],
         "training_seconds": round(cost["seconds"], 1),
-        "evaluation_seconds": round(_record(evaluation / "cost.json")["seconds"], 1),
+        "evaluation_seconds": round(read_json(evaluation / "cost.json", _REMEDY)["seconds"], 1),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "uncommitted_changes": changed,
+        "commit": code[0],
+        "uncommitted_changes": code[1],
         "command": command,
-        "hardware": hardware(),
-        "libraries": libraries(),
+        **{key: cost[key] for key in ("hardware", "libraries")},
     }
     path = result_file(root, plan, variant, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def read_stored(root: Path, plan: Plan) -> tuple[list[Stored], list[str]]:
         path = result_file(root, plan, variant, seed)
         if not path.is_file():
             continue
-        record = _record(path)
+        record = read_json(path, _REMEDY)
         if record["config_hash"] == config_hash(plan.benchmarks[variant]):
             found.append(_with_counts(path, record))
         else:
@@ -144,12 +144,3 @@ def _with_counts(path: Path, record: dict[str, Any]) -> Stored:
     except (OSError, KeyError, ValueError) as error:
         raise PipelineError(f"{counts_file}: no counts of {path.stem} ({error}); restore it from Git") from error
     return Stored(record["variant"], record["seed"], record, ids, counts)
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise PipelineError(
-            f"{path}: cannot be read as JSON ({error}); restore it, or delete it and run again"
-        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tempfile
@@ -18,6 +17,7 @@ from PIL import Image
 from pipeline.config import Benchmark
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
+from pipeline.files import read_json
 from pipeline.layout import Layout
 from pipeline.tracking.curves import logged_steps, read_curves, send_points
 from pipeline.tracking.identity import TRAIN, Identity, Stage
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("single_scale", "ms_flip")
 _GIB = 2**30
+_REMEDY = "this result cannot be tracked without; `dvc checkout` restores it from the cache, `dvc repro` makes it anew"
 Clock = Callable[[int], int]  # step -> time in ms since 1970
 
 
@@ -64,7 +65,7 @@ def publish(target: Target, identity: Identity, stage: Stage, layout: Layout, cl
 def _publish_training(target: Target, identity: Identity, layout: Layout, clock: Clock) -> None:
     folder = layout.train(identity.benchmark.id, identity.seed)
     curves = layout.curves(identity.benchmark.id, identity.seed)
-    summary, cost = read_json(folder / "summary.json"), read_json(folder / "cost.json")
+    summary, cost = read_output(folder / "summary.json"), read_output(folder / "cost.json")
     known = logged_steps(target.client, target.run_id)
     missing = [point for point in read_curves(curves) if point[1] not in known.get(point[0], ())]
     send_points(target.client, target.run_id, [(point, clock(point[1])) for point in missing])
@@ -99,7 +100,7 @@ def _log_segmentor(target: Target, benchmark: Benchmark, folder: Path) -> None:
 
 
 def _publish_evaluation(target: Target, identity: Identity, folder: Path) -> None:
-    metrics, cost = read_json(folder / "metrics.json"), read_json(folder / "cost.json")
+    metrics, cost = read_output(folder / "metrics.json"), read_output(folder / "cost.json")
     per_class = pd.read_csv(folder / "details" / "per_class.csv")
     headline = {f"{score}_{protocol}": value for protocol in PROTOCOLS for score, value in metrics[protocol].items()}
     classes = {
@@ -159,16 +160,10 @@ def _metric_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_\-. ]", "_", text)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, a file of a finished stage. Raises PipelineError when it is missing."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _incomplete(error) from error
+def read_output(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, a file of a finished stage. Raises PipelineError when it is missing or damaged."""
+    return read_json(path, _REMEDY)
 
 
 def _incomplete(error: FileNotFoundError) -> PipelineError:
-    return PipelineError(
-        f"{error.filename or error}: missing, so this result cannot be tracked; "
-        "`dvc checkout` restores it from the cache, `dvc repro` makes it anew"
-    )
+    return PipelineError(f"{error.filename or error}: no such file; {_REMEDY}")

@@ -26,7 +26,7 @@ from pipeline.distributed import arithmetic, ranks
 from pipeline.layout import Layout
 from pipeline.tracking.curves import LiveCurves, logged_steps
 from pipeline.tracking.identity import EVALUATE, TRAIN, Identity, Stage, find_runs, process_tags
-from pipeline.tracking.results import Target, publish, read_json
+from pipeline.tracking.results import Target, publish, read_output
 from pipeline.tracking.store import Store, explained, load_mlflow, open_store, without_password
 from pipeline.tracking.tree import log_configuration, log_dataset, open_parent, supersede
 from pipeline.training.state import run_key
@@ -140,13 +140,13 @@ def _identity(root: Path, benchmark: Benchmark, seed: int, stage: Stage, runtime
     layout = Layout(root)
     prepared = layout.prepared(benchmark.dataset.name) / "dataset.json"
     # Without prepared data the stage is about to say so itself.
-    fingerprint = read_json(prepared)["fingerprint"] if prepared.exists() else None
+    fingerprint = read_output(prepared)["fingerprint"] if prepared.exists() else None
     parameters = {"runtime.precision": runtime.precision, "runtime.device": runtime.device}
     if stage == TRAIN:
         weights = weights_digest(layout, benchmark)
         key = run_key(benchmark, seed, fingerprint or "", arithmetic(runtime), weights)
     else:
-        summary = read_json(layout.train(benchmark.id, seed) / "summary.json")
+        summary = read_output(layout.train(benchmark.id, seed) / "summary.json")
         key, weights = summary["run_key"], summary.get("weights")
     return Identity(benchmark, seed, key, fingerprint, parameters, weights)
 

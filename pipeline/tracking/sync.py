@@ -12,7 +12,7 @@ from pipeline.config import Benchmark, load_resolved
 from pipeline.config.parse import parse
 from pipeline.layout import Layout
 from pipeline.tracking.identity import EVALUATE, TRAIN, Identity, Stage, find_runs
-from pipeline.tracking.results import Clock, Target, publish, read_json
+from pipeline.tracking.results import Clock, Target, publish, read_output
 from pipeline.tracking.runs import describe
 from pipeline.tracking.store import Store, load_mlflow, open_store
 from pipeline.tracking.tree import open_parent, supersede
@@ -45,7 +45,7 @@ def sync(root: Path) -> list[str]:
 def _results(layout: Layout) -> Iterator[_Result]:
     """Trainings, each followed by its evaluation if there is one."""
     for path in sorted((layout.root / "runs" / "train").glob("*/*/summary.json")):
-        summary, cost = read_json(path), read_json(path.parent / "cost.json")
+        summary, cost = read_output(path), read_output(path.parent / "cost.json")
         trained = load_resolved(path.parent / "config.yaml")
         parameters = {"runtime.precision": summary["precision"], "runtime.device": cost["device"]}
         identity = Identity(
@@ -62,7 +62,7 @@ def _results(layout: Layout) -> Iterator[_Result]:
         described = folder / "details" / "evaluation.json"
         if not described.exists():
             continue
-        evaluation, cost = read_json(described), cost | read_json(folder / "cost.json")
+        evaluation, cost = read_output(described), cost | read_output(folder / "cost.json")
         if evaluation["run_key"] == identity.run_key:  # else it is of an earlier training, about to be replaced
             identity = replace(identity, benchmark=_evaluated(trained, evaluation, described))
             end = ended + int(1000 * cost["seconds"])

@@ -11,8 +11,7 @@ import pandas as pd
 import torch
 
 from pipeline.config import Benchmark, config_hash, resolved_yaml
-from pipeline.datasets.manifest import write_json
-from pipeline.files import new_file
+from pipeline.files import new_file, write_json
 from pipeline.models import Segmentor
 from pipeline.provenance import git_state, hardware, libraries
 
