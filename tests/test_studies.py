@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT, edit_yaml, write_yaml
 
 from pipeline.config import config_hash, load_project
+from pipeline.datasets.locking import claimed
 from pipeline.datasets.prepared import drawn
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import block_weights
@@ -270,6 +271,46 @@ def test_results_of_other_data_are_no_comparison(study):
     path.write_text(json.dumps(record | {"data_fingerprint": "another"}), encoding="utf-8")
     with pytest.raises(PipelineError, match=r"memory-0\.json: measured on other data than plain-0"):
         read_stored(study, plan)
+
+
+def test_a_study_that_compares_nothing_names_the_best_on_validation(study):
+    note = "Chosen by nobody."
+    write_yaml(study / "studies" / "try.yaml", changed("comparisons", {}) | {"sizes": noted(note)})
+    plan = load_plan(study, "try", "short")
+    for variant, miou in (("plain", 0.25), ("memory", 0.75), ("random", 0.5)):
+        path = result_file(study, plan, variant, 0)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(record | {"validation": {"miou": miou}}), encoding="utf-8")
+    text = (write_study_report(study, plan) / "report.md").read_text(encoding="utf-8")
+    assert "Best on the validation split, with 75.00 % mIoU: `memory` (FCN + memory)." in text
+    assert note in text
+    assert "Rare classes" not in text
+
+
+def noted(note: str) -> dict:
+    """The sizes of STUDY, with a word on how their settings were chosen."""
+    return {"short": STUDY["sizes"]["short"] | {"note": note}}
+
+
+def test_a_result_names_the_commit_that_was_loaded_when_the_work_began(study, monkeypatch):
+    seen = iter([("begun", False), ("committed meanwhile", True)])
+    monkeypatch.setattr("pipeline.studies.run.git_state", lambda *_, **__: next(seen))
+    plan = load_plan(study, "try", "short")
+    for variant in ("memory", "random"):
+        result_file(study, plan, variant, 0).unlink()
+    assert run_all(study) == 2
+    for variant in ("memory", "random"):
+        record = json.loads(result_file(study, plan, variant, 0).read_text(encoding="utf-8"))
+        assert (record["commit"], record["uncommitted_changes"]) == ("begun", False)
+
+
+def test_two_shells_never_work_on_the_same_run(study):
+    plan = load_plan(study, "try", "short")
+    result_file(study, plan, "random", 0).unlink()
+    with claimed(study / "runs" / "studies" / "claims" / "try-short-random-0") as mine:
+        assert mine
+        assert run_all(study) == 0
+    assert run_all(study) == 1
 
 
 def test_a_study_without_results_says_how_to_get_some(project):

@@ -52,13 +52,17 @@ def build_study_report(analysis: StudyAnalysis) -> Report:
     plan = analysis.plan
     chapters = [_headline(analysis)]
     chapters += [comparison_section(analysis, key) for key in plan.config.comparisons]
-    chapters += [_rare_classes(analysis), _scores(analysis), what_was_run(analysis), _reading(analysis)]
+    if plan.config.comparisons:
+        chapters.append(_rare_classes(analysis))
+    chapters += [_scores(analysis), what_was_run(analysis), _reading(analysis)]
     done, planned = len(analysis.stored), len(plan.runs)
     subtitle = f"{plan.config.sizes[plan.size].description}: {done} of {planned} planned trainings"
     return Report(plan.config.title, subtitle, tuple(chapters))
 
 
 def _headline(analysis: StudyAnalysis) -> Section:
+    if not analysis.plan.config.comparisons:
+        return _best_on_validation(analysis)
     facts, sentences = [], []
     for comparison in analysis.plan.config.comparisons.values():
         estimate = analysis.pooled(comparison, PRIMARY) if comparison.pooled else None
@@ -79,6 +83,18 @@ def _headline(analysis: StudyAnalysis) -> Section:
         sentences.append("No pooled comparison is complete yet.")
     blocks: list[Block] = [Text("\n\n".join([*sentences, _hedge(analysis)]))]
     return Section("headline", "What came out", (*blocks, Facts(tuple(facts))) if facts else tuple(blocks))
+
+
+def _best_on_validation(analysis: StudyAnalysis) -> Section:
+    """The headline of a search: it has candidates instead of pairs, and the test split has no say."""
+    seeds = {name: analysis.seeds(name) for name in analysis.plan.config.variants}
+    best = max((name for name in seeds if seeds[name]), key=analysis.validation)
+    text = (
+        f"Best on the validation split, with {percent(analysis.validation(best))} % mIoU: `{best}` "
+        f"({plain(analysis.plan.config.variants[best].title)}). All candidates stand under [All scores](#scores)."
+    )
+    missing = len(analysis.missing())
+    return Section("headline", "What came out", (Text(text + f" {missing} trainings are missing." * bool(missing)),))
 
 
 def _in_words(estimate: Estimate) -> str:
@@ -165,10 +181,17 @@ def _reading(analysis: StudyAnalysis) -> Section:
                 "- With several seeds the intervals cover seeds too; with one they do not.\n"
                 "- *Not resolved* means that the interval includes zero, not that there is no effect. No correction "
                 "for the number of comparisons is made: one interval in twenty misses by design.\n"
-                f"- Settings are those of `params/{plan.config.benchmark}.yaml`, except where "
-                f"`studies/{plan.name}.yaml` changes them; none was tuned for what is compared. "
-                f"{plan.config.sizes[plan.size].note} The last weights are evaluated on the test split, once; validation "
-                "scores are theirs too, in single scale.".replace("  ", " ")
+                f"- {_settings(plan)} The last weights are evaluated on the test split, once; the validation score is "
+                "theirs too, in single scale."
             ),
         ),
+    )
+
+
+def _settings(plan: Plan) -> str:
+    """Where optimiser, schedule and all else come from."""
+    note = plan.config.sizes[plan.size].note
+    return (
+        f"Settings are those of `params/{plan.config.benchmark}.yaml`, except where `studies/{plan.name}.yaml` changes "
+        f"them; none was tuned for what is compared.{f' {note}' if note else ''}"
     )
