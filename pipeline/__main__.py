@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def check() -> None:
     """Validate everything and print what would run; nothing is written."""
-    from pipeline.check import check as checked
+    from pipeline.outlook.check import check as checked
 
     print(checked(ROOT))
 

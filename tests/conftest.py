@@ -20,7 +20,7 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.prepare import prepare
 from pipeline.layout import Layout
-from pipeline.plan import write_plan
+from pipeline.planning.plan import write_plan
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

@@ -19,7 +19,7 @@ from pipeline.datasets.index import write_index
 from pipeline.datasets.planned import planned_datasets
 from pipeline.datasets.prepare import prepare
 from pipeline.layout import Layout
-from pipeline.plan import write_plan
+from pipeline.planning.plan import write_plan
 
 THIN = {"channels": 32, "attention_channels": 16}
 SMALL = {"keep_ratio": True, "long": 128, "short": 64}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.cost import _LiveBytes
+from pipeline.planning.cost import _LiveBytes
 from pipeline.training.banded_loss import summed_cross_entropy
 
 CLASSES = 150  # so many that each picture below takes several bands

@@ -11,14 +11,14 @@ import torch
 from conftest import edit_yaml, make_project, write_yaml
 
 from pipeline import __main__
-from pipeline.check import check
 from pipeline.config import load_resolved
-from pipeline.cost import training_cost
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-from pipeline.estimate import machine_speed
 from pipeline.layout import Layout
-from pipeline.plan import write_plan
+from pipeline.outlook.check import check
+from pipeline.outlook.estimate import machine_speed
+from pipeline.planning.cost import training_cost
+from pipeline.planning.plan import write_plan
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from pipeline.config.schema import RuntimeConfig
 from pipeline.distributed import arithmetic
 from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
-from pipeline.plan import make_plan
+from pipeline.planning.plan import make_plan
 from pipeline.training.compiling import compiled
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.run import train_benchmark

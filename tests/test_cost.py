@@ -10,10 +10,10 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from pipeline import cost
 from pipeline.config import Benchmark, load_benchmark
-from pipeline.cost import ASSUMED_FLOPS, build_on_meta, evaluation_cost, training_cost
 from pipeline.datasets import get_dataset
+from pipeline.planning import cost
+from pipeline.planning.cost import ASSUMED_FLOPS, build_on_meta, evaluation_cost, training_cost
 
 
 @pytest.fixture(scope="module")

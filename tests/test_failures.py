@@ -28,7 +28,7 @@ from pipeline.evaluation import run as evaluation
 from pipeline.files import new_file, write_png
 from pipeline.layout import Layout
 from pipeline.models.segmentor import SegmentorOutput
-from pipeline.plan import write_plan
+from pipeline.planning.plan import write_plan
 from pipeline.training import step
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.run import train_benchmark

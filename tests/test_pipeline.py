@@ -16,8 +16,8 @@ import pytest
 import yaml
 from conftest import edit_yaml, make_project
 
-from pipeline.forecast import forecast
-from pipeline.plan import make_plan, write_planned
+from pipeline.outlook.forecast import forecast
+from pipeline.planning.plan import make_plan, write_planned
 from pipeline.tracking.sync import sync
 
 ENVIRONMENT = os.environ | {

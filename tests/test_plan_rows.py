@@ -14,7 +14,7 @@ from rows import make_rows_project
 from pipeline.config import for_training, load_benchmark, load_resolved
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
-from pipeline.plan import make_plan, write_plan
+from pipeline.planning.plan import make_plan, write_plan
 
 ROW = "ade20k-resnet50os8"
 RELEASES = "https://github.com/SegmentationBLWX/modelstore/releases/download"

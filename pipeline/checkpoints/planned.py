@@ -1,6 +1,6 @@
 """Which weight file each chosen benchmark starts from: written by `plan`, read by `download`.
 
-Apart from `pipeline.plan`, which builds models, so that `download` starts without importing torch.
+Apart from `pipeline.planning.plan`, which builds models, so that `download` starts without importing torch.
 """
 
 from __future__ import annotations

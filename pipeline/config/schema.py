@@ -2,7 +2,7 @@
 
 Defaults are the published ones (spec: METHOD sections 1-6, PROTOCOL sections 2-5), so a benchmark file only states what
 differs. Sizes are (height, width) in pixels unless a name says otherwise. Values that depend on the dataset or on the
-encoder's abilities are checked in `pipeline.validate`, which can see both.
+encoder's abilities are checked in `pipeline.planning.validate`, which can see both.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which datasets the chosen benchmarks need: written by `plan`, read by `download` and `preprocess`.
 
-Apart from `pipeline.plan`, which builds models, so that these two stages start without importing torch.
+Apart from `pipeline.planning.plan`, which builds models, so that these two stages start without importing torch.
 """
 
 from __future__ import annotations

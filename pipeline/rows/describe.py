@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import SourceConfig
-from pipeline.cost import ASSUMED_FLOPS, LEFT_OUT, TrainingCost
+from pipeline.planning.cost import ASSUMED_FLOPS, LEFT_OUT, TrainingCost
 from pipeline.rows.plan import RowPlan
 from pipeline.rows.published import published_of
 from pipeline.runtime import resolve_device

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pipeline.checkpoints.planned import PlannedWeights, weights_of
 from pipeline.config import Benchmark, Project, load_benchmark
-from pipeline.cost import EvaluationCost, TrainingCost, build_on_meta, evaluation_cost, training_cost
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.planned import path_and_images
 from pipeline.files import read_json
 from pipeline.layout import Layout
+from pipeline.planning.cost import EvaluationCost, TrainingCost, build_on_meta, evaluation_cost, training_cost
 from pipeline.rows.present import Presence, data_presence, weights_presence
 from pipeline.rows.published import changed_keys
 

@@ -16,7 +16,7 @@ from pipeline.config import Project, for_evaluation, for_training, load_project,
 from pipeline.datasets.planned import write_planned_datasets
 from pipeline.errors import PipelineError
 from pipeline.files import new_file
-from pipeline.validate import PlannedBenchmark, checked_choice
+from pipeline.planning.validate import PlannedBenchmark, checked_choice
 
 
 def make_plan(root: Path) -> tuple[Project, list[PlannedBenchmark]]:

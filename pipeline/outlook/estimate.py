@@ -1,7 +1,8 @@
 """How long the stages will take and what disk they need: estimates, each with what it rests on.
 
-Operations are counted (`pipeline.cost`). How many a second this machine does is taken from earlier trainings here, as
-long as there are any on the same kind of device; else one convolution is timed, which tells the order of magnitude.
+Operations are counted (`pipeline.planning.cost`). How many a second this machine does is taken from earlier trainings
+here, as long as there are any on the same kind of device; else one convolution is timed, which tells the order of
+magnitude.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.config import Benchmark, load_resolved
-from pipeline.cost import evaluation_cost, training_cost
 from pipeline.datasets import get_dataset
 from pipeline.datasets.manifest import cached_json
+from pipeline.planning.cost import evaluation_cost, training_cost
 from pipeline.rows.plan import RowPlan
 
 _PROBE = (8, 256, 32, 32)  # (B, C, H, W) of the convolution that is timed

@@ -10,8 +10,9 @@ from pathlib import Path
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark, Project, load_valid_project
 from pipeline.errors import PipelineError
-from pipeline.plan import describe, write_planned
-from pipeline.validate import PlannedBenchmark, checked_choice, file_problems, study_problems
+from pipeline.planning.plan import describe, write_planned
+from pipeline.planning.validate import PlannedBenchmark, benchmark_problems, checked_choice, file_problems
+from pipeline.studies.plan import load_plan, load_study
 
 
 def check(root: Path) -> str:
@@ -30,15 +31,27 @@ def check(root: Path) -> str:
         if path.stem not in chosen:
             problems += file_problems(root, path.stem)
     for path in sorted((root / "studies").glob("*.yaml")):
-        problems += study_problems(root, path.stem)
+        problems += _study_problems(root, path.stem)
     if problems or project is None:
         raise PipelineError("\n".join(dict.fromkeys(problem.replace(f"{root}/", "") for problem in problems)))
     return f"{describe(project, planned)}\n\n{_outlook(root, project, planned)}"
 
 
+def _study_problems(root: Path, name: str) -> list[str]:
+    """Problems of `studies/<name>.yaml` in all its sizes, without building a model."""
+    problems: list[str] = []
+    try:
+        for size in load_study(root, name).sizes:
+            for variant, benchmark in load_plan(root, name, size).benchmarks.items():
+                problems += benchmark_problems(root, benchmark, f"studies/{name}.yaml: variants.{variant} ({size})")
+    except PipelineError as error:
+        problems += str(error).splitlines()
+    return problems
+
+
 def _outlook(root: Path, project: Project, planned: Sequence[PlannedBenchmark]) -> str:
     """Stages, time and disk. What is missing here, such as a dataset without public address, is a problem as well."""
-    from pipeline.estimate import (
+    from pipeline.outlook.estimate import (
         data_bytes,
         machine_speed,
         stage_seconds,
@@ -78,7 +91,7 @@ def _outlook(root: Path, project: Project, planned: Sequence[PlannedBenchmark]) 
 
 def _stages(root: Path, project: Project, planned: Sequence[PlannedBenchmark]) -> tuple[list[str], list[str]]:
     """Stages that will or may run, and the lines that say so."""
-    from pipeline.forecast import forecast
+    from pipeline.outlook.forecast import forecast
 
     with tempfile.TemporaryDirectory() as folder:
         write_planned(project, planned, Path(folder))

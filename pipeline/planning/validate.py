@@ -17,7 +17,6 @@ from pipeline.config.parse import nearest
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.planned import path_and_images
 from pipeline.errors import PipelineError
-from pipeline.studies.plan import load_plan, load_study
 
 
 @dataclass(frozen=True)
@@ -61,18 +60,6 @@ def file_problems(root: Path, benchmark_id: str) -> list[str]:
         return benchmark_problems(root, load_benchmark(root, benchmark_id))
     except PipelineError as error:
         return str(error).splitlines()
-
-
-def study_problems(root: Path, name: str) -> list[str]:
-    """Problems of `studies/<name>.yaml` in all its sizes, without building a model."""
-    problems: list[str] = []
-    try:
-        for size in load_study(root, name).sizes:
-            for variant, benchmark in load_plan(root, name, size).benchmarks.items():
-                problems += benchmark_problems(root, benchmark, f"studies/{name}.yaml: variants.{variant} ({size})")
-    except PipelineError as error:
-        problems += str(error).splitlines()
-    return problems
 
 
 def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = None) -> list[str]:
