@@ -23,7 +23,7 @@ from pipeline.studies.analysis import StudyAnalysis, frame_blocks
 from pipeline.studies.plan import laid_over, load_plan
 from pipeline.studies.report import write_study_report
 from pipeline.studies.run import run_study
-from pipeline.studies.stored import read_stored, result_file
+from pipeline.studies.stored import late_loss, read_stored, result_file
 
 STUDY = {
     "title": "Does it help?",
@@ -290,6 +290,22 @@ def test_a_study_that_compares_nothing_names_the_best_on_validation(study):
 def noted(note: str) -> dict:
     """The sizes of STUDY, with a word on how their settings were chosen."""
     return {"short": STUDY["sizes"]["short"] | {"note": note}}
+
+
+def test_the_training_loss_is_that_of_the_final_logits_late_in_the_training(finished):
+    history = finished / "runs" / "curves" / "try-short-memory" / "0" / "history.csv"
+    curve = pd.read_csv(history)
+    late = curve[curve["iteration"] > 0.75 * curve["iteration"].max()]["loss_final"].mean()
+    stored, _ = read_stored(finished, load_plan(finished, "try", "short"))
+    (loss,) = (run.record["training_loss"] for run in stored if run.variant == "memory")
+    assert loss == pytest.approx(late, abs=1e-4)
+    report = (write_study_report(finished, load_plan(finished, "try", "short")) / "report.md").read_text("utf-8")
+    assert f"| {loss:.3f} |" in report
+
+
+def test_the_late_loss_leaves_the_first_three_quarters_out(tmp_path):
+    pd.DataFrame({"iteration": [10, 20, 30, 40], "loss_final": [9.0, 8.0, 7.0, 0.5]}).to_csv(tmp_path / "h.csv")
+    assert late_loss(tmp_path / "h.csv") == 0.5
 
 
 def test_a_result_names_the_commit_that_was_loaded_when_the_work_began(study, monkeypatch):

@@ -45,6 +45,10 @@ class StudyAnalysis:
         """mIoU of the last weights on the validation split, single scale, mean over the variant's seeds."""
         return float(np.mean([s.record["validation"]["miou"] for s in self.stored if s.variant == variant]))
 
+    def training_loss(self, variant: str) -> float:
+        """Cross entropy of the final logits late in the training (see `stored.late_loss`), mean over the seeds."""
+        return float(np.mean([s.record["training_loss"] for s in self.stored if s.variant == variant]))
+
     def gain(self, pair: Pair, protocol: str, classes: Sequence[int] | None = None) -> Estimate | None:
         """Difference of mIoU (over `classes` if given), paired over images and common seeds; None without such."""
         seeds = self.seeds(*pair)

@@ -7,27 +7,24 @@ from pathlib import Path
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.reporting.analysis import PRIMARY
-from pipeline.reporting.content import Block, Column, Fact, Facts, Report, Section, Table, Text
+from pipeline.reporting.content import Block, Fact, Facts, Report, Section, Text
 from pipeline.reporting.report import write_pages
 from pipeline.reporting.sections.headline import verdict
 from pipeline.reporting.statistics import SAMPLES, Estimate
 from pipeline.reporting.wording import (
     PROTOCOLS,
-    listing,
-    millions,
     percent,
-    percent_interval,
     plain,
     plural,
     points,
     points_interval,
 )
 from pipeline.studies.analysis import StudyAnalysis
-from pipeline.studies.comparison import estimate_cells
 from pipeline.studies.comparison import section as comparison_section
 from pipeline.studies.plan import Plan
 from pipeline.studies.run_record import section as what_was_run
 from pipeline.studies.stored import read_stored, result_table, study_dir
+from pipeline.studies.tables import all_scores, rare_classes
 
 
 def write_study_report(root: Path, plan: Plan) -> Path:
@@ -53,8 +50,8 @@ def build_study_report(analysis: StudyAnalysis) -> Report:
     chapters = [_headline(analysis)]
     chapters += [comparison_section(analysis, key) for key in plan.config.comparisons]
     if plan.config.comparisons:
-        chapters.append(_rare_classes(analysis))
-    chapters += [_scores(analysis), what_was_run(analysis), _reading(analysis)]
+        chapters.append(rare_classes(analysis))
+    chapters += [all_scores(analysis), what_was_run(analysis), _reading(analysis)]
     done, planned = len(analysis.stored), len(plan.runs)
     subtitle = f"{plan.config.sizes[plan.size].description}: {done} of {planned} planned trainings"
     return Report(plan.config.title, subtitle, tuple(chapters))
@@ -115,56 +112,6 @@ def _hedge(analysis: StudyAnalysis) -> str:
     )
 
 
-def _rare_classes(analysis: StudyAnalysis) -> Section:
-    config = analysis.plan.config
-    rows = []
-    for comparison in config.comparisons.values():
-        if not comparison.pooled:
-            continue
-        rare = [analysis.classes.index(name) for name in config.rare_classes]
-        others = [k for k in range(len(analysis.classes)) if k not in rare]
-        sets = [(f"{name}", [k]) for name, k in zip(config.rare_classes, rare, strict=True)]
-        for name, members in (*sets, ("rare classes, mean", rare), ("other classes, mean", others)):
-            for protocol, words in PROTOCOLS.items():
-                estimate = analysis.pooled(comparison, protocol, members)
-                if estimate is not None:
-                    rows.append((name, comparison.question, words, *estimate_cells(estimate)))
-    if not rows:
-        return Section("rare", "Rare classes", (Text("No pooled comparison is complete yet."),))
-    columns = (
-        *(Column("Class", number=False), Column("Question", number=False), Column("Protocol", number=False)),
-        *(Column("IoU points"), Column("95 % interval"), Column("Verdict", number=False)),
-        *(Column("Seeds"), Column("Seeds ahead")),
-    )
-    text = "Mean over the frameworks of each class's gain in IoU. With this many rows some exclude zero by chance."
-    return Section("rare", "Rare classes", (Text(text), Table("Gain per rare class", columns, tuple(rows))))
-
-
-def _scores(analysis: StudyAnalysis) -> Section:
-    rows = []
-    for variant, config in analysis.plan.config.variants.items():
-        seeds = analysis.seeds(variant)
-        if not seeds:
-            continue
-        cells = []
-        for protocol in PROTOCOLS:
-            estimate = analysis.score(variant, protocol)
-            cells += [percent(estimate.value), percent_interval(estimate.low, estimate.high)]
-        parameters = next(s.record["parameters"]["total"] for s in analysis.stored if s.variant == variant)
-        rows.append(
-            (
-                *(f"`{variant}`", plain(config.title), listing([str(s) for s in seeds])),
-                *(percent(analysis.validation(variant)), *cells, millions(parameters)),
-            )
-        )
-    columns = (
-        *(Column("Variant", number=False), Column("Title", number=False), Column("Seeds"), Column("Validation %")),
-        *(Column("Single scale %"), Column("95 % interval"), Column("ms+flip %"), Column("95 % interval")),
-        Column("Parameters"),
-    )
-    return Section("scores", "All scores", (Table("mIoU on validation and test split", columns, tuple(rows)),))
-
-
 def _reading(analysis: StudyAnalysis) -> Section:
     plan, frames = analysis.plan, analysis.plan.config.frames_per_block
     blocks = int(analysis.blocks.max()) + 1
@@ -182,7 +129,8 @@ def _reading(analysis: StudyAnalysis) -> Section:
                 "- *Not resolved* means that the interval includes zero, not that there is no effect. No correction "
                 "for the number of comparisons is made: one interval in twenty misses by design.\n"
                 f"- {_settings(plan)} The last weights are evaluated on the test split, once; the validation score is "
-                "theirs too, in single scale."
+                "theirs too, in single scale. The training loss is the mean cross entropy of the final logits over "
+                "the last quarter of the iterations."
             ),
         ),
     )

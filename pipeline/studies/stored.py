@@ -68,6 +68,7 @@ def store(root: Path, plan: Plan, variant: str, seed: int, command: str, code: t
         "seed": seed,
         "scores": read_json(evaluation / "metrics.json", _REMEDY),
         "validation": summary["final"],
+        "training_loss": late_loss(layout.curves(benchmark.id, seed) / "history.csv"),
         "class_iou": {
             name: dict(zip(classes["class"], classes[f"{name}_iou"].round(6).tolist(), strict=True))
             for name in PROTOCOLS
@@ -117,6 +118,15 @@ def read_stored(root: Path, plan: Plan) -> tuple[list[Stored], list[str]]:
     return found, foreign
 
 
+def late_loss(history: Path) -> float:
+    """Mean cross entropy of the final logits over the last quarter of the training: does a variant fit its data?
+
+    Variants of one seed see the same crops, so theirs can be compared.
+    """
+    curve = pd.read_csv(history, usecols=["iteration", "loss_final"])
+    return round(float(curve["loss_final"][curve["iteration"] > 0.75 * curve["iteration"].max()].mean()), 4)
+
+
 def result_table(stored: Sequence[Stored]) -> pd.DataFrame:
     """One row per training: scores as fractions, and what is needed to find or repeat it."""
     return pd.DataFrame(
@@ -124,6 +134,7 @@ def result_table(stored: Sequence[Stored]) -> pd.DataFrame:
             "variant": run.variant,
             "seed": run.seed,
             **{f"{name}_miou": round(run.record["scores"][name]["miou"], 6) for name in PROTOCOLS},
+            "training_loss": run.record["training_loss"],
             "validation_miou": round(run.record["validation"]["miou"], 6),
             **{f"ms_flip_{name}": iou for name, iou in run.record["class_iou"]["ms_flip"].items()},
             "training_seconds": run.record["training_seconds"],
