@@ -273,7 +273,7 @@ def test_results_of_other_data_are_no_comparison(study):
         read_stored(study, plan)
 
 
-def test_a_study_that_compares_nothing_names_the_best_on_validation(study):
+def test_a_study_that_compares_nothing_names_the_best_of_each_group_on_validation(study):
     note = "Chosen by nobody."
     write_yaml(study / "studies" / "try.yaml", changed("comparisons", {}) | {"sizes": noted(note)})
     plan = load_plan(study, "try", "short")
@@ -282,7 +282,8 @@ def test_a_study_that_compares_nothing_names_the_best_on_validation(study):
         record = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(record | {"validation": {"miou": miou}}), encoding="utf-8")
     text = (write_study_report(study, plan) / "report.md").read_text(encoding="utf-8")
-    assert "Best on the validation split, with 75.00 % mIoU: `memory` (FCN + memory)." in text
+    assert "- *all*: `memory` (FCN + memory), **75.00 %**" in text
+    assert "- *extra*: `random` (random), **50.00 %**" in text
     assert note in text
     assert "Rare classes" not in text
 

@@ -84,14 +84,18 @@ def _headline(analysis: StudyAnalysis) -> Section:
 
 def _best_on_validation(analysis: StudyAnalysis) -> Section:
     """The headline of a search: it has candidates instead of pairs, and the test split has no say."""
-    seeds = {name: analysis.seeds(name) for name in analysis.plan.config.variants}
-    best = max((name for name in seeds if seeds[name]), key=analysis.validation)
-    text = (
-        f"Best on the validation split, with {percent(analysis.validation(best))} % mIoU: `{best}` "
-        f"({plain(analysis.plan.config.variants[best].title)}). All candidates stand under [All scores](#scores)."
-    )
-    missing = len(analysis.missing())
-    return Section("headline", "What came out", (Text(text + f" {missing} trainings are missing." * bool(missing)),))
+    groups: dict[str, list[str]] = {}
+    for name, variant in analysis.plan.config.variants.items():
+        if analysis.seeds(name):
+            groups.setdefault(variant.group, []).append(name)
+    lines = ["Best of each group on the validation split, in mIoU (all candidates: [All scores](#scores)):", ""]
+    for group, names in groups.items():
+        best = max(names, key=analysis.validation)
+        title = plain(analysis.plan.config.variants[best].title)
+        lines.append(f"- *{plain(group)}*: `{best}` ({title}), **{percent(analysis.validation(best))} %**")
+    if missing := len(analysis.missing()):
+        lines += ["", f"{plural(missing, 'training')} missing."]
+    return Section("headline", "What came out", (Text("\n".join(lines)),))
 
 
 def _in_words(estimate: Estimate) -> str:
