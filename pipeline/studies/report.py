@@ -73,8 +73,8 @@ def _headline(analysis: StudyAnalysis) -> Section:
         ahead = sum(single is not None and single.value > 0 for single in singles)
         sentences.append(
             f"*{comparison.question}* On average over {plural(len(singles), 'pair')} **{points(estimate.value)} "
-            f"points** {interval} with {PROTOCOLS[PRIMARY]}: {_in_words(estimate)}; {ahead} of {len(singles)} pairs "
-            "are ahead."
+            f"points** {interval} with {PROTOCOLS[PRIMARY]}: {_in_words(estimate)}; ahead in {ahead} of "
+            f"{plural(len(singles), 'pair')}."
         )
     if not sentences:
         sentences.append("No pooled comparison is complete yet.")
