@@ -215,7 +215,7 @@ def test_an_empty_file_is_not_readable_as_weights(name: str, tmp_path: Path) -> 
 def test_a_broken_lock_file_is_an_error(server: Server, layout: Layout) -> None:
     layout.root.mkdir()
     layout.weights_lock.write_text("<<<<<<< HEAD")
-    with pytest.raises(PipelineError, match=r"weights.lock.json: not JSON"):
+    with pytest.raises(PipelineError, match=r"weights.lock.json: not valid JSON"):
         fetch(row(server), layout)
 
 
