@@ -74,7 +74,7 @@ def _local(weights: PlannedWeights, layout: Layout) -> WeightFile:
     if not path.is_file():
         instead = f"set it to null to download from {weights.urls[0]}" if weights.urls else "download it there"
         raise PipelineError(f"params.yaml: weights.{weights.name}: {path}: no such file; correct the path or {instead}")
-    recorded = _read_lock(layout).get(weights.name)
+    recorded = recorded_weights(layout).get(weights.name)
     if recorded is not None and PurePosixPath(urlsplit(recorded["url"]).path).name != path.name:
         recorded = None
     size, digest = _verified(path, weights, recorded, layout)
@@ -82,7 +82,7 @@ def _local(weights: PlannedWeights, layout: Layout) -> WeightFile:
 
 
 def _fetched(weights: PlannedWeights, layout: Layout) -> WeightFile:
-    lock = _read_lock(layout)
+    lock = recorded_weights(layout)
     recorded = lock.get(weights.name)
     urls = _ordered(weights, recorded, layout)
     for position, url in enumerate(urls):
@@ -156,7 +156,8 @@ def _verified(path: Path, weights: PlannedWeights, recorded: dict[str, Any] | No
     return size, digest
 
 
-def _read_lock(layout: Layout) -> dict[str, dict[str, Any]]:
+def recorded_weights(layout: Layout) -> dict[str, dict[str, Any]]:
+    """What `weights.lock.json` says of each file ever downloaded, by name; empty without it."""
     path = layout.weights_lock
     if not path.is_file():
         return {}

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.checkpoints.download import recorded_weights
 from pipeline.checkpoints.planned import PlannedWeights, weights_of
 from pipeline.config import Benchmark, Project, load_benchmark
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.planned import path_and_images
-from pipeline.files import read_json
 from pipeline.layout import Layout
 from pipeline.planning.cost import EvaluationCost, TrainingCost, build_on_meta, evaluation_cost, training_cost
 from pipeline.rows.present import Presence, data_presence, weights_presence
@@ -100,10 +100,10 @@ class RowPlan:
     @property
     def weights_download(self) -> tuple[int, str]:
         """Bytes of the weight file and where the number comes from."""
-        weights, lock = self.planned_weights, Layout(self.root).weights_lock
-        recorded = read_json(lock, f"restore it with `git checkout {lock.name}`") if lock.is_file() else {}
+        weights, layout = self.planned_weights, Layout(self.root)
+        recorded = recorded_weights(layout)
         if weights.name in recorded:
-            return recorded[weights.name]["bytes"], f"recorded in {lock.name}"
+            return recorded[weights.name]["bytes"], f"recorded in {layout.weights_lock.name}"
         if weights.kind == "imagenet":
             encoder = build_on_meta(self.benchmark, self.spec).encoder
             return 4 * sum(p.numel() for p in encoder.parameters()), "4 bytes per parameter of the encoder"
