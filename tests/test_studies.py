@@ -1,4 +1,4 @@
-"""Studies: many variants from one file, run once each, kept as small files that make the report by themselves."""
+"""Studies, really trained: each variant is run once and kept as small files that make the report by themselves."""
 
 from __future__ import annotations
 
@@ -11,161 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from conftest import ROOT, edit_yaml, write_yaml
+from conftest import edit_yaml, write_yaml
+from small_study import STUDY, changed
 
 from pipeline.config import config_hash, load_project
 from pipeline.datasets.locking import claimed
-from pipeline.datasets.prepared import drawn
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import block_weights
 from pipeline.studies.analysis import StudyAnalysis, frame_blocks
-from pipeline.studies.plan import laid_over, load_plan
+from pipeline.studies.plan import load_plan
 from pipeline.studies.report import write_study_report
 from pipeline.studies.run import run_study
 from pipeline.studies.stored import late_loss, read_stored, result_file
-
-STUDY = {
-    "title": "Does it help?",
-    "benchmark": "tiny-fcn",
-    "rare_classes": ["one"],
-    "frames_per_block": 5,
-    "sizes": {
-        "short": {
-            "description": "seconds",
-            "set": {
-                "schedule": {"epochs": 1, "batch_size": 20},
-                "dataset": {"train_fraction": 0.04},
-                "inference": {
-                    "resize": {"keep_ratio": False, "size": [32, 32]},
-                    "ms_flip": {"scales": [1.0], "flip": True},
-                },
-            },
-            "order": [{"groups": ["all"], "seeds": [0]}, {"groups": ["extra"], "seeds": [0]}],
-        }
-    },
-    "variants": {
-        "plain": {"group": "all", "title": "FCN"},
-        "memory": {"group": "all", "of": "plain", "title": "FCN + memory", "set": {"memory": {}}},
-        "random": {"group": "extra", "of": "memory", "title": "random", "set": {"memory": {"content": "random"}}},
-    },
-    "comparisons": {
-        "memory": {"question": "What does the memory add?", "pairs": [["plain", "memory"]], "pooled": True},
-        "control": {"question": "Or its parameters?", "pairs": [["plain", "random"]]},
-    },
-}
-
-
-def changed(path: str, value: object) -> dict:
-    """STUDY with the value at a dotted path replaced."""
-    study = yaml.safe_load(yaml.safe_dump(STUDY, sort_keys=False))
-    *parents, last = path.split(".")
-    inner = study
-    for key in parents:
-        inner = inner[key]
-    inner[last] = value
-    return study
-
-
-# --- the plan ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", ["small", "full"])
-def test_every_variant_of_the_committed_study_is_another_network_or_training(size):
-    plan = load_plan(ROOT, "camvid", size)
-    hashes = {config_hash(benchmark) for benchmark in plan.benchmarks.values()}
-    assert len(hashes) == len(plan.config.variants)
-    assert {variant for variant, _ in plan.runs} == set(plan.config.variants)
-
-
-def test_both_sizes_of_the_committed_study_run_every_variant_with_the_same_changes():
-    small, full = load_plan(ROOT, "camvid", "small"), load_plan(ROOT, "camvid", "full")
-    for variant, benchmark in small.benchmarks.items():
-        assert benchmark.memory == full.benchmarks[variant].memory
-        assert benchmark.segmentor.framework == full.benchmarks[variant].segmentor.framework
-
-
-def test_a_variant_changes_what_it_says_of_the_one_it_is_made_of(project):
-    write_yaml(project / "studies" / "try.yaml", STUDY)
-    plan = load_plan(project, "try", "short")
-    assert plan.benchmarks["plain"].memory is None
-    assert plan.benchmarks["random"].memory.content == "random"
-    assert plan.benchmarks["random"].id == "try-short-random"
-    assert plan.runs == (("plain", 0), ("memory", 0), ("random", 0))
-
-
-def test_less_data_trains_for_more_epochs(project):
-    study = changed("variants.half", {"group": "all", "title": "half", "of": "plain", "epochs_times": 2})
-    write_yaml(project / "studies" / "try.yaml", study)
-    schedule = load_plan(project, "try", "short").benchmarks["half"].schedule
-    assert (schedule.epochs, schedule.validate_every) == (2, 2)
-
-
-def test_options_of_another_framework_replace_the_old_ones():
-    base = {"segmentor": {"framework": "deeplabv3", "options": {"dilations": [1, 2]}}}
-    over = {"segmentor": {"framework": "pspnet", "options": {"bins": [1]}}}
-    assert laid_over(base, over)["segmentor"]["options"] == {"bins": [1]}
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ("variants.memory.of", "plian", "variants.memory.of: no 'plian'; did you mean `plain`?"),
-        ("variants.plain.of", "memory", "variants.plain.of: 'memory' must stand above it"),
-        ("comparisons.memory.pairs", [["plain", "memori"]], "no 'memori'; did you mean `memory`?"),
-        ("sizes.short.order", [{"groups": ["al"], "seeds": [0]}], "no 'al'; did you mean `all`?"),
-        ("rare_classes", ["ones"], "rare_classes: digits has no 'ones'; did you mean `one`?"),
-        ("variants.memory.set", {"memry": {}}, "variants.memory: memry: unknown key; did you mean `memory`?"),
-        ("variants.memory.titel", "x", "titel: unknown key; did you mean `title`?"),
-    ],
-)
-def test_a_mistake_in_the_study_names_the_key_and_the_nearest_valid_one(project, path, value, message):
-    write_yaml(project / "studies" / "try.yaml", changed(path, value))
-    with pytest.raises(PipelineError) as error:
-        load_plan(project, "try", "short")
-    assert str(error.value).startswith("studies/try.yaml: ")
-    assert message in str(error.value)
-
-
-def test_an_unknown_size_lists_those_there_are():
-    with pytest.raises(PipelineError, match="no size 'medium'; it has small, full"):
-        load_plan(ROOT, "camvid", "medium")
-
-
-# --- a share of the training data -------------------------------------------------------------------------------------
-
-
-def test_a_smaller_share_of_the_training_data_is_part_of_every_larger_one():
-    rows = pd.DataFrame({"id": range(40)})
-    eighth, half = (set(drawn(rows, share, seed=3)["id"]) for share in (0.125, 0.5))
-    assert len(eighth) == 5
-    assert len(half) == 20
-    assert eighth < half
-    assert eighth != set(drawn(rows, 0.125, seed=4)["id"])
-
-
-def test_all_of_the_training_data_stays_as_it_is():
-    rows = pd.DataFrame({"id": range(7)})
-    assert drawn(rows, 1.0, seed=0) is rows
-
-
-# --- blocks of frames -------------------------------------------------------------------------------------------------
-
-
-def test_blocks_are_neighbours_of_one_sequence():
-    ids = ["a_1", "a_2", "a_3", "b_1", "b_2"]
-    assert frame_blocks(ids, 2).tolist() == [0, 0, 1, 2, 2]
-
-
-def test_frames_of_a_block_are_resampled_together():
-    blocks = np.array([0, 0, 1, 2, 2])
-    weights = block_weights(blocks, samples=50)
-    assert (weights[:, 0] == weights[:, 1]).all()
-    assert (weights[:, 3] == weights[:, 4]).all()
-    assert (weights[:, 0] != weights[:, 2]).any()
-
-
-# --- running, storing, reporting: one study, really trained -----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +142,7 @@ def test_a_study_that_compares_nothing_names_the_best_of_each_group_on_validatio
     assert "- *all*: `memory` (FCN + memory), **75.00 %**" in text
     assert "- *extra*: `random` (random), **50.00 %**" in text
     assert note in text
-    assert "Rare classes" not in text
+    assert "Class by class" not in text
 
 
 def noted(note: str) -> dict:
@@ -352,3 +209,16 @@ def test_the_command_prints_the_plan_and_what_is_stored(finished):
     )
     assert "stored  plain, seed 0" in done.stdout
     assert "3 of 3 results in reports/try/short/runs, 0 to run" in done.stdout
+
+
+def test_blocks_are_neighbours_of_one_sequence():
+    ids = ["a_1", "a_2", "a_3", "b_1", "b_2"]
+    assert frame_blocks(ids, 2).tolist() == [0, 0, 1, 2, 2]
+
+
+def test_frames_of_a_block_are_resampled_together():
+    blocks = np.array([0, 0, 1, 2, 2])
+    weights = block_weights(blocks, samples=50)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 4]).all()
+    assert (weights[:, 0] != weights[:, 2]).any()

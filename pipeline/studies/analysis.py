@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,17 +38,21 @@ class StudyAnalysis:
         every = sorted({seed for _, seed in runs})
         return tuple(seed for seed in every if all((variant, seed) in runs for variant in variants))
 
-    def score(self, variant: str, protocol: str) -> Estimate:
-        """mIoU over all seeds of a variant."""
-        return self._scores(variant, protocol, self.seeds(variant)).mean()
+    def score(self, variant: str, protocol: str, seeds: tuple[int, ...] | None = None) -> Estimate:
+        """mIoU of a variant over some seeds, or over all of its own."""
+        return self._scores(variant, protocol, self.seeds(variant) if seeds is None else seeds).mean()
 
     def validation(self, variant: str) -> float:
         """mIoU of the last weights on the validation split, single scale, mean over the variant's seeds."""
-        return float(np.mean([s.record["validation"]["miou"] for s in self.stored if s.variant == variant]))
+        return float(np.mean([record["validation"]["miou"] for record in self._records(variant)]))
 
     def training_loss(self, variant: str) -> float:
         """Cross entropy of the final logits late in the training (see `stored.late_loss`), mean over the seeds."""
-        return float(np.mean([s.record["training_loss"] for s in self.stored if s.variant == variant]))
+        return float(np.mean([record["training_loss"] for record in self._records(variant)]))
+
+    def parameters(self, variant: str) -> int:
+        """Number of parameters of a variant's network."""
+        return self._records(variant)[0]["parameters"]["total"]
 
     def gain(self, pair: Pair, protocol: str, classes: Sequence[int] | None = None) -> Estimate | None:
         """Difference of mIoU (over `classes` if given), paired over images and common seeds; None without such."""
@@ -71,6 +76,9 @@ class StudyAnalysis:
         """Runs of the plan without a result."""
         there = {(s.variant, s.seed) for s in self.stored}
         return [run for run in self.plan.runs if run not in there]
+
+    def _records(self, variant: str) -> list[dict[str, Any]]:
+        return [stored.record for stored in self.stored if stored.variant == variant]
 
     @cached_property
     def _resampled(self) -> dict[tuple[str, str, int], Scores]:

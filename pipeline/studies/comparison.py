@@ -26,7 +26,7 @@ def section(analysis: StudyAnalysis, key: str) -> Section:
             if estimate is None:
                 continue
             seeds = analysis.seeds(*pair)
-            sides = (_mean_of(analysis, variant, protocol, seeds) for variant in pair)
+            sides = (analysis.score(variant, protocol, seeds).value for variant in pair)
             rows.append((label, words, *map(percent, sides), *estimate_cells(estimate)))
             if protocol == PRIMARY:
                 drawn.append((label, estimate))
@@ -65,11 +65,6 @@ def pair_label(analysis: StudyAnalysis, pair: Pair) -> str:
     """`DeepLabV3 → DeepLabV3 + memory`, in the titles of the study's file."""
     without, with_ = (plain(analysis.plan.config.variants[variant].title) for variant in pair)
     return with_ if without == with_ else f"{without} → {with_}"
-
-
-def _mean_of(analysis: StudyAnalysis, variant: str, protocol: str, seeds: tuple[int, ...]) -> float:
-    runs = [s for s in analysis.stored if s.variant == variant and s.seed in seeds]
-    return sum(run.record["scores"][protocol]["miou"] for run in runs) / len(runs)
 
 
 def estimate_cells(estimate: Estimate) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from pipeline.studies.comparison import section as comparison_section
 from pipeline.studies.plan import Plan
 from pipeline.studies.run_record import section as what_was_run
 from pipeline.studies.stored import read_stored, result_table, study_dir
-from pipeline.studies.tables import all_scores, rare_classes
+from pipeline.studies.tables import all_scores, class_gains
 
 
 def write_study_report(root: Path, plan: Plan) -> Path:
@@ -45,12 +45,12 @@ def write_study_report(root: Path, plan: Plan) -> Path:
 
 
 def build_study_report(analysis: StudyAnalysis) -> Report:
-    """Headline, one chapter per comparison, rare classes, all scores, what was run, how to read it."""
+    """Headline, one chapter per comparison, gains by class, all scores, what was run, how to read it."""
     plan = analysis.plan
     chapters = [_headline(analysis)]
     chapters += [comparison_section(analysis, key) for key in plan.config.comparisons]
     if plan.config.comparisons:
-        chapters.append(rare_classes(analysis))
+        chapters.append(class_gains(analysis))
     chapters += [all_scores(analysis), what_was_run(analysis), _reading(analysis)]
     done, planned = len(analysis.stored), len(plan.runs)
     subtitle = f"{plan.config.sizes[plan.size].description}: {done} of {planned} planned trainings"

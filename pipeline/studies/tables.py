@@ -1,37 +1,42 @@
-"""Chapters of a study's report that are one table each: rare classes, and the scores of all variants."""
+"""Chapters of a study's report that are tables alone: gains class by class, and the scores of all variants."""
 
 from __future__ import annotations
 
+from pipeline.reporting.analysis import PRIMARY
 from pipeline.reporting.content import Column, Section, Table, Text
 from pipeline.reporting.wording import PROTOCOLS, listing, millions, percent, percent_interval, plain
 from pipeline.studies.analysis import StudyAnalysis
 from pipeline.studies.comparison import estimate_cells
 
 
-def rare_classes(analysis: StudyAnalysis) -> Section:
-    """Gains of the pooled comparisons for each rare class, for all of them and for the rest."""
+def class_gains(analysis: StudyAnalysis) -> Section:
+    """Gains of the pooled comparisons for each class, for the rare ones together and for the rest."""
     config = analysis.plan.config
-    rows = []
+    rare = [analysis.classes.index(name) for name in config.rare_classes]
+    others = [k for k in range(len(analysis.classes)) if k not in rare]
+    sets = [(f"{plain(name)}{' (rare)' if k in rare else ''}", [k]) for k, name in enumerate(analysis.classes)]
+    if rare:
+        sets += [("**rare classes, mean**", rare), ("**other classes, mean**", others)]
+    tables = []
     for comparison in config.comparisons.values():
-        if not comparison.pooled:
+        if not comparison.pooled or analysis.pooled(comparison, PRIMARY) is None:
             continue
-        rare = [analysis.classes.index(name) for name in config.rare_classes]
-        others = [k for k in range(len(analysis.classes)) if k not in rare]
-        sets = [(f"{name}", [k]) for name, k in zip(config.rare_classes, rare, strict=True)]
-        for name, members in (*sets, ("rare classes, mean", rare), ("other classes, mean", others)):
-            for protocol, words in PROTOCOLS.items():
-                estimate = analysis.pooled(comparison, protocol, members)
-                if estimate is not None:
-                    rows.append((name, comparison.question, words, *estimate_cells(estimate)))
-    if not rows:
-        return Section("rare", "Rare classes", (Text("No pooled comparison is complete yet."),))
-    columns = (
-        *(Column("Class", number=False), Column("Question", number=False), Column("Protocol", number=False)),
-        *(Column("IoU points"), Column("95 % interval"), Column("Verdict", number=False)),
-        *(Column("Seeds"), Column("Seeds ahead")),
-    )
+        rows = []
+        for name, members in sets:
+            single_scale, primary = (analysis.pooled(comparison, protocol, members) for protocol in PROTOCOLS)
+            rows.append((name, *estimate_cells(single_scale)[:2], *estimate_cells(primary)))
+        tables.append(Table(comparison.question, _CLASS_COLUMNS, tuple(rows)))
     text = "Mean over the frameworks of each class's gain in IoU. With this many rows some exclude zero by chance."
-    return Section("rare", "Rare classes", (Text(text), Table("Gain per rare class", columns, tuple(rows))))
+    if not tables:
+        text = "No pooled comparison is complete yet."
+    return Section("classes", "Class by class", (Text(text), *tables))
+
+
+_CLASS_COLUMNS = (
+    *(Column("Class", number=False), Column("Single scale, points"), Column("95 % interval")),
+    *(Column("ms+flip, points"), Column("95 % interval"), Column("Verdict", number=False)),
+    *(Column("Seeds"), Column("Seeds ahead")),
+)
 
 
 def all_scores(analysis: StudyAnalysis) -> Section:
@@ -45,12 +50,11 @@ def all_scores(analysis: StudyAnalysis) -> Section:
         for protocol in PROTOCOLS:
             estimate = analysis.score(variant, protocol)
             cells += [percent(estimate.value), percent_interval(estimate.low, estimate.high)]
-        parameters = next(s.record["parameters"]["total"] for s in analysis.stored if s.variant == variant)
         rows.append(
             (
                 *(f"`{variant}`", plain(config.title), listing([str(s) for s in seeds])),
                 *(f"{analysis.training_loss(variant):.3f}", percent(analysis.validation(variant))),
-                *(*cells, millions(parameters)),
+                *(*cells, millions(analysis.parameters(variant))),
             )
         )
     columns = (
