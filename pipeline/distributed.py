@@ -55,7 +55,7 @@ def arithmetic(runtime: RuntimeConfig) -> str:
     Losses, gradients and the memory are those of one device, but batch norm sees parts (all ranks of a GPU run
     together, else every rank and part by itself), and dropout is drawn per rank.
     """
-    world = max(int(os.environ.get("WORLD_SIZE", "1")), runtime.devices * runtime.nodes)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     described = [runtime.precision]
     if runtime.compile:
         described.append("compiled")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -35,11 +36,19 @@ def git_state(root: Path, without: Sequence[str] = ()) -> tuple[str | None, bool
     return commit, bool(changed)
 
 
+@functools.cache
+def loaded_code(root: Path, without: tuple[str, ...] = ()) -> tuple[str | None, bool]:
+    """`git_state` when this process first asked, to be asked before long work: later commits do not reach its code."""
+    return git_state(root, without)
+
+
 def hardware() -> dict[str, str | int | None]:
-    """This machine: processor, logical cores, GPU (None without one), main memory in bytes, operating system."""
+    """This machine: processor, logical cores, the threads that torch uses of them (another number rounds otherwise),
+    GPU (None without one), main memory in bytes, operating system."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "memory_bytes": psutil.virtual_memory().total,
         "platform": platform.platform(),

@@ -13,7 +13,8 @@ if __name__ == "__main__":
     with stage():
         weights = downloaded_weights(layout)
         for name, plan in planned_datasets(layout.plan).items():
-            prepare(get_dataset(name, plan.images), layout.raw(name), layout.prepared(name))
+            spec = get_dataset(name, plan.images)
+            prepare(spec, layout.raw(name), layout.prepared(name))
             for benchmark in plan.benchmarks:
                 file = weights.get(benchmark)
-                write_index(layout.prepared(name), benchmark, layout.index(benchmark), file and file.sha256)
+                write_index(spec, layout.prepared(name), benchmark, layout.index(benchmark), file and file.sha256)

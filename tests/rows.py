@@ -65,7 +65,7 @@ def prepare_all(root: Path) -> None:
         prepare(spec, layout.raw(name), layout.prepared(name))
         for benchmark in plan.benchmarks:
             digest = found[benchmark]["sha256"] if benchmark in found else None
-            write_index(layout.prepared(name), benchmark, layout.index(benchmark), digest)
+            write_index(spec, layout.prepared(name), benchmark, layout.index(benchmark), digest)
 
 
 def resolved(root: Path, stage: str, benchmark: str) -> Benchmark:

@@ -120,6 +120,18 @@ def test_a_mistake_in_one_size_of_a_study_names_size_and_variant(project: Path) 
     assert found.startswith("studies/try.yaml: variants.plain (wide): augmentation.crop: [640, 32] is larger than")
 
 
+def test_a_model_that_is_not_built_is_still_checked_for_names_that_do_not_exist(project: Path) -> None:
+    edit_benchmark(project, "tiny-fcn-mcibi", segmentor={"framework": "fnc"})
+    variants = {"plain": {"group": "all", "title": "FCN", "set": {"encoder": {"name": "resnet81"}}}}
+    sizes = {"short": STUDY["sizes"]["short"]}
+    write_yaml(project / "studies" / "try.yaml", STUDY | {"variants": variants, "sizes": sizes})
+    edit_yaml(project / "params.yaml", benchmarks=["tiny-fcn"])
+    assert problems(project) == [
+        "params/tiny-fcn-mcibi.yaml: segmentor.framework: 'fnc' is unknown; did you mean `fcn`?",
+        "studies/try.yaml: variants.plain (short): encoder.name: 'resnet81' is unknown; did you mean `resnet18`?",
+    ]
+
+
 def test_the_command_ends_with_status_1(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit_yaml(project / "params.yaml", seeds=[])
     monkeypatch.setattr(__main__, "ROOT", project)

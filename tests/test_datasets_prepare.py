@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.datasets import DatasetSpec, RawSample
 from pipeline.datasets.download import download
+from pipeline.datasets.index import read_index, write_index
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import Prepared, read_image, read_label
 from pipeline.errors import PipelineError
@@ -229,6 +230,14 @@ def test_changed_raw_data_is_prepared_again(raw, tmp_path):
     cv2.imwrite(str(raw / "val_a_label.png"), np.ones(SIZE, np.uint8))
     prepare(SPEC, raw, tmp_path / "out")
     assert Prepared(tmp_path / "out").info["fingerprint"] != before
+
+
+def test_classes_that_change_places_in_a_mirror_are_part_of_what_a_training_depends_on(raw, tmp_path):
+    prepare(SPEC, raw, tmp_path)
+    for name, spec in (("straight", SPEC), ("mirrored", dataclasses.replace(SPEC, flip_pairs=((0, 1),)))):
+        write_index(spec, tmp_path, "a-benchmark", tmp_path / f"{name}.json")
+    straight, mirrored = (read_index(tmp_path / f"{name}.json") for name in ("straight", "mirrored"))
+    assert {key for key in straight if straight[key] != mirrored[key]} == {"flip_pairs"}
 
 
 def test_a_lost_file_is_restored(raw, tmp_path):

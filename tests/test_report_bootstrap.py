@@ -14,6 +14,7 @@ from pipeline.evaluation.bootstrap import (
     interval,
     seed_weights,
 )
+from pipeline.reporting.statistics import scores
 
 
 def _counts(rng: np.random.Generator, accuracy: float, images: int = 60, classes: int = 5) -> Counts:
@@ -115,6 +116,14 @@ def test_pairing_finds_no_gain_between_equally_good_models():
         low, high = interval(bootstrap_paired_gain(*sides, samples=300))
         found += not low <= 0 <= high
     assert found <= 8  # with four seeds a nominal 5 % is a little more
+
+
+def test_a_single_image_has_no_interval_and_resolves_nothing():
+    one = Counts(*(np.array([[[3, 4]]]), np.array([[[5, 5]]]), np.array([[[4, 6]]])))
+    estimate = scores(one).mean()
+    assert estimate.value == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert np.isnan(estimate.low)
+    assert not estimate.resolved
 
 
 def test_unequal_shapes_cannot_be_paired():

@@ -15,13 +15,13 @@ from conftest import edit_yaml, write_yaml
 from small_study import STUDY, changed
 
 from pipeline.config import config_hash, load_project
-from pipeline.datasets.locking import claimed
+from pipeline.datasets.locking import claimed, exclusive
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import block_weights
 from pipeline.studies.analysis import StudyAnalysis, frame_blocks
 from pipeline.studies.plan import load_plan
 from pipeline.studies.report import write_study_report
-from pipeline.studies.run import run_study
+from pipeline.studies.run import Outcome, run_study
 from pipeline.studies.stored import late_loss, read_stored, result_file
 
 
@@ -43,6 +43,12 @@ def study(finished: Path, tmp_path: Path) -> Path:
 
 
 def run_all(root: Path, **options: int) -> int:
+    done, failed = run_with_failures(root, **options)
+    assert failed == []
+    return done
+
+
+def run_with_failures(root: Path, **options: int) -> Outcome:
     project = load_project(root)
     plan = load_plan(root, "try", "short")
     return run_study(
@@ -79,6 +85,55 @@ def test_only_the_variant_that_was_changed_is_run_again(study):
     assert foreign == ["memory-0", "random-0"]
     assert run_all(study, at_most=1) == 1
     assert [run.variant for run in read_stored(study, plan)[0]] == ["plain", "memory"]
+
+
+def test_another_test_protocol_evaluates_again_and_trains_nothing(study):
+    write_yaml(study / "studies" / "try.yaml", changed("sizes.short.set.inference.ms_flip.scales", [1.0, 1.5]))
+    plan = load_plan(study, "try", "short")
+    assert read_stored(study, plan) == ([], ["plain-0", "memory-0", "random-0"])
+    weights = study / "runs" / "train" / "try-short-plain" / "0" / "last.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert run_all(study, at_most=1) == 1
+    assert [run.variant for run in read_stored(study, plan)[0]] == ["plain"]
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_an_interrupted_evaluation_does_not_train_again(study, monkeypatch):
+    result_file(study, load_plan(study, "try", "short"), "plain", 0).unlink()
+    weights = study / "runs" / "train" / "try-short-plain" / "0" / "last.safetensors"
+    before = weights.stat().st_mtime_ns
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.studies.run.evaluate_benchmark", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(study)
+    assert run_all(study) == 1
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_their_turn(study):
+    broken = {"memory": {}, "schedule": {"batch_size": 5000}}
+    write_yaml(study / "studies" / "try.yaml", changed("variants.memory.set", broken))
+    plan = load_plan(study, "try", "short")
+    result_file(study, plan, "random", 0).unlink()
+    outcome = run_with_failures(study)  # `random` is made of `memory`
+    assert outcome.done == 0
+    assert [line.partition(":")[0] for line in outcome.failed] == ["memory, seed 0", "random, seed 0"]
+    assert "schedule.batch_size: 5000 is larger than the training split" in outcome.failed[0]
+    assert [run.variant for run in read_stored(study, plan)[0]] == ["plain"]
+
+
+def test_shells_that_end_together_write_the_report_one_after_the_other(study):
+    command = [sys.executable, "-m", "pipeline", "study", "try", "--size", "short"]
+    lock = exclusive(study / "runs" / "studies" / "try-short-report")
+    with subprocess.Popen(command, cwd=study, stderr=subprocess.PIPE, text=True) as shell, lock:
+        assert shell.stderr is not None
+        assert any("another process works here; waiting for it" in line for line in shell.stderr)
+        assert shell.poll() is None
+    assert shell.returncode == 0
 
 
 def test_the_random_memory_is_that_of_the_first_iteration(finished):
@@ -166,18 +221,6 @@ def test_the_late_loss_leaves_the_first_three_quarters_out(tmp_path):
     assert late_loss(tmp_path / "h.csv") == 0.5
 
 
-def test_a_result_names_the_commit_that_was_loaded_when_the_work_began(study, monkeypatch):
-    seen = iter([("begun", False), ("committed meanwhile", True)])
-    monkeypatch.setattr("pipeline.studies.run.git_state", lambda *_, **__: next(seen))
-    plan = load_plan(study, "try", "short")
-    for variant in ("memory", "random"):
-        result_file(study, plan, variant, 0).unlink()
-    assert run_all(study) == 2
-    for variant in ("memory", "random"):
-        record = json.loads(result_file(study, plan, variant, 0).read_text(encoding="utf-8"))
-        assert (record["commit"], record["uncommitted_changes"]) == ("begun", False)
-
-
 def test_two_shells_never_work_on_the_same_run(study):
     plan = load_plan(study, "try", "short")
     result_file(study, plan, "random", 0).unlink()
@@ -196,6 +239,12 @@ def test_a_study_without_results_says_how_to_get_some(project):
 def test_weights_that_would_have_to_be_downloaded_are_refused_before_any_work(study):
     edit_yaml(study / "params" / "tiny-fcn.yaml", encoder={"name": "tu-resnet50c", "weights": "imagenet:resnet50_v1c"})
     with pytest.raises(PipelineError, match=r"encoder\.weights: imagenet:resnet50_v1c has to be downloaded"):
+        run_all(study)
+
+
+def test_several_devices_are_refused_because_shells_share_the_runs(study):
+    edit_yaml(study / "params.yaml", runtime={"devices": 2})
+    with pytest.raises(PipelineError, match=r"runtime\.devices: 2, .* start the same command once per GPU"):
         run_all(study)
 
 

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-from pipeline.provenance import git_state, hardware, libraries
+from pipeline.provenance import git_state, hardware, libraries, loaded_code
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -46,6 +47,13 @@ def test_what_the_pipeline_writes_itself_is_not_dirty(repository: Path) -> None:
     assert not git_state(repository)[1]
 
 
+def test_a_process_keeps_the_commit_that_it_began_with(repository: Path) -> None:
+    begun = loaded_code(repository)
+    (repository / "code.py").write_text("changed\n")
+    git(repository, "commit", "--all", "--message", "later")
+    assert loaded_code(repository) == begun != git_state(repository)
+
+
 def test_without_a_repository_there_is_no_commit(tmp_path: Path) -> None:
     assert git_state(tmp_path) == (None, False)
 
@@ -54,6 +62,7 @@ def test_hardware_names_the_machine() -> None:
     machine = hardware()
     assert machine["cpu"]
     assert machine["cores"] >= 1
+    assert machine["threads"] == torch.get_num_threads()
     assert machine["memory_bytes"] > 2**20
 
 

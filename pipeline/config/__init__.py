@@ -2,6 +2,7 @@
 
 from pipeline.config.load import (
     config_hash,
+    evaluation_hash,
     for_evaluation,
     for_training,
     load_benchmark,
@@ -16,6 +17,7 @@ __all__ = [
     "Benchmark",
     "Project",
     "config_hash",
+    "evaluation_hash",
     "for_evaluation",
     "for_training",
     "load_benchmark",

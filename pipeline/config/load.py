@@ -86,8 +86,16 @@ def for_training(benchmark: Benchmark) -> Benchmark:
 
 def config_hash(benchmark: Benchmark) -> str:
     """Twelve hex digits over everything that can move the trained weights."""
-    data = for_training(benchmark).model_dump(mode="json")
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+    return _digest(for_training(benchmark))
+
+
+def evaluation_hash(benchmark: Benchmark) -> str:
+    """Twelve hex digits over everything that can move the scores: the training, and how its outcome is tested."""
+    return _digest(for_evaluation(benchmark))
+
+
+def _digest(benchmark: Benchmark) -> str:
+    return hashlib.sha256(json.dumps(benchmark.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _set_values(overlay: Overlay) -> Overlay:

@@ -6,16 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.datasets.prepared import Prepared
+from pipeline.datasets.spec import DatasetSpec
 from pipeline.files import read_json, write_json
 
 
-def write_index(prepared_dir: Path, benchmark: str, path: Path, weights: str | None = None) -> None:
-    """Write dataset name and fingerprint for `benchmark`; unchanged data gives an unchanged file.
+def write_index(spec: DatasetSpec, prepared_dir: Path, benchmark: str, path: Path, weights: str | None = None) -> None:
+    """Write what `benchmark` takes from its dataset: the fingerprint of the pixels, and what the label values mean.
 
-    weights: sha256 of the weight file that the benchmark starts from, None when it starts from none.
+    Unchanged data gives an unchanged file. weights: sha256 of the weight file that the benchmark starts from, None when
+    it starts from none.
     """
-    info = Prepared(prepared_dir).info
-    content = {"benchmark": benchmark, "dataset": info["name"], "fingerprint": info["fingerprint"], "weights": weights}
+    content = {
+        "benchmark": benchmark,
+        "dataset": spec.name,
+        "fingerprint": Prepared(prepared_dir).info["fingerprint"],
+        "weights": weights,
+        "classes": spec.classes,
+        "flip_pairs": spec.flip_pairs,
+        "submission_ids": spec.submission_ids,
+    }
     write_json(path, content)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from pydantic import BaseModel
 from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import nn
@@ -30,12 +31,11 @@ def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
     smp's own ResNets dilate the first block of a stage fully where the authors use half: take `tu-resnet50c`.
     """
     on_meta = torch.get_default_device().type == "meta"
-    own = get_own_encoder(config.name)
+    own, options = get_own_encoder(config.name), encoder_options(config)
     if own is not None:
         from_hub = False
-        encoder = own.build(config, parse(own.Options, config.options, "encoder.options"))
+        encoder = own.build(config, options)
     else:
-        _require_known(config)
         from_hub = pretrained and not on_meta and is_pretrained_tag(config.weights)
         encoder = _create(config, config.weights if from_hub else None)
         _drop_unused_stages(encoder)
@@ -46,6 +46,18 @@ def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
     if pretrained and not from_hub and config.weights is not None:
         load_encoder_weights(encoder, config, dry=on_meta)
     return encoder
+
+
+def encoder_options(config: EncoderConfig) -> BaseModel | None:
+    """`encoder.options`, typed, for an encoder that has some.
+
+    Raises PipelineError for an unknown encoder, or options that it does not have.
+    """
+    own = get_own_encoder(config.name)
+    if own is not None:
+        return parse(own.Options, config.options, "encoder.options")
+    _require_known(config)
+    return None
 
 
 def _require_known(config: EncoderConfig) -> None:

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pipeline.config.parse import parse
 from pipeline.config.schema import AuxiliaryConfig, Benchmark, SegmentorConfig
 from pipeline.errors import PipelineError
 from pipeline.models.encoder import build_encoder
-from pipeline.models.frameworks import ContextInput, HeadShape, get_framework
+from pipeline.models.frameworks import ContextInput, HeadShape, framework_options, get_framework
 from pipeline.models.layers import ChannelNorm, auxiliary_decoder, classifier, conv_bn_act, decoder, halving, resize
 from pipeline.models.memory import FeatureMemory
 
@@ -119,8 +118,7 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
     disk, which checks a configuration in a moment. Raises PipelineError for anything the configuration got wrong.
     """
     config, memory = benchmark.segmentor, benchmark.memory
-    framework = get_framework(config.framework)
-    options = parse(framework.Options, config.options, f"{benchmark.id}: segmentor.options")
+    framework, options = get_framework(config.framework), framework_options(config)
     encoder = build_encoder(benchmark.encoder, pretrained)
     widths = tuple(encoder.out_channels)
 

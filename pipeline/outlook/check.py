@@ -11,14 +11,21 @@ from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark, Project, load_valid_project
 from pipeline.errors import PipelineError
 from pipeline.planning.plan import describe, write_planned
-from pipeline.planning.validate import PlannedBenchmark, benchmark_problems, checked_choice, file_problems
+from pipeline.planning.validate import (
+    PlannedBenchmark,
+    benchmark_problems,
+    checked_choice,
+    file_problems,
+    name_problems,
+)
 from pipeline.studies.plan import load_plan, load_study
 
 
 def check(root: Path) -> str:
     """The plan for the terminal; nothing is written under `root`.
 
-    The chosen benchmarks are checked fully, every other file of params/ and those of studies/ against their datasets.
+    The models of the chosen benchmarks are built; of every other file of params/, and of studies/, it is checked that
+    what it names exists and fits its dataset.
     Raises PipelineError with all problems, one a line.
     """
     project, problems = load_valid_project(root)
@@ -43,7 +50,8 @@ def _study_problems(root: Path, name: str) -> list[str]:
     try:
         for size in load_study(root, name).sizes:
             for variant, benchmark in load_plan(root, name, size).benchmarks.items():
-                problems += benchmark_problems(root, benchmark, f"studies/{name}.yaml: variants.{variant} ({size})")
+                where = f"studies/{name}.yaml: variants.{variant} ({size})"
+                problems += benchmark_problems(root, benchmark, where) + name_problems(benchmark, where)
     except PipelineError as error:
         problems += str(error).splitlines()
     return problems

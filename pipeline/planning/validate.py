@@ -57,9 +57,24 @@ def checked_choice(root: Path, project: Project) -> tuple[list[PlannedBenchmark]
 def file_problems(root: Path, benchmark_id: str) -> list[str]:
     """Problems of `params/<benchmark_id>.yaml` as it stands, without building its model."""
     try:
-        return benchmark_problems(root, load_benchmark(root, benchmark_id))
+        benchmark = load_benchmark(root, benchmark_id)
     except PipelineError as error:
         return str(error).splitlines()
+    return benchmark_problems(root, benchmark) + name_problems(benchmark, f"params/{benchmark_id}.yaml")
+
+
+def name_problems(benchmark: Benchmark, where: str) -> list[str]:
+    """Framework, encoder and options that do not exist: what is cheap to tell of a model that is not built."""
+    from pipeline.models.encoder import encoder_options  # imports torch, which takes seconds
+    from pipeline.models.frameworks import framework_options
+
+    problems = []
+    for typed, config in ((framework_options, benchmark.segmentor), (encoder_options, benchmark.encoder)):
+        try:
+            typed(config)
+        except PipelineError as error:
+            problems += [f"{where}: {line}" for line in str(error).splitlines()]
+    return problems
 
 
 def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = None) -> list[str]:

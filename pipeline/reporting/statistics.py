@@ -63,9 +63,12 @@ class Scores:
 def scores(counts: Counts, samples: int = SAMPLES, blocks: NDArray | None = None) -> Scores:
     """Measure and resample, from counts (S, N, K). Equal N means equal resampled images: pairs stay paired.
 
-    blocks: (N,) which block each image belongs to, where images are to be resampled by blocks.
+    blocks: (N,) which block each image belongs to, where images are to be resampled by blocks. Of a single image or
+    block every resample is the same, which would look like certainty: then all are NaN, and there is no interval.
     """
     weights = image_weights(counts.truth.shape[1], samples) if blocks is None else block_weights(blocks, samples)
+    if (counts.truth.shape[1] if blocks is None else int(blocks.max()) + 1) == 1:
+        weights = np.full_like(weights, np.nan)
     measured = iou(*(part.sum(axis=1) for part in counts))
     resampled = np.stack([resampled_iou(Counts(*one), weights) for one in zip(*counts, strict=True)])
     return Scores(measured, resampled)

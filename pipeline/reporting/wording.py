@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline.config.schema import Benchmark, ProtocolConfig
 
@@ -37,13 +39,13 @@ def points(fraction: float, digits: int = 2) -> str:
 
 
 def percent_interval(low: float, high: float) -> str:
-    """[64.10, 66.02] in percent."""
-    return f"[{percent(low)}, {percent(high)}]"
+    """[64.10, 66.02] in percent; without an interval (NaN) a dash."""
+    return NONE if math.isnan(low) else f"[{percent(low)}, {percent(high)}]"
 
 
 def points_interval(low: float, high: float) -> str:
-    """[−0.12, +1.30] in percentage points."""
-    return f"[{points(low)}, {points(high)}]"
+    """[−0.12, +1.30] in percentage points; without an interval (NaN) a dash."""
+    return NONE if math.isnan(low) else f"[{points(low)}, {points(high)}]"
 
 
 def probability(share: float, samples: int) -> str:
@@ -76,6 +78,14 @@ def memory_size(number: float | None) -> str:
     if not number:
         return NONE
     return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+
+
+def machine_in_words(machine: Mapping[str, Any]) -> str:
+    """`A CPU, 2 cores, 1 thread`: the `hardware` of a run; threads are absent from records of older commits."""
+    parts = [machine.get("gpu"), machine.get("cpu"), f"{machine.get('cores')} cores"]
+    if machine.get("threads"):
+        parts.append(plural(machine["threads"], "thread"))
+    return plain(", ".join(part for part in parts if part))
 
 
 def millions(number: float) -> str:

@@ -54,19 +54,22 @@ class StudyAnalysis:
         """Number of parameters of a variant's network."""
         return self._records(variant)[0]["parameters"]["total"]
 
-    def gain(self, pair: Pair, protocol: str, classes: Sequence[int] | None = None) -> Estimate | None:
-        """Difference of mIoU (over `classes` if given), paired over images and common seeds; None without such."""
-        seeds = self.seeds(*pair)
+    def gain(self, pair: Pair, protocol: str, seeds: tuple[int, ...] | None = None) -> Estimate | None:
+        """Difference of mIoU, paired over images and over `seeds`, else all common ones; None when there are none."""
+        seeds = self.seeds(*pair) if seeds is None else seeds
         if not seeds:
             return None
-        without, with_ = (self._scores(variant, protocol, seeds) for variant in pair)
-        return gain(without, with_, None if classes is None else np.asarray(classes))
+        return gain(*(self._scores(variant, protocol, seeds) for variant in pair))
+
+    def common_seeds(self, comparison: ComparisonConfig) -> tuple[int, ...]:
+        """Seeds with which every pair of a comparison was run: those that its mean is taken over."""
+        return self.seeds(*{variant for pair in comparison.pairs for variant in pair})
 
     def pooled(
         self, comparison: ComparisonConfig, protocol: str, classes: Sequence[int] | None = None
     ) -> Estimate | None:
         """Mean gain over the comparison's pairs, with the seeds that all of them share; None when there are none."""
-        seeds = self.seeds(*{variant for pair in comparison.pairs for variant in pair})
+        seeds = self.common_seeds(comparison)
         if not seeds:
             return None
         sides = [tuple(self._scores(variant, protocol, seeds) for variant in pair) for pair in comparison.pairs]

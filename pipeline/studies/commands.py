@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from pipeline.config import load_project
+from pipeline.errors import PipelineError
 from pipeline.studies.plan import Plan, load_plan
-from pipeline.studies.stored import is_stored, result_file
+from pipeline.studies.stored import is_stored, read_stored, result_file
 
 
 def study(root: Path, options: argparse.Namespace, arguments: list[str]) -> None:
@@ -16,16 +17,22 @@ def study(root: Path, options: argparse.Namespace, arguments: list[str]) -> None
     if options.dry_run:
         print(describe(root, plan))
         return
+    failed: list[str] = []
     if not options.report_only:
         from pipeline.studies.run import command_of, run_study  # torch takes seconds to import
 
         project = load_project(root)
         print(describe(root, plan), flush=True)
-        done = run_study(root, plan, project.runtime, project.sources, command_of(arguments), options.at_most)
+        done, failed = run_study(root, plan, project.runtime, project.sources, command_of(arguments), options.at_most)
         print(f"{done} runs done here")
     from pipeline.studies.report import write_study_report
 
-    print(f"report: {write_study_report(root, plan).relative_to(root) / 'report.html'}")
+    if options.report_only or read_stored(root, plan)[0]:
+        print(f"report: {write_study_report(root, plan).relative_to(root) / 'report.html'}")
+    else:
+        print("no result yet to report on")
+    if failed:
+        raise PipelineError("\n".join([f"{len(failed)} runs failed:", *failed]))
 
 
 def describe(root: Path, plan: Plan) -> str:

@@ -18,7 +18,7 @@ _AXIS = "← worse      difference in mIoU points      better →"
 def section(analysis: StudyAnalysis, key: str) -> Section:
     """Table and forest plot of the comparison `key`, and what of it was not run yet."""
     comparison = analysis.plan.config.comparisons[key]
-    rows, drawn, absent = [], [], []
+    rows, drawn, absent, notes = [], [], [], []
     for pair in comparison.pairs:
         label = pair_label(analysis, pair)
         for protocol, words in PROTOCOLS.items():
@@ -38,6 +38,10 @@ def section(analysis: StudyAnalysis, key: str) -> Section:
             if pooled is not None:
                 rows.append(("**Mean of the pairs**", words, NONE, NONE, *estimate_cells(pooled)))
                 drawn += [("mean of the pairs", pooled)] if protocol == PRIMARY else []
+    shared = analysis.common_seeds(comparison)
+    if comparison.pooled and shared and any(analysis.seeds(*pair) != shared for pair in comparison.pairs):
+        words = listing([str(seed) for seed in shared])
+        notes.append(Note(f"The mean of the pairs is over the seeds that all of them share: {words}."))
     blocks: list[Block] = [Text(comparison.note)] if comparison.note else []
     if rows:
         columns = (
@@ -57,8 +61,8 @@ def section(analysis: StudyAnalysis, key: str) -> Section:
             ),
         ]
     if absent:
-        blocks.append(Note(f"Not run yet: {listing(absent)}.", "warning"))
-    return Section(key, comparison.question, tuple(blocks))
+        notes.append(Note(f"Not run yet: {listing(absent)}.", "warning"))
+    return Section(key, comparison.question, (*blocks, *notes))
 
 
 def pair_label(analysis: StudyAnalysis, pair: Pair) -> str:

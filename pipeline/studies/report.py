@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.datasets import get_dataset
+from pipeline.datasets.locking import exclusive
 from pipeline.errors import PipelineError
 from pipeline.reporting.analysis import PRIMARY
 from pipeline.reporting.content import Block, Fact, Facts, Report, Section, Text
@@ -39,8 +40,10 @@ def write_study_report(root: Path, plan: Plan) -> Path:
         raise PipelineError(f"{out / 'runs'}: no result of this configuration; run `{command}` first")
     dataset = next(iter(plan.benchmarks.values())).dataset.name
     analysis = StudyAnalysis(plan, tuple(stored), tuple(foreign), get_dataset(dataset).classes)
-    write_pages(build_study_report(analysis), out)
-    result_table(stored).to_csv(out / "results.csv", index=False)
+    report = build_study_report(analysis)
+    with exclusive(root / "runs" / "studies" / f"{plan.name}-{plan.size}-report"):  # shells may end together
+        write_pages(report, out)
+        result_table(stored).to_csv(out / "results.csv", index=False)
     return out
 
 
@@ -69,7 +72,8 @@ def _headline(analysis: StudyAnalysis) -> Section:
         tone = judged if judged in ("gain", "loss") else "neutral"
         interval = points_interval(estimate.low, estimate.high)
         facts.append(Fact(comparison.question, points(estimate.value), f"mIoU points {interval}, {judged}", tone))
-        singles = [analysis.gain(pair, PRIMARY) for pair in comparison.pairs]
+        seeds = analysis.common_seeds(comparison)
+        singles = [analysis.gain(pair, PRIMARY, seeds) for pair in comparison.pairs]
         ahead = sum(single is not None and single.value > 0 for single in singles)
         sentences.append(
             f"*{comparison.question}* On average over {plural(len(singles), 'pair')} **{points(estimate.value)} "

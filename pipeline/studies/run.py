@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import for_evaluation, for_training
@@ -16,11 +18,18 @@ from pipeline.datasets.prepare import prepare
 from pipeline.errors import PipelineError
 from pipeline.evaluation.run import evaluate_benchmark
 from pipeline.layout import Layout
-from pipeline.provenance import git_state
+from pipeline.provenance import loaded_code
 from pipeline.studies.plan import Plan
 from pipeline.studies.stored import is_stored, store
 from pipeline.tracking import stage_run
-from pipeline.training.run import train_benchmark
+from pipeline.training.run import is_trained, train_benchmark
+
+
+class Outcome(NamedTuple):
+    """How many runs were done, and which ones failed, with the reason."""
+
+    done: int
+    failed: list[str]
 
 
 def run_study(
@@ -30,18 +39,24 @@ def run_study(
     sources: dict[str, str | SourceConfig | None],
     command: str,
     at_most: int | None = None,
-) -> int:
-    """Run what has no stored result yet, in the plan's order; returns how many were run.
+) -> Outcome:
+    """Run what has no stored result yet, in the plan's order.
 
-    An interrupted training goes on where it was when its turn comes again. What another process works on is left to it.
-    at_most: stop after that many runs.
+    An interrupted run goes on where it was when its turn comes again. What another process works on is left to it. A
+    run that fails (its loss is no number, say) does not keep the others from their turn.
+    at_most: stop after that many runs. Raises PipelineError for several devices: runs are what is shared out.
     """
+    if runtime.devices * runtime.nodes > 1:
+        raise PipelineError(
+            f"params.yaml: runtime.devices: {runtime.devices}, runtime.nodes: {runtime.nodes}, but a study gives each "
+            "training one device; set both to 1 and start the same command once per GPU (CUDA_VISIBLE_DEVICES)"
+        )
     _require_no_weight_file(plan)
     _prepare_data(root, plan, sources)
     # Of params.yaml a study reads where the data lies and how to run; what of that can move a result is noted with it.
-    code = git_state(root, without=["params.yaml"])  # as loaded now: a later commit does not reach this process
+    code = loaded_code(root, without=("params.yaml",))
     claims = root / "runs" / "studies" / "claims"
-    done = 0
+    done, failed = 0, []
     for number, (variant, seed) in enumerate(plan.runs, start=1):
         if done == at_most:
             break
@@ -49,17 +64,26 @@ def run_study(
             if not mine or is_stored(root, plan, variant, seed):
                 continue
             print(f"[{number}/{len(plan.runs)}] {variant}, seed {seed}", flush=True)
-            run_variant(root, plan.benchmarks[variant], seed, runtime)
+            try:
+                run_variant(root, plan.benchmarks[variant], seed, runtime)
+            except PipelineError as error:
+                failed.append(f"{variant}, seed {seed}: {error}")
+                print(f"failed: {failed[-1]}", file=sys.stderr, flush=True)
+                continue
             store(root, plan, variant, seed, command, code)
             done += 1
-    return done
+    return Outcome(done, failed)
 
 
 def run_variant(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> None:
-    """What the stages train and evaluate-msflip do for a benchmark of the plan, tracked alike."""
+    """What the stages train and evaluate-msflip do for a benchmark of the plan, tracked alike.
+
+    A finished training is not repeated: its evaluation was interrupted, or is to be done in another way.
+    """
     training, evaluation = for_training(benchmark), for_evaluation(benchmark)
-    with stage_run(root, training, seed, "train", runtime) as run:
-        train_benchmark(root, training, seed, runtime, run.log)
+    if not is_trained(root, training, seed, runtime):
+        with stage_run(root, training, seed, "train", runtime) as run:
+            train_benchmark(root, training, seed, runtime, run.log)
     with stage_run(root, evaluation, seed, "evaluate-msflip", runtime):
         evaluate_benchmark(root, evaluation, seed, runtime)
 

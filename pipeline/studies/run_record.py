@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pipeline.reporting.content import Block, Code, Column, Note, Section, Table, Text
-from pipeline.reporting.wording import duration, listing, plural
+from pipeline.reporting.wording import duration, listing, machine_in_words, plural
 from pipeline.studies.analysis import StudyAnalysis
 from pipeline.studies.stored import Stored
 
@@ -39,5 +39,4 @@ def section(analysis: StudyAnalysis) -> Section:
 def _place(run: Stored) -> tuple[str, str, str, str]:
     record = run.record
     commit = (record["commit"] or "none")[:10] + (" with changes" if record["uncommitted_changes"] else "")
-    machine = record["hardware"]["gpu"] or f"{record['hardware']['cpu']}, {record['hardware']['cores']} cores"
-    return f"`{commit}`", machine, record["libraries"]["torch"], record["precision"]
+    return f"`{commit}`", machine_in_words(record["hardware"]), record["libraries"]["torch"], record["precision"]

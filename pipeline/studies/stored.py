@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import config_hash
+from pipeline.config import Benchmark, config_hash, evaluation_hash
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Counts
 from pipeline.files import read_json, write_json
@@ -24,6 +24,7 @@ from pipeline.layout import Layout
 from pipeline.reporting.wording import PROTOCOLS
 from pipeline.studies.plan import Plan
 
+_PROVENANCE = ("config_hash", "evaluation_hash", "commit", "uncommitted_changes", "command", "finished")
 _REMEDY = "restore it, or delete it and run the study again"
 
 
@@ -49,9 +50,9 @@ def result_file(root: Path, plan: Plan, variant: str, seed: int) -> Path:
 
 
 def is_stored(root: Path, plan: Plan, variant: str, seed: int) -> bool:
-    """Whether a result of this very configuration is there."""
+    """Whether a result of this very configuration is there: trained and evaluated alike."""
     path = result_file(root, plan, variant, seed)
-    return path.is_file() and read_json(path, _REMEDY)["config_hash"] == config_hash(plan.benchmarks[variant])
+    return path.is_file() and _is_of(read_json(path, _REMEDY), plan.benchmarks[variant])
 
 
 def store(root: Path, plan: Plan, variant: str, seed: int, command: str, code: tuple[str | None, bool]) -> Path:
@@ -74,6 +75,7 @@ def store(root: Path, plan: Plan, variant: str, seed: int, command: str, code: t
             for name in PROTOCOLS
         },
         "config_hash": config_hash(benchmark),
+        "evaluation_hash": evaluation_hash(benchmark),
         "run_key": summary["run_key"],
         "data_fingerprint": summary["data_fingerprint"],
         "iterations": summary["iterations"],
@@ -105,7 +107,7 @@ def read_stored(root: Path, plan: Plan) -> tuple[list[Stored], list[str]]:
         if not path.is_file():
             continue
         record = read_json(path, _REMEDY)
-        if record["config_hash"] == config_hash(plan.benchmarks[variant]):
+        if _is_of(record, plan.benchmarks[variant]):
             found.append(_with_counts(path, record))
         else:
             foreign.append(path.stem)
@@ -139,10 +141,18 @@ def result_table(stored: Sequence[Stored]) -> pd.DataFrame:
             **{f"ms_flip_{name}": iou for name, iou in run.record["class_iou"]["ms_flip"].items()},
             "training_seconds": run.record["training_seconds"],
             "evaluation_seconds": run.record["evaluation_seconds"],
-            **{key: run.record[key] for key in ("config_hash", "commit", "uncommitted_changes", "command", "finished")},
+            **{key: run.record[key] for key in _PROVENANCE},
             "hardware": run.record["hardware"]["gpu"] or run.record["hardware"]["cpu"],
         }
         for run in stored
+    )
+
+
+def _is_of(record: dict[str, Any], benchmark: Benchmark) -> bool:
+    """Trained as the benchmark says, and tested as it says: other scales give other scores of the same weights."""
+    return (record["config_hash"], record.get("evaluation_hash")) == (
+        config_hash(benchmark),
+        evaluation_hash(benchmark),
     )
 
 

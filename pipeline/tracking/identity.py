@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.config import Benchmark, config_hash
-from pipeline.provenance import git_state
+from pipeline.provenance import loaded_code
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +60,7 @@ class Identity:
 def process_tags(root: Path, identity: Identity) -> dict[str, str]:
     """Descriptive tags of a run that happens now, in this process."""
     dvc = {"dvc_stage": os.environ.get("DVC_STAGE"), "dvc_experiment": os.environ.get("DVC_EXP_NAME")}
-    return identity.descriptive_tags(*git_state(root)) | {name: value for name, value in dvc.items() if value}
+    return identity.descriptive_tags(*loaded_code(root)) | {name: value for name, value in dvc.items() if value}
 
 
 def find_runs(client: MlflowClient, experiment_id: str, identity: Identity, stage: str) -> list[Run]:

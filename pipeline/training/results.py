@@ -13,7 +13,7 @@ import torch
 from pipeline.config import Benchmark, config_hash, resolved_yaml
 from pipeline.files import new_file, write_json
 from pipeline.models import Segmentor
-from pipeline.provenance import git_state, hardware, libraries
+from pipeline.provenance import hardware, libraries, loaded_code
 
 _HISTORY_COLUMNS = (
     *("iteration", "epoch", "lr", "loss", "loss_final", "loss_coarse", "loss_auxiliary", "loss_consistency"),
@@ -87,7 +87,7 @@ def write_cost(
     peak_memory: int,
 ) -> None:
     """What depends on the machine and the hour, in a file of its own so that no later result hangs on it."""
-    commit, dirty = git_state(root)
+    commit, dirty = loaded_code(root)
     cost: dict[str, Any] = {
         "seconds": seconds,
         "seconds_per_iteration": seconds_per_iteration,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.checkpoints.download import WeightFile
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
 from pipeline.config.compilable import compile_problem
@@ -21,9 +22,10 @@ from pipeline.distributed import arithmetic, from_main, ranks, with_synchronised
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import evaluate, gathered
 from pipeline.evaluation.metrics import summarise
-from pipeline.files import new_file
+from pipeline.files import new_file, read_json
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
+from pipeline.provenance import loaded_code
 from pipeline.runtime import make_deterministic, resolve_device, seed_everything, worker_count
 from pipeline.training.compiling import compiled
 from pipeline.training.loop import Log, Progress, save_weights, train
@@ -43,13 +45,14 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     if problem := compile_problem(benchmark, runtime):
         raise PipelineError(problem)
     layout = Layout(root)
+    loaded_code(root)
     device = resolve_device(runtime.device)
     make_deterministic(device)
     seed_everything(seed)
     started = datetime.datetime.now(datetime.UTC)
     prepared = Prepared(layout.prepared(benchmark.dataset.name))
     weights = starting_weights(layout, benchmark)
-    key = run_key(benchmark, seed, prepared.info["fingerprint"], arithmetic(runtime), weights and weights.sha256)
+    key = _key(benchmark, seed, runtime, prepared, weights)
     weights_path = weights and layout.home / weights.path
     trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights_path)
 
@@ -68,6 +71,24 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     write_cost(out, root, device, started, progress.seconds, per_iteration, progress.peak_memory)
     drop_state(state_dir)
     return out
+
+
+def is_trained(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> bool:
+    """Whether `runs/train` holds what training now would make, complete: the same run key, nothing left to resume."""
+    layout = Layout(root)
+    summary = layout.train(benchmark.id, seed) / "summary.json"
+    if not summary.is_file():
+        return False
+    prepared = Prepared(layout.prepared(benchmark.dataset.name))
+    key = _key(benchmark, seed, runtime, prepared, starting_weights(layout, benchmark))
+    found = read_json(summary, "delete its folder to train again")["run_key"]
+    return found == key and not layout.state(benchmark.id, key).exists()  # the state goes when all files are there
+
+
+def _key(
+    benchmark: Benchmark, seed: int, runtime: RuntimeConfig, prepared: Prepared, weights: WeightFile | None
+) -> str:
+    return run_key(benchmark, seed, prepared.info["fingerprint"], arithmetic(runtime), weights and weights.sha256)
 
 
 def _build(

@@ -30,13 +30,20 @@ def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: 
 
     arithmetic: see `pipeline.distributed.arithmetic`. weights: sha256 of the file that it starts from.
     """
+    parts = [config_hash(benchmark), seed, data_fingerprint, arithmetic, weights, _CODE]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _code_digest() -> str:
     code = hashlib.sha256()
     for part in _TRAINING_CODE:
         for path in sorted((_PACKAGE / part).rglob("*.py")):
             code.update(path.relative_to(_PACKAGE).as_posix().encode())
             code.update(path.read_bytes())
-    parts = [config_hash(benchmark), seed, data_fingerprint, arithmetic, weights, code.hexdigest()]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return code.hexdigest()
+
+
+_CODE = _code_digest()  # at import: a process goes on with what it loaded, whatever is edited meanwhile
 
 
 def random_state() -> dict[str, Any]:

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
 
-from pipeline.config.parse import nearest
+from pydantic import BaseModel
+
+from pipeline.config.parse import nearest, parse
+from pipeline.config.schema import SegmentorConfig
 from pipeline.errors import PipelineError
 from pipeline.models.layers import Activation
 
@@ -49,3 +52,8 @@ def get_framework(name: str) -> ModuleType:
         hint = f"did you mean `{near}`?" if near else f"available: {', '.join(names)}"
         raise PipelineError(f"segmentor.framework: {name!r} is unknown; {hint}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def framework_options(config: SegmentorConfig) -> BaseModel:
+    """`segmentor.options`, typed. Raises PipelineError for an unknown framework, or options that it does not have."""
+    return parse(get_framework(config.framework).Options, config.options, "segmentor.options")

@@ -9,7 +9,15 @@ import numpy as np
 from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.content import Block, Column, Note, Section, Table, Text
 from pipeline.reporting.results import Pair, Result, Run
-from pipeline.reporting.wording import duration, listing, memory_size, millions, plain, points, short_time
+from pipeline.reporting.wording import (
+    duration,
+    listing,
+    machine_in_words,
+    memory_size,
+    millions,
+    points,
+    short_time,
+)
 
 
 def section(analysis: Analysis) -> Section:
@@ -39,9 +47,7 @@ def section(analysis: Analysis) -> Section:
 
 def hardware(run: Run) -> str:
     """The machine that trained a run, in words."""
-    machine = run.cost["hardware"]
-    parts = [machine.get("gpu"), machine.get("cpu"), f"{machine.get('cores')} cores"]
-    return plain(", ".join(part for part in parts if part))
+    return machine_in_words(run.cost["hardware"])
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pipeline.reporting.analysis import PRIMARY, Analysis
 from pipeline.reporting.content import Block, Fact, Facts, Section, Text
 from pipeline.reporting.results import Pair
@@ -53,6 +55,11 @@ def _sentence(analysis: Analysis, pair: Pair) -> str:
         return (
             f"The memory **{verb} {size} points on {name}** ({before} → {after} %, 95 % interval {interval}, "
             "which excludes zero)."
+        )
+    if math.isnan(gain.low):
+        return (
+            f"On **{name}** the change is **{points(gain.value)} points** ({before} → {after} %), of a single image: "
+            "there is no interval, and nothing is resolved."
         )
     return (
         f"On **{name}** the change of **{points(gain.value)} points** ({before} → {after} %) has the interval "
