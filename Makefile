@@ -27,7 +27,7 @@ env: $(VENV)/.installed  ## the environment, from requirements.lock
 reproduce: env  ## environment, then all stages for the benchmarks in params.yaml, ending with reports/report.html
 	$(BIN)/dvc repro
 
-check: env  ## every mistake of params.yaml and params/, else what `dvc repro` would run, its time and disk
+check: env  ## every mistake of params.yaml, params/ and studies/, else what `dvc repro` would run, its time and disk
 	$(BIN)/python -m pipeline check
 
 row: env  ## one published row: make row ID=ade20k-resnet50os8 [MODE=train] [SEEDS="0 1 2"] [DRY_RUN=1]

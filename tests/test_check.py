@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import edit_yaml, make_project, write_yaml
 
 from pipeline import __main__
-from pipeline.config import load_resolved
+from pipeline.config import Benchmark, load_resolved
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
+from pipeline.outlook import estimate
 from pipeline.outlook.check import check
 from pipeline.outlook.estimate import machine_speed
-from pipeline.planning.cost import training_cost
+from pipeline.planning.cost import TrainingCost, training_cost
 from pipeline.planning.plan import write_plan
 
 CPU = torch.device("cpu")
@@ -120,6 +122,25 @@ def test_a_mistake_in_one_size_of_a_study_names_size_and_variant(project: Path) 
     assert found.startswith("studies/try.yaml: variants.plain (wide): augmentation.crop: [640, 32] is larger than")
 
 
+def test_a_mistake_in_a_studys_benchmark_is_told_once(project: Path) -> None:
+    edit_benchmark(project, "tiny-fcn", encoder={"name": "resnet81"})
+    edit_yaml(project / "params.yaml", benchmarks=["tiny-fcn-mcibi"])
+    write_yaml(project / "studies" / "try.yaml", STUDY | {"sizes": {"short": STUDY["sizes"]["short"]}})
+    assert problems(project) == ["params/tiny-fcn.yaml: encoder.name: 'resnet81' is unknown; did you mean `resnet18`?"]
+
+
+def test_one_variants_mistake_does_not_hide_what_another_does_not_fit(project: Path) -> None:
+    variants = {
+        "typo": {"group": "all", "title": "typo", "set": {"memry": {}}},
+        "wide": {"group": "all", "title": "wide", "set": {"augmentation": {"crop": [640, 32]}}},
+    }
+    sizes = {"short": STUDY["sizes"]["short"]}
+    write_yaml(project / "studies" / "try.yaml", STUDY | {"variants": variants, "sizes": sizes})
+    first, second = problems(project)
+    assert first.startswith("studies/try.yaml: variants.typo: memry: unknown key; did you mean `memory`?")
+    assert second.startswith("studies/try.yaml: variants.wide (short): augmentation.crop: [640, 32] is larger than")
+
+
 def test_a_model_that_is_not_built_is_still_checked_for_names_that_do_not_exist(project: Path) -> None:
     edit_benchmark(project, "tiny-fcn-mcibi", segmentor={"framework": "fnc"})
     variants = {"plain": {"group": "all", "title": "FCN", "set": {"encoder": {"name": "resnet81"}}}}
@@ -153,16 +174,59 @@ def test_outside_a_repository_every_stage_counts_and_the_basis_of_the_time_is_to
     assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == before
 
 
+def earlier_training(root: Path, benchmark: str, seed: int, **changes: Any) -> Path:
+    """What a training of half a second per iteration left behind, weights apart. changes: to its configuration."""
+    folder = Layout(root).train(benchmark, seed)
+    config = yaml.safe_load(Layout(root).resolved(benchmark).read_text())
+    write_yaml(folder / "config.yaml", config | changes)
+    (folder / "cost.json").write_text(json.dumps({"device": "cpu", "seconds_per_iteration": 0.5}))
+    return folder / "config.yaml"
+
+
 def test_an_earlier_training_gives_the_speed_of_its_benchmark(tmp_path: Path) -> None:
     root = make_project(tmp_path / "project")
     write_plan(root, Layout(root).plan)
-    resolved = Layout(root).resolved("tiny-fcn")
-    folder = Layout(root).train("tiny-fcn", 0)
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(resolved.read_text())
-    (folder / "cost.json").write_text(json.dumps({"device": "cpu", "seconds_per_iteration": 0.5}))
+    resolved = earlier_training(root, "tiny-fcn", 0)
     speed = machine_speed(root, CPU)
     spec = get_dataset("digits")
     assert speed.of("tiny-fcn") == training_cost(load_resolved(resolved), spec, spec.splits).flops / 0.5
     assert speed.of("another") == speed.of("tiny-fcn")
     assert speed.basis.startswith("at what 1 earlier training under runs/train reached")
+
+
+def test_earlier_trainings_of_what_is_no_more_do_not_count(project: Path) -> None:
+    write_plan(project, Layout(project).plan)
+    earlier_training(project, "tiny-fcn", 0)
+    config = yaml.safe_load(earlier_training(project, "tiny-fcn", 1).read_text())
+    earlier_training(project, "tiny-fcn", 2).unlink()
+    for seed, changes in enumerate(
+        (
+            {"dataset": config["dataset"] | {"name": "removed"}},
+            {"dataset": config["dataset"] | {"train_splits": ["removed"]}},
+            {"segmentor": config["segmentor"] | {"framework": "removed"}},
+            {"of_older_code": 1},
+        ),
+        start=3,
+    ):
+        earlier_training(project, "tiny-fcn", seed, **changes)
+    assert machine_speed(project, CPU).basis.endswith("; 5 left out, whose configuration is missing or no longer valid")
+    for seed in (0, 1):
+        earlier_training(project, "tiny-fcn", seed).unlink()
+    assert "timed just now on cpu" in (basis := machine_speed(project, CPU).basis)
+    assert "; 7 left out" in basis
+
+
+def test_operations_are_counted_once_per_configuration(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def counting(benchmark: Benchmark, *rest: Any) -> TrainingCost:
+        counted.append(benchmark.id)
+        return training_cost(benchmark, *rest)
+
+    monkeypatch.setattr(estimate, "training_cost", counting)
+    write_plan(project, Layout(project).plan)
+    for seed in range(3):
+        earlier_training(project, "tiny-fcn", seed)
+    earlier_training(project, "tiny-fcn-mcibi", 0)
+    assert machine_speed(project, CPU).basis.startswith("at what 4 earlier trainings")
+    assert counted == ["tiny-fcn", "tiny-fcn-mcibi"]

@@ -58,6 +58,34 @@ def test_consistency_loss_without_memory_is_an_error(tiny: dict[str, Any]) -> No
         benchmark(tiny)
 
 
+def test_a_learning_rate_that_makes_the_memorys_momentum_more_than_a_share_is_an_error() -> None:
+    load_benchmark(ROOT, "cityscapes-resnet50os8", {"optimizer": {"lr": 0.01}})  # 0.9 / 0.009 * 0.01 is 1
+    message = r"memory.base_lr: .*0.009 is 3 at the highest, 0.03, .*set memory.base_lr to 0.027 or more"
+    with pytest.raises(PipelineError, match=message):
+        load_benchmark(ROOT, "cityscapes-resnet50os8", {"optimizer": {"lr": 0.03}})
+
+
+def test_the_remedy_for_too_large_a_momentum_is_accepted(tiny: dict[str, Any]) -> None:
+    tiny |= {"memory": {"momentum": 0.7, "base_lr": 0.001}, "optimizer": {"lr": 1 / 3}}
+    with pytest.raises(PipelineError) as error:
+        benchmark(tiny)
+    tiny["memory"]["base_lr"] = float(str(error.value).partition("memory.base_lr to ")[2].split()[0])
+    benchmark(tiny)
+
+
+def test_a_floor_above_the_learning_rate_counts_as_the_highest(tiny: dict[str, Any]) -> None:
+    tiny |= {"memory": {}, "optimizer": {"lr": 0.01}}
+    tiny["schedule"]["min_lr"] = 0.02
+    with pytest.raises(PipelineError, match=r"memory.base_lr: .* is 1.8 at the highest, 0.02,"):
+        benchmark(tiny)
+
+
+def test_a_momentum_that_does_not_follow_the_learning_rate_is_no_matter_of_it(tiny: dict[str, Any]) -> None:
+    for memory in ({"momentum_schedule": "fixed"}, {"content": "random"}):
+        tiny["memory"] = memory | {"base_lr": 1e-4}
+        benchmark(tiny)
+
+
 def test_sliding_window_needs_crop_and_stride(tiny: dict[str, Any]) -> None:
     tiny["inference"]["single_scale"] = {"mode": "slide"}
     with pytest.raises(PipelineError, match=r"single_scale: mode: slide needs `crop` and `stride`"):
@@ -79,6 +107,39 @@ def test_not_a_number_is_an_error(tiny: dict[str, Any]) -> None:
 def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seeds: [0]\nseeds: [1]\n")
     with pytest.raises(PipelineError, match=r"'seeds' stands twice \(line 2\)"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\n# caf\xe9\n", r"a.yaml: line 2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+        (b"a: 1\nb: {{x}}\n", r"a.yaml: .*braces or brackets as a key; put a text with braces in quotes.* line 2,"),
+        (b"a: 1\nb: 2020-13-45\n", r"a.yaml: .*'2020-13-45' is no timestamp \(month must .*in quotes.* line 2,"),
+        (b"a: 1\nb: !!int many\n", r"a.yaml: .*'many' is no int .* line 2,"),
+    ],
+)
+def test_what_is_no_yaml_names_file_line_and_remedy(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(PipelineError, match=message):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_keys_can_be_merged_from_another_mapping(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("of:\n  base: &base {lr: 1, power: 2}\nown: {<<: *base, lr: 3}\n")
+    assert read_yaml(tmp_path / "a.yaml")["own"] == {"lr": 3, "power": 2}
+
+
+def test_a_merge_into_what_is_merged_itself_repeats_no_key(tmp_path: Path) -> None:
+    lines = ["base: &base {lr: 1, power: 2}", "of:", "  middle: &middle {<<: *base, lr: 3}", "own: {<<: *middle}"]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    data = read_yaml(tmp_path / "a.yaml")
+    assert data["own"] == data["of"]["middle"] == {"lr": 3, "power": 2}
+
+
+def test_a_key_that_stands_twice_beside_a_merge_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: &base {lr: 1}\nown: {<<: *base, lr: 2, lr: 3}\n")
+    with pytest.raises(PipelineError, match=r"'lr' stands twice \(line 2\)"):
         read_yaml(tmp_path / "a.yaml")
 
 
@@ -119,6 +180,24 @@ def test_misspelt_key_in_params_yaml(project: Path) -> None:
         load_project(project)
 
 
+def test_a_seed_that_stands_twice_is_an_error(project: Path) -> None:
+    edit_yaml(project / "params.yaml", seeds=[0, 1, 0])
+    with pytest.raises(PipelineError, match=r"params.yaml: seeds: 0 stands more than once; name each seed once"):
+        load_project(project)
+
+
+def test_one_named_device_for_several_processes_is_an_error(project: Path) -> None:
+    edit_yaml(project / "params.yaml", runtime={"device": "cuda:0", "devices": 2})
+    with pytest.raises(PipelineError, match=r"params.yaml: runtime: device: cuda:0 .*devices: 2.*; set device: cuda,"):
+        load_project(project)
+
+
+@pytest.mark.parametrize("runtime", [{"device": "cuda:1"}, {"device": "cuda", "devices": 2}, {"devices": 2}])
+def test_each_process_has_a_device(project: Path, runtime: dict[str, Any]) -> None:
+    edit_yaml(project / "params.yaml", runtime=runtime)
+    load_project(project)
+
+
 def test_resolved_benchmark_reads_back_equal(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
     (tmp_path / "tiny.yaml").write_text(resolved_yaml(tiny_benchmark))
     assert load_resolved(tmp_path / "tiny.yaml") == tiny_benchmark
@@ -126,7 +205,7 @@ def test_resolved_benchmark_reads_back_equal(tmp_path: Path, tiny_benchmark: Ben
 
 def test_hash_ignores_what_cannot_move_the_weights(tiny_benchmark: Benchmark, tiny: dict[str, Any]) -> None:
     tiny["description"] = "said differently"
-    tiny["published"] = {"seed": {"single_scale": 44.39}}
+    tiny["published"] = {"paper": {"single_scale": 44.39}}
     tiny["inference"]["ms_flip"] = {"scales": [1.0, 1.5], "flip": True}
     assert config_hash(benchmark(tiny)) == config_hash(tiny_benchmark)
 

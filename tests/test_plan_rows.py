@@ -30,7 +30,7 @@ def planned_weights(root: Path) -> dict[str, Any]:
     return json.loads((Layout(root).plan / "weights.json").read_text())[ROW]
 
 
-def test_an_imported_row_starts_from_its_checkpoint_seed_first(project: Path) -> None:
+def test_an_imported_row_starts_from_its_checkpoint_of_the_paper_first(project: Path) -> None:
     assert planned_weights(project) == {
         "kind": "published",
         "name": ROW,
@@ -104,9 +104,47 @@ def test_splits_without_public_labels_cannot_train_or_validate(project: Path) ->
         make_plan(project)
 
 
+def test_a_batch_that_the_devices_cannot_share_is_an_error_before_any_work(project: Path) -> None:
+    edit_yaml(project / "params.yaml", runtime={"devices": 2, "nodes": 3}, ablation={"mode": "train"})
+    with pytest.raises(PipelineError) as caught:
+        make_plan(project)
+    assert str(caught.value) == (
+        f"params.yaml: runtime: devices: 2, nodes: 3, accumulate: 1, but {ROW} has schedule.batch_size: 16, which "
+        "these cannot share equally; devices x nodes x accumulate may be 1, 2, 4, 8, 16"
+    )
+
+
+def test_an_import_shares_no_batch(project: Path) -> None:
+    edit_yaml(project / "params.yaml", runtime={"accumulate": 3})
+    make_plan(project)
+
+
+def test_a_declared_part_without_a_split_that_is_used_is_an_error(project: Path) -> None:
+    edit_yaml(
+        project / "params.yaml",
+        benchmarks=["cityscapes-resnet50os8"],
+        sources={"cityscapes": {"path": "city", "images": {"train": 20, "test": 5}}},
+        ablation={"mode": "train"},
+    )
+    with pytest.raises(PipelineError) as caught:
+        make_plan(project)
+    assert str(caught.value).startswith(
+        "params.yaml: sources.cityscapes.images.val: no images, but cityscapes-resnet50os8 uses this split "
+        "(dataset.validation_split, dataset.train_splits); "
+    )
+
+
+def test_an_imported_row_needs_no_images_to_train_on(project: Path) -> None:
+    edit_yaml(project / "params.yaml", sources={"ade20k": {"path": "ade", "images": {"val": 2}}})
+    make_plan(project)
+    edit_yaml(project / "params.yaml", sources={"ade20k": {"path": "ade", "images": {"train": 2, "val": 0}}})
+    with pytest.raises(PipelineError, match=r"sources.ade20k.images.val: no images, but ade20k-resnet50os8 uses"):
+        make_plan(project)
+
+
 def test_scores_and_descriptions_import_nothing_again(project: Path) -> None:
     before = for_training(load_benchmark(project, ROW))
     path = project / "params" / f"{ROW}.yaml"
-    published = yaml.safe_load(path.read_text())["published"] | {"seed": {"single_scale": 1.0}}
+    published = yaml.safe_load(path.read_text())["published"] | {"paper": {"single_scale": 1.0}}
     edit_yaml(path, published=published, description="another one")
     assert for_training(load_benchmark(project, ROW)) == before

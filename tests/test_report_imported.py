@@ -60,7 +60,7 @@ def test_a_checkpoint_is_named_with_its_address_digest_and_generation(imported):
     line = tables(words(imported))["Imported checkpoints"][0]
     assert line == {
         "Benchmark": "camvid-base",
-        "Generation": "seed",
+        "Generation": "paper",
         "Bytes": "1234",
         "sha256": "ab" * 32,
         "From": URL.replace("_", "\\_"),

@@ -39,7 +39,7 @@ def _published(root: Path) -> list[dict[str, str]]:
 
 
 def _publish(root: Path, benchmark_id: str = "camvid-row", **scores: tuple[float | None, float | None]) -> None:
-    """Give the row other published numbers: seed or model_zoo = (single scale, ms+flip)."""
+    """Give the row other published numbers: paper or model_zoo = (single scale, ms+flip)."""
     path = root / "params" / f"{benchmark_id}.yaml"
     published = yaml.safe_load(path.read_text())["published"]
     pairs = {name: dict(zip(("single_scale", "ms_flip"), pair, strict=True)) for name, pair in scores.items()}
@@ -74,7 +74,7 @@ def _replan(root: Path, **changes: object) -> None:
 def test_an_imported_row_is_judged_by_a_tenth_of_a_point_at_two_decimals(results, away, verdict):
     number = _measured(results, "single_scale")
     published = round(number - away, 2)
-    _publish(results, seed=(published, None), model_zoo=(published, None))
+    _publish(results, paper=(published, None), model_zoo=(published, None))
     (line,) = _published(results)
     assert line[f"{SINGLE}: published"] == f"{published:.2f}"
     assert line[f"{SINGLE}: reproduced"] == f"{number:.2f}"
@@ -82,25 +82,25 @@ def test_an_imported_row_is_judged_by_a_tenth_of_a_point_at_two_decimals(results
     assert line[f"{SINGLE}: within tolerance"] == verdict
 
 
-def test_the_model_zoo_s_number_counts_and_the_seed_s_follows_where_it_differs(results):
+def test_the_model_zoo_s_number_counts_and_the_paper_s_follows_where_it_differs(results):
     number = _measured(results, "ms_flip")
-    _publish(results, seed=(60.0, number - 1), model_zoo=(60.0, number))
+    _publish(results, paper=(60.0, number - 1), model_zoo=(60.0, number))
     (line,) = _published(results)
     assert line[f"{FLIP}: published"] == f"{number:.2f} ({number - 1:.2f})"
     assert line[f"{FLIP}: within tolerance"] == "yes"
     assert line[f"{SINGLE}: published"] == "60.00"
 
 
-def test_agreement_with_the_seed_s_number_alone_is_said_as_such(results):
+def test_agreement_with_the_paper_s_number_alone_is_said_as_such(results):
     number = _measured(results, "ms_flip")
-    _publish(results, seed=(60.0, number), model_zoo=(60.0, number + 1))
+    _publish(results, paper=(60.0, number), model_zoo=(60.0, number + 1))
     (line,) = _published(results)
     assert line[f"{FLIP}: difference"] == "−1.00"
-    assert line[f"{FLIP}: within tolerance"] == "of the seed's number only"
+    assert line[f"{FLIP}: within tolerance"] == "of the paper's number only"
 
 
 @pytest.mark.parametrize(
-    ("generation", "words"), [("seed", "(seed)"), ("model_zoo", "(model zoo)"), ("local", "(local file row.pth)")]
+    ("generation", "words"), [("paper", "(paper)"), ("model_zoo", "(model zoo)"), ("local", "(local file row.pth)")]
 )
 def test_an_imported_row_says_which_generation_of_the_checkpoint_ran_and_how(results, generation, words):
     path = Layout(results).train("camvid-row", 0) / "summary.json"
@@ -119,7 +119,7 @@ def test_a_retrained_row_is_judged_by_the_prediction_interval_of_its_seeds(tmp_p
     scores = np.array([_measured(tmp_path, "single_scale", seed=seed) for seed in (0, 1, 2)])
     low, high = prediction_interval(scores)
     for published, verdict in ((low + 0.02, "yes"), (low - 0.02, "no")):
-        _publish(tmp_path, seed=(round(published, 2), None), model_zoo=(round(published, 2), None))
+        _publish(tmp_path, paper=(round(published, 2), None), model_zoo=(round(published, 2), None))
         (line,) = _published(tmp_path)
         answer, _, interval = line[f"{SINGLE}: within tolerance"].partition(" ")
         assert answer == verdict
@@ -175,7 +175,7 @@ def test_training_instead_of_importing_is_no_change(tmp_path):
 @pytest.mark.parametrize("trained_on_val", [True, False])
 def test_a_row_that_a_server_scores_names_its_archive_and_labels_the_local_number(tmp_path, trained_on_val):
     splits = ["train", "val"] if trained_on_val else ["train"]
-    planned = row("city-row", dataset="cityscapes", seed=(None, 79.9), model_zoo=(None, 79.97))
+    planned = row("city-row", dataset="cityscapes", paper=(None, 79.9), model_zoo=(None, 79.97))
     dataset = planned.dataset.model_copy(update={"train_splits": tuple(splits)})
     write_results(tmp_path, seeds=(0,), benchmarks=[planned.model_copy(update={"dataset": dataset})])
     text = words(tmp_path)
@@ -244,7 +244,7 @@ def test_published_gain_stands_beside_a_row_with_a_published_baseline(results):
 
 
 def test_a_baseline_is_listed_only_when_it_was_run_and_then_the_gain_is_measured(tmp_path):
-    base = row("camvid-base", memory=False, seed=(None, None), model_zoo=(58.0, None))
+    base = row("camvid-base", memory=False, paper=(None, None), model_zoo=(58.0, None))
     write_results(tmp_path, seeds=(0,), benchmarks=[base, row(baseline="camvid-base")])
     found = tables(words(tmp_path))
     assert [line["Row"] for line in found["Published rows"]] == ["camvid-row", "camvid-base"]
@@ -273,7 +273,7 @@ def test_an_open_question_names_the_value_that_ran_and_whether_it_is_the_default
 def test_published_numbers_of_another_edition_do_not_evaluate_again(results):
     """They are read from params/, so that a corrected one changes the report alone."""
     before = Layout(results).resolved("camvid-row").read_text()
-    _publish(results, seed=(1.0, 2.0), model_zoo=(1.0, 2.0))
+    _publish(results, paper=(1.0, 2.0), model_zoo=(1.0, 2.0))
     (line,) = _published(results)
     assert line[f"{SINGLE}: published"] == "1.00"
     assert resolved_yaml(load_resolved(Layout(results).resolved("camvid-row"))) == before

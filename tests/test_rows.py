@@ -15,7 +15,7 @@ from conftest import ROOT, edit_yaml, write_yaml
 from pipeline.config import load_benchmark, load_project
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
-from pipeline.rows.commands import run_row, run_rows
+from pipeline.rows.commands import chosen_so_far, run_row, run_rows
 from pipeline.rows.published import changed_keys, published_benchmarks, published_rows
 from pipeline.rows.run import choose, execute, save_command
 
@@ -154,6 +154,11 @@ def test_an_import_with_several_seeds_is_an_error(root):
         run_row(root, ROW, "import", [0, 1], dry_run=True)
 
 
+def test_a_seed_that_stands_twice_is_an_error(root):
+    with pytest.raises(PipelineError, match="--seeds: 3 stands more than once; name each seed once"):
+        run_row(root, ROW, "train", [3, 4, 3], dry_run=True)
+
+
 # Several rows
 
 
@@ -195,6 +200,16 @@ def test_choosing_a_row_leaves_comments_and_other_keys_alone(root):
     assert (project.benchmarks, project.seeds) == ((ROW,), (0,))
     assert [line for line in text.splitlines() if "#" in line] == [line for line in before.splitlines() if "#" in line]
     assert yaml.safe_load(text) == yaml.safe_load(before) | {"benchmarks": [ROW], "seeds": [0]}
+
+
+def test_what_was_chosen_before_can_be_chosen_again(root):
+    before = load_project(root)
+    said = yaml.safe_load("{" + chosen_so_far(before).replace("ablation.mode", "mode") + "}")
+    choose(root, [ROW], [3, 4], "train")
+    choose(root, said["benchmarks"], said["seeds"], said["mode"] or "import")
+    after = load_project(root)
+    assert (after.benchmarks, after.seeds) == (before.benchmarks, before.seeds)
+    assert after.ablation.get("mode") == before.ablation.get("mode")
 
 
 def test_a_mode_is_set_for_a_training_and_taken_back_for_an_import(root):

@@ -57,7 +57,13 @@ def test_options_of_another_framework_replace_the_old_ones():
         ("variants.plain.of", "memory", "variants.plain.of: 'memory' must stand above it"),
         ("comparisons.memory.pairs", [["plain", "memori"]], "no 'memori'; did you mean `memory`?"),
         ("sizes.short.order", [{"groups": ["al"], "seeds": [0]}], "no 'al'; did you mean `all`?"),
+        ("sizes.short.order", [{"groups": ["zzz"], "seeds": [0]}], "no 'zzz'; there are all, extra"),
+        ("sizes.short.order", [{"groups": ["all"], "seeds": [1, 1]}], "order.0.seeds: 1 stands more than once"),
+        ("sizes.short.order", [{"groups": [], "seeds": [1]}], "order.0.groups: Tuple should have at least 1 item"),
+        ("sizes.short.order", [], "sizes.short.order: Tuple should have at least 1 item"),
+        ("sizes.short.set", {"schedule": 3}, "sizes.short.set: schedule: Input should be a valid dictionary"),
         ("rare_classes", ["ones"], "rare_classes: digits has no 'ones'; did you mean `one`?"),
+        ("rare_classes", ["zzz"], "rare_classes: digits has no 'zzz'; there are background, zero"),
         ("variants.memory.set", {"memry": {}}, "variants.memory: memry: unknown key; did you mean `memory`?"),
         ("variants.memory.titel", "x", "titel: unknown key; did you mean `title`?"),
     ],
@@ -68,6 +74,24 @@ def test_a_mistake_in_the_study_names_the_key_and_the_nearest_valid_one(project,
         load_plan(project, "try", "short")
     assert str(error.value).startswith("studies/try.yaml: ")
     assert message in str(error.value)
+
+
+def test_mistakes_of_all_variants_are_told_at_once_each_where_it_stands(project):
+    study = changed("variants.memory.set", {"memory": {"slot": 2}})
+    study["variants"]["random"]["set"] = {"los": {}}
+    study["variants"]["other"] = {"group": "all", "title": "?", "of": "plan"}
+    study["sizes"]["short"]["set"]["schedul"] = {}
+    study["rare_classes"] = ["ones"]
+    write_yaml(project / "studies" / "try.yaml", study)
+    with pytest.raises(PipelineError) as error:
+        load_plan(project, "try", "short")
+    assert [line.partition("; ")[0] for line in str(error.value).splitlines()] == [
+        "studies/try.yaml: variants.other.of: no 'plan'",
+        "studies/try.yaml: rare_classes: digits has no 'ones'",
+        "studies/try.yaml: sizes.short.set: schedul: unknown key",
+        "studies/try.yaml: variants.memory: memory.slot: unknown key",
+        "studies/try.yaml: variants.random: los: unknown key",
+    ]
 
 
 def test_an_unknown_size_lists_those_there_are():

@@ -18,7 +18,7 @@ from pipeline.checkpoints.read import read_state_dict
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 
-SEED, ZOO = "/download/ssseg_memorynet/row.pth", "/download/ssseg_mcibi/mcibi_row.pth"
+PAPER, ZOO = "/download/ssseg_memorynet/row.pth", "/download/ssseg_mcibi/mcibi_row.pth"
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -63,7 +63,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def row(server: Server, file: str | None = None) -> dict[str, PlannedWeights]:
-    return {"row": PlannedWeights("published", "row", (server.url(SEED), server.url(ZOO)), file)}
+    return {"row": PlannedWeights("published", "row", (server.url(PAPER), server.url(ZOO)), file)}
 
 
 def fetch(planned: dict[str, PlannedWeights], layout: Layout) -> WeightFile:
@@ -79,21 +79,21 @@ def lock(layout: Layout) -> dict[str, dict[str, object]]:
     return json.loads(layout.weights_lock.read_text())
 
 
-def test_the_seed_is_taken_when_it_is_there(server: Server, layout: Layout) -> None:
-    server.files = {SEED: b"seed", ZOO: b"zoo"}
+def test_the_paper_s_file_is_taken_when_it_is_there(server: Server, layout: Layout) -> None:
+    server.files = {PAPER: b"paper", ZOO: b"zoo"}
     file = fetch(row(server), layout)
     path = "data/raw/weights/ssseg_memorynet/row.pth"
-    assert file == WeightFile(path, server.url(SEED), 4, sha256(b"seed"), "seed")
-    assert (layout.root / path).read_bytes() == b"seed"
-    assert server.asked == [SEED]
+    assert file == WeightFile(path, server.url(PAPER), 5, sha256(b"paper"), "paper")
+    assert (layout.root / path).read_bytes() == b"paper"
+    assert server.asked == [PAPER]
 
 
-def test_a_missing_seed_falls_back_to_the_model_zoo_and_says_so(server: Server, layout: Layout, capsys) -> None:
+def test_a_missing_file_of_the_paper_falls_back_to_the_model_zoo_aloud(server: Server, layout: Layout, capsys) -> None:
     server.files = {ZOO: b"zoo"}
     file = fetch(row(server), layout)
     assert (file.generation, file.sha256) == ("model_zoo", sha256(b"zoo"))
     said = capsys.readouterr().out
-    assert f"{server.url(SEED)}: cannot download: the server answered 404" in said
+    assert f"{server.url(PAPER)}: cannot download: the server answered 404" in said
     assert f"trying {server.url(ZOO)}" in said
 
 
@@ -106,15 +106,15 @@ def test_a_failure_other_than_not_found_does_not_change_the_generation(layout: L
 def test_an_address_that_is_gone_everywhere_names_all_of_them_and_the_remedy(server: Server, layout: Layout) -> None:
     with pytest.raises(PipelineError, match=r"404(?s:.*)weights: \{row: PATH\}") as caught:
         download_weights(row(server), layout)
-    assert server.url(SEED) in str(caught.value)
+    assert server.url(PAPER) in str(caught.value)
     assert server.url(ZOO) in str(caught.value)
     assert not layout.weights_lock.exists()
 
 
 def test_size_and_digest_are_recorded_at_the_first_download(server: Server, layout: Layout) -> None:
-    server.files = {SEED: b"seed"}
+    server.files = {PAPER: b"paper"}
     fetch(row(server), layout)
-    assert lock(layout) == {"row": {"url": server.url(SEED), "bytes": 4, "sha256": sha256(b"seed")}}
+    assert lock(layout) == {"row": {"url": server.url(PAPER), "bytes": 5, "sha256": sha256(b"paper")}}
 
 
 def test_a_file_that_is_there_is_verified_without_the_network(server: Server, layout: Layout) -> None:
@@ -131,33 +131,33 @@ def test_the_recorded_address_comes_first_on_another_machine(server: Server, lay
     other = Layout(tmp_path / "other")
     other.root.mkdir()
     other.weights_lock.write_text(layout.weights_lock.read_text())
-    server.files[SEED] = b"seed is back"
+    server.files[PAPER] = b"paper is back"
     assert fetch(row(server), other).generation == "model_zoo"
 
 
 def test_a_damaged_file_is_an_error_with_both_digests_and_the_remedy(server: Server, layout: Layout) -> None:
-    server.files = {SEED: b"seed"}
+    server.files = {PAPER: b"paper"}
     file = fetch(row(server), layout)
     (layout.root / file.path).write_bytes(b"dead")
     with pytest.raises(PipelineError, match=r"Delete the file(?s:.*)remove the entry 'row'") as caught:
         fetch(row(server), layout)
     assert sha256(b"dead") in str(caught.value)
-    assert sha256(b"seed") in str(caught.value)
+    assert sha256(b"paper") in str(caught.value)
 
 
 def test_another_file_at_the_recorded_address_is_refused_and_not_kept(server: Server, layout: Layout) -> None:
-    server.files = {SEED: b"seed"}
+    server.files = {PAPER: b"paper"}
     file = fetch(row(server), layout)
     (layout.root / file.path).unlink()
-    server.files[SEED] = b"replaced"
+    server.files[PAPER] = b"replaced"
     with pytest.raises(PipelineError, match=sha256(b"replaced")):
         fetch(row(server), layout)
     assert not (layout.root / file.path).exists()
-    assert lock(layout)["row"]["sha256"] == sha256(b"seed")
+    assert lock(layout)["row"]["sha256"] == sha256(b"paper")
 
 
 def test_new_addresses_do_not_inherit_the_record_of_the_old_ones(server: Server, layout: Layout) -> None:
-    server.files = {SEED: b"seed", "/other/ssseg_x/row.pth": b"new"}
+    server.files = {PAPER: b"paper", "/other/ssseg_x/row.pth": b"new"}
     fetch(row(server), layout)
     moved = {"row": PlannedWeights("published", "row", (server.url("/other/ssseg_x/row.pth"),), None)}
     with pytest.raises(PipelineError, match="none of its addresses now; remove the entry 'row'"):
@@ -192,11 +192,11 @@ def test_a_local_file_is_used_where_it_lies(server: Server, layout: Layout, tmp_
 
 
 def test_a_local_copy_of_a_recorded_download_must_be_it(server: Server, layout: Layout, tmp_path: Path) -> None:
-    server.files = {SEED: b"seed"}
+    server.files = {PAPER: b"paper"}
     fetch(row(server), layout)
     copy = tmp_path / "row.pth"
     copy.write_bytes(b"cut o")
-    with pytest.raises(PipelineError, match=sha256(b"seed")):
+    with pytest.raises(PipelineError, match=sha256(b"paper")):
         fetch(row(server, str(copy)), layout)
 
 
@@ -221,7 +221,7 @@ def test_a_broken_lock_file_is_an_error(server: Server, layout: Layout) -> None:
 
 @pytest.mark.parametrize(
     ("tag", "expected"),
-    [("ssseg_memorynet", "seed"), ("ssseg_mcibi", "model_zoo"), ("ssseg_upernet", "model_zoo"), ("mine", "local")],
+    [("ssseg_memorynet", "paper"), ("ssseg_mcibi", "model_zoo"), ("ssseg_upernet", "model_zoo"), ("mine", "local")],
 )
 def test_the_release_tag_tells_the_generation(tag: str, expected: str) -> None:
     assert generation(f"https://github.com/SegmentationBLWX/modelstore/releases/download/{tag}/file.pth") == expected

@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
 from pipeline.layout import Layout
 
-_SEED_TAG = "ssseg_memorynet"
+_PAPER_TAG = "ssseg_memorynet"
 _DIGITS = re.compile(r"-([0-9a-f]{8})$")  # end of a file's stem: how its sha256 begins, by torch's convention
 
 
@@ -33,7 +33,7 @@ class WeightFile:
     url: str | None  # None: a local file
     bytes: int
     sha256: str
-    generation: str  # seed | model_zoo (see `generation`) | local
+    generation: str  # paper | model_zoo (see `generation`) | local
 
 
 def download_weights(planned: Mapping[str, PlannedWeights], layout: Layout) -> None:
@@ -61,10 +61,10 @@ def downloaded_weights(layout: Layout) -> dict[str, WeightFile]:
 
 
 def generation(url: str) -> str:
-    """`seed` or `model_zoo` by the release tag in an address of the authors' model store, else `local`."""
+    """`paper` or `model_zoo` by the release tag in an address of the authors' model store, else `local`."""
     tag = PurePosixPath(urlsplit(url).path).parent.name
-    if tag == _SEED_TAG:
-        return "seed"
+    if tag == _PAPER_TAG:
+        return "paper"
     return "model_zoo" if tag.startswith("ssseg_") else "local"
 
 

@@ -3,37 +3,63 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.constructor import ConstructorError
 
 from pipeline.errors import PipelineError
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
+_MERGE = "tag:yaml.org,2002:merge"  # the key `<<`, which lays the keys of another mapping under those that stand here
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader keeps the last of two equal keys without a word; here that is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+        self._checked: set[yaml.MappingNode] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # Before the first merge: it puts the keys of the other mapping into the node, where they may stand again. A
+        # node may be merged into another one before it is constructed itself, hence not in `construct_mapping`.
+        if node not in self._checked:
+            self._checked.add(node)
+            self._require_unique(node)
+        super().flatten_mapping(node)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, LookupError, ValueError) as error:  # SafeLoader trusts what looks like a date
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{node.value!r} is no {kind} ({error}); put it in quotes if it is text"
+            raise ConstructorError(None, None, problem, node.start_mark) from None
+
+    def _require_unique(self, node: yaml.MappingNode) -> None:
+        seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            key = "<<" if key_node.tag == _MERGE else self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                problem = "found braces or brackets as a key; put a text with braces in quotes"
+                raise ConstructorError("while reading a mapping", node.start_mark, problem, key_node.start_mark)
             if key in seen:
                 raise PipelineError(
                     f"{node.start_mark.name}: key {key!r} stands twice (line {key_node.start_mark.line + 1}): keep one"
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Mapping in the YAML file `path`. Raises PipelineError when it is missing, malformed or no mapping."""
     try:
-        with path.open(encoding="utf-8") as stream:
-            data = yaml.load(stream, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        data = _UniqueKeyLoader(_text(path), str(path)).get_single_data()
     except FileNotFoundError:
         near = nearest(path.stem, sorted(p.stem for p in path.parent.glob(f"*{path.suffix}")))
         raise PipelineError(f"{path}: no such file{f'; did you mean {near}{path.suffix}?' if near else ''}") from None
@@ -44,10 +70,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise PipelineError(f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
+
+
 def nearest(word: str, candidates: list[str]) -> str | None:
     """The candidate most like `word`, or None when nothing is alike."""
     found = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """What to write in place of the unknown `word`: the name most like it, else all that there are."""
+    near = nearest(word, list(known))
+    return f"did you mean `{near}`?" if near else f"there are {', '.join(known) or 'none'}"
 
 
 def parse(section: type[SectionT], data: dict[str, Any], where: str) -> SectionT:
@@ -56,6 +97,15 @@ def parse(section: type[SectionT], data: dict[str, Any], where: str) -> SectionT
         return section.model_validate(data)
     except ValidationError as error:
         raise PipelineError("\n".join(_lines(section, error, where))) from None
+
+
+def problems_of(section: type[BaseModel], data: dict[str, Any]) -> list[str]:
+    """What `parse` would raise, without its `where`; empty when `data` is a valid `section`."""
+    try:
+        section.model_validate(data)
+    except ValidationError as error:
+        return [_describe(section, item) for item in error.errors()]
+    return []
 
 
 def parse_valid(section: type[SectionT], data: dict[str, Any], where: str) -> tuple[SectionT | None, list[str]]:
@@ -77,7 +127,7 @@ def _lines(section: type[BaseModel], error: ValidationError, where: str) -> list
 
 def _describe(section: type[BaseModel], item: Any) -> str:
     loc = [str(part) for part in item["loc"]]
-    key = ".".join(loc) or "(top level)"
+    key = ".".join(loc)
     if item["type"] == "extra_forbidden":
         owner = _section_at(section, item["loc"][:-1])
         valid = sorted(owner.model_fields) if owner else []
@@ -88,7 +138,7 @@ def _describe(section: type[BaseModel], item: Any) -> str:
         return f"{key}: required but absent"
     message = item["msg"].removeprefix("Value error, ")
     found = "" if isinstance(item["input"], dict | BaseModel) else f" (found {item['input']!r})"
-    return f"{key}: {message}{found}"
+    return f"{key}: {message}{found}" if key else message  # what concerns several sections names its key itself
 
 
 def _section_at(section: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] | None:

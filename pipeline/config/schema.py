@@ -1,19 +1,33 @@
 """Typed form of `params/<benchmark>.yaml` and `params.yaml`: every knob, its unit and its default.
 
 Defaults are the published ones (spec: METHOD sections 1-6, PROTOCOL sections 2-5), so a benchmark file only states what
-differs. Sizes are (height, width) in pixels unless a name says otherwise. Values that depend on the dataset or on the
-encoder's abilities are checked in `pipeline.planning.validate`, which can see both.
+differs. Two are not: `memory.gradient`, which the published rows therefore set to `updated`, and `memory.sync`. Sizes
+are (height, width) in pixels unless a name says otherwise. Values that depend on the dataset or on the encoder's
+abilities are checked in `pipeline.planning.validate`, which can see both.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """`seeds` as they are. Raises ValueError for one that stands twice: its runs are equal, and would count as two."""
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        verb = "stands" if len(repeated) == 1 else "stand"
+        raise ValueError(f"{', '.join(map(str, repeated))} {verb} more than once; name each seed once")
+    return seeds
+
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(each_once)]
+
+_ROUNDING = 1e-5  # the published 0.9 / 0.009 * 0.01 is 1; a remedy is printed with six digits
 
 
 class Section(BaseModel):
@@ -23,7 +37,7 @@ class Section(BaseModel):
 
 
 class DatasetConfig(Section):
-    """Which dataset (a module of `pipeline.datasets`) and which of its splits play which part."""
+    """Which dataset (a module of `pipeline.datasets.sources`) and which of its splits play which part."""
 
     name: str
     train_splits: tuple[str, ...] = ("train",)  # Cityscapes rows of the paper train on (train, val)
@@ -34,7 +48,7 @@ class DatasetConfig(Section):
 
 
 class EncoderConfig(Section):
-    """An encoder of segmentation-models-pytorch; timm models carry smp's prefix `tu-`."""
+    """An encoder of `pipeline.models.encoders`, or of segmentation-models-pytorch, timm's as `tu-NAME`."""
 
     name: str
     weights: str | None = (
@@ -46,7 +60,10 @@ class EncoderConfig(Section):
 
 
 class AuxiliaryConfig(Section):
-    """Fully convolutional head on an earlier feature map, used in training only."""
+    """Fully convolutional head on an earlier feature map, for a loss in training.
+
+    OCRNet without memory takes its object regions from the last of them, in evaluation too.
+    """
 
     feature: Annotated[int, Field(le=-1)] = -2  # index into the encoder's feature maps, counted from the last
     channels: Positive = 512
@@ -57,7 +74,7 @@ class AuxiliaryConfig(Section):
 class SegmentorConfig(Section):
     """The framework, with or without memory (METHOD section 2)."""
 
-    framework: str  # a module of `pipeline.models.frameworks`: fcn, pspnet, deeplabv3, ocrnet
+    framework: str  # a module of `pipeline.models.frameworks`: fcn, pspnet, deeplabv3, ocrnet, upernet
     options: dict[str, Any] = {}  # of that framework's context module, e.g. {dilations: [1, 12, 24, 36]}
     channels: Positive = 512  # C, feature channels of the head
     attention_channels: Positive = 256  # T
@@ -78,6 +95,7 @@ class MemoryConfig(Section):
     slots: Positive = 1  # vectors per class; the paper uses one
     aggregation: Literal["soft", "hard"] = "soft"
     strategy: Literal["cosine", "mean"] = "cosine"
+    # Share of the new vector in the blend, the reverse of the usual convention: 0.9 keeps 10 % of the old one.
     momentum: Fraction = 0.9
     momentum_schedule: Literal["learning_rate", "fixed"] = "learning_rate"
     base_lr: Annotated[float, Field(gt=0)] | None = None  # the lr at which `momentum` holds; null: optimizer.lr
@@ -223,7 +241,7 @@ class OpenQuestion(Section):
 class PublishedConfig(Section):
     """What the authors published for this benchmark (spec: benchmarks.yaml, CHECKPOINTS section 1)."""
 
-    seed: Scores | None = None  # the paper repository's table
+    paper: Scores | None = None  # the paper repository's table
     model_zoo: Scores | None = None  # the later table of the authors' toolbox, known to use this file's protocol
     checkpoints: tuple[str, ...] = ()  # addresses of the weights, tried in this order
     open_questions: tuple[OpenQuestion, ...] = ()
@@ -255,6 +273,22 @@ class Benchmark(Section):
             raise ValueError("loss.consistency classifies the memory, which content: batch leaves empty; set it to 0")
         return self
 
+    @model_validator(mode="after")
+    def _momentum_is_a_share(self) -> Benchmark:
+        memory, optimizer = self.memory, self.optimizer
+        if memory is None or memory.content != "dataset" or memory.momentum_schedule == "fixed":
+            return self
+        base = memory.base_lr or optimizer.lr
+        highest = max(optimizer.lr, self.schedule.min_lr or 0.0)
+        momentum = memory.momentum / base * highest
+        if momentum > 1.0 + _ROUNDING:
+            raise ValueError(
+                f"memory.base_lr: memory.momentum: {memory.momentum:g} at a learning rate of {base:g} is {momentum:g} "
+                f"at the highest, {highest:g}, but it is a share, at most 1; set memory.base_lr to "
+                f"{memory.momentum * highest:g} or more, or memory.momentum_schedule: fixed"
+            )
+        return self
+
 
 class RuntimeConfig(Section):
     """How to run, never what.
@@ -275,6 +309,16 @@ class RuntimeConfig(Section):
     evaluation_batch: Positive = 1  # test images of equal size that share a forward pass
     mlflow: bool = True
 
+    @model_validator(mode="after")
+    def _each_device_is_another(self) -> RuntimeConfig:
+        kind, colon, _ = self.device.partition(":")
+        if colon and self.devices > 1:
+            raise ValueError(
+                f"device: {self.device} is a single device, on which all of devices: {self.devices} would run; "
+                f"set device: {kind}, and each process takes its own, or devices: 1"
+            )
+        return self
+
 
 class SourceConfig(Section):
     """A local copy of a dataset that is known to be only a part of it."""
@@ -287,7 +331,7 @@ class Project(Section):
     """`params.yaml`."""
 
     benchmarks: Annotated[tuple[str, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     sources: dict[str, str | SourceConfig | None] = {}  # dataset: local folder or archive; null: the public address
     weights: dict[str, str | None] = {}  # benchmark (its checkpoint) or ImageNet name: local file; null: public address
     runtime: RuntimeConfig = RuntimeConfig()

@@ -18,7 +18,7 @@ from pipeline.planning.validate import (
     file_problems,
     name_problems,
 )
-from pipeline.studies.plan import load_plan, load_study
+from pipeline.studies.plan import load_study, valid_variants
 
 
 def check(root: Path) -> str:
@@ -45,13 +45,22 @@ def check(root: Path) -> str:
 
 
 def _study_problems(root: Path, name: str) -> list[str]:
-    """Problems of `studies/<name>.yaml` in all its sizes, without building a model."""
+    """Problems of `studies/<name>.yaml` in all its sizes, without building a model.
+
+    What is wrong with the study's benchmark itself, which an ablation may hide elsewhere, is not told for each variant.
+    """
     problems: list[str] = []
     try:
-        for size in load_study(root, name).sizes:
-            for variant, benchmark in load_plan(root, name, size).benchmarks.items():
+        config = load_study(root, name)
+        file, known = f"params/{config.benchmark}.yaml", file_problems(root, config.benchmark)
+        problems += known
+        for size in config.sizes:
+            benchmarks, found = valid_variants(root, name, config, size)
+            problems += found
+            for variant, benchmark in benchmarks.items():
                 where = f"studies/{name}.yaml: variants.{variant} ({size})"
-                problems += benchmark_problems(root, benchmark, where) + name_problems(benchmark, where)
+                of_variant = benchmark_problems(root, benchmark, file) + name_problems(benchmark, file)
+                problems += [line.replace(file, where, 1) for line in of_variant if line not in known]
     except PipelineError as error:
         problems += str(error).splitlines()
     return problems

@@ -14,7 +14,8 @@ from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark, Project, load_benchmark
 from pipeline.config.compilable import compile_problem
 from pipeline.config.parse import nearest
-from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.config.sharing import share_problem
+from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.planned import path_and_images
 from pipeline.errors import PipelineError
 
@@ -50,7 +51,10 @@ def checked_choice(root: Path, project: Project) -> tuple[list[PlannedBenchmark]
             problems += str(error).splitlines()
     problems += _weight_problems(root, project, planned)
     problems += _seed_problems(project, planned)
-    problems += [p for item in planned if (p := compile_problem(item.benchmark, project.runtime))]
+    for item in planned:
+        problems += _part_problems(project, item.benchmark)
+        found = (compile_problem(item.benchmark, project.runtime), share_problem(item.benchmark, project.runtime))
+        problems += [problem for problem in found if problem is not None]
     return planned, problems
 
 
@@ -151,6 +155,24 @@ def _weight_problems(root: Path, project: Project, planned: list[PlannedBenchmar
     used = [weights_of(item.benchmark, project.weights) for item in planned]
     missing = {w.name: w.file for w in used if w.file and not (root / Path(w.file).expanduser()).is_file()}
     return problems + [f"params.yaml: weights.{name}: {file}: no such file" for name, file in missing.items()]
+
+
+def _part_problems(project: Project, benchmark: Benchmark) -> list[str]:
+    """Splits of a declared part that have no images, although the benchmark trains, validates or is scored on them."""
+    data = benchmark.dataset
+    images = path_and_images(project.sources.get(data.name))[1]
+    if images is None:
+        return []
+    scored = scored_split(data, get_dataset(data.name))
+    uses = [("evaluation_split" if scored == data.evaluation_split else "validation_split", scored)]
+    if benchmark.mode == "train":
+        uses += [("validation_split", data.validation_split), *(("train_splits", split) for split in data.train_splits)]
+    empty = {split: [key for key, used in uses if used == split] for _, split in uses if not images.get(split)}
+    return [
+        f"params.yaml: sources.{data.name}.images.{split}: no images, but {benchmark.id} uses this split "
+        f"({', '.join(f'dataset.{key}' for key in dict.fromkeys(keys))}); say how many the part has, or name another"
+        for split, keys in empty.items()
+    ]
 
 
 def _seed_problems(project: Project, planned: list[PlannedBenchmark]) -> list[str]:

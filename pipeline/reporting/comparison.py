@@ -21,11 +21,11 @@ class Comparison:
     """One protocol of one benchmark. Numbers in percent as the authors print them, with two decimals.
 
     difference: reproduced - published; None when the numbers do not mean the same. interval: of the seeds, see
-    `prediction_interval`. verdict: yes, no, the seed's number only, or why there is none.
+    `prediction_interval`. verdict: yes, no, the paper's number only, or why there is none.
     """
 
     published: float | None
-    seed: float | None  # the paper repository's number where it differs from the model zoo's
+    paper: float | None  # the paper repository's number where it differs from the model zoo's
     reproduced: float
     difference: float | None
     interval: tuple[float, float] | None
@@ -54,18 +54,18 @@ def is_published(study: Study, result: Result) -> bool:
 
 
 def numbers(benchmark: Benchmark, protocol: str) -> tuple[float | None, float | None]:
-    """(published, seed) in percent: the model zoo's number, and the seed's where it differs. A lone one comes first."""
+    """(published, paper) in percent: the model zoo's number, and the paper's where it differs; or the only one."""
     published = published_of(benchmark)
-    zoo, seed = (_score(scores, protocol) for scores in (published.model_zoo, published.seed))
+    zoo, paper = (_score(scores, protocol) for scores in (published.model_zoo, published.paper))
     if zoo is None:
-        return seed, None
-    return zoo, seed if seed != zoo else None
+        return paper, None
+    return zoo, paper if paper != zoo else None
 
 
 def compare(analysis: Analysis, result: Result, protocol: str) -> Comparison:
     """A result of a published benchmark with its published numbers."""
     study = analysis.study
-    published, seed = numbers(file_of(study, result), protocol)
+    published, paper = numbers(file_of(study, result), protocol)
     measured = 100 * analysis.score(result, protocol).per_seed
     reproduced = round(float(measured.mean()), 2)
     reasons = marks(study, result)
@@ -77,10 +77,10 @@ def compare(analysis: Analysis, result: Result, protocol: str) -> Comparison:
     elif published is None:
         verdict = ""
     elif result.imported:
-        verdict = _verdict((reproduced - TOLERANCE, reproduced + TOLERANCE), published, seed)
+        verdict = _verdict((reproduced - TOLERANCE, reproduced + TOLERANCE), published, paper)
     else:
-        verdict = _verdict(interval, published, seed) if interval else "not judged: one seed"
-    return Comparison(published, seed, reproduced, difference, interval, verdict)
+        verdict = _verdict(interval, published, paper) if interval else "not judged: one seed"
+    return Comparison(published, paper, reproduced, difference, interval, verdict)
 
 
 def prediction_interval(values: np.ndarray) -> tuple[float, float]:
@@ -94,13 +94,13 @@ def prediction_interval(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def _verdict(interval: tuple[float, float], published: float, seed: float | None) -> str:
+def _verdict(interval: tuple[float, float], published: float, paper: float | None) -> str:
     def inside(number: float) -> bool:
         return interval[0] - 1e-9 <= number <= interval[1] + 1e-9  # two decimals are not exact in binary
 
     if inside(published):
         return "yes"
-    return "of the seed's number only" if seed is not None and inside(seed) else "no"
+    return "of the paper's number only" if paper is not None and inside(paper) else "no"
 
 
 def _score(scores: Scores | None, protocol: str) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import load_project
+from pipeline.config import Project, load_project
+from pipeline.config.schema import each_once
 from pipeline.errors import PipelineError
 from pipeline.rows.describe import describe_row, describe_rows
 from pipeline.rows.plan import RowPlan, plan_row
@@ -18,6 +19,10 @@ def run_row(root: Path, row_id: str, mode: str, seeds: Sequence[int] | None, dry
     project = load_project(root)
     if mode == "import" and seeds is not None and len(seeds) > 1:
         raise PipelineError(f"--seeds: {row_id} is imported, and a published checkpoint has no seeds; use --mode train")
+    try:
+        each_once(tuple(seeds or ()))
+    except ValueError as error:
+        raise PipelineError(f"--seeds: {error}") from None
     chosen = tuple(seeds) if seeds else project.seeds if mode == "train" else project.seeds[:1]
     plan = plan_row(root, project, find_row(root, row_id), mode, chosen)
     print(describe_row(plan))
@@ -59,7 +64,14 @@ def _go(root: Path, plans: list[RowPlan], seeds: Sequence[int], mode: str, name:
             raise PipelineError(plan.obstacle)
     if dry_run:
         return
+    before = chosen_so_far(load_project(root))
     choose(root, ids, seeds, mode)
     execute(root, name)
-    print(f"done: reports/report.html, kept as the experiment `{name}`. To return to what was chosen before:")
-    print("git checkout params.yaml && dvc repro, which takes finished results from DVC's cache")
+    print(f"done: reports/report.html, kept as the experiment `{name}`. To return to what was chosen before, put")
+    print(f"{before} into params.yaml and run dvc repro, which takes finished results from DVC's cache")
+
+
+def chosen_so_far(project: Project) -> str:
+    """What `choose` overwrites, as params.yaml would say it."""
+    mode = project.ablation.get("mode") or "null"
+    return f"benchmarks: [{', '.join(project.benchmarks)}], seeds: {list(project.seeds)}, ablation.mode: {mode}"

@@ -55,7 +55,7 @@ def describe_rows(plans: list[RowPlan], left_out: Mapping[str, str]) -> str:
 def _published(benchmark: Benchmark) -> str:
     published = published_of(benchmark)
     parts = []
-    for name, scores in (("model zoo", published.model_zoo), ("seed", published.seed)):
+    for name, scores in (("model zoo", published.model_zoo), ("paper", published.paper)):
         if scores is not None:
             pairs = ((scores.single_scale, "single scale"), (scores.ms_flip, "ms+flip"))
             told = [f"{value:.2f} {words}" for value, words in pairs if value is not None]

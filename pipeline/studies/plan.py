@@ -9,12 +9,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.config import Benchmark, load_benchmark
-from pipeline.config.parse import nearest, parse, read_yaml
-from pipeline.config.schema import Positive, Section
+from pipeline.config.parse import parse, problems_of, read_yaml, suggestion
+from pipeline.config.schema import Positive, Section, Seeds
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 class VariantConfig(Section):
@@ -32,7 +30,7 @@ class VariantConfig(Section):
 class RoundConfig(Section):
     """Variants of some groups with some seeds, all run before the next round begins."""
 
-    groups: tuple[str, ...]
+    groups: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Seeds
 
 
@@ -42,7 +40,7 @@ class SizeConfig(Section):
     description: str
     note: str = ""  # how its settings were chosen, for the report
     set: dict[str, Any] = Field(default_factory=dict)
-    order: tuple[RoundConfig, ...]
+    order: Annotated[tuple[RoundConfig, ...], Field(min_length=1)]
 
 
 class ComparisonConfig(Section):
@@ -61,8 +59,8 @@ class StudyConfig(Section):
     benchmark: str
     frames_per_block: Positive = 1  # consecutive images that are resampled together
     rare_classes: tuple[str, ...] = ()
-    sizes: dict[str, SizeConfig]
-    variants: dict[str, VariantConfig]
+    sizes: Annotated[dict[str, SizeConfig], Field(min_length=1)]
+    variants: Annotated[dict[str, VariantConfig], Field(min_length=1)]
     comparisons: dict[str, ComparisonConfig]
 
 
@@ -83,21 +81,13 @@ def load_study(root: Path, name: str) -> StudyConfig:
 
 
 def load_plan(root: Path, name: str, size: str) -> Plan:
-    """Study `name` in `size`. Raises PipelineError that lists what is wrong with its file."""
-    where, config = f"studies/{name}.yaml", load_study(root, name)
+    """Study `name` in `size`. Raises PipelineError that lists everything that is wrong with its file."""
+    config = load_study(root, name)
     if size not in config.sizes:
-        raise PipelineError(f"{where}: no size {size!r}; it has {', '.join(config.sizes)}")
-    problems = _unknown_names(config)
+        raise PipelineError(f"studies/{name}.yaml: no size {size!r}; it has {', '.join(config.sizes)}")
+    benchmarks, problems = valid_variants(root, name, config, size)
     if problems:
-        raise PipelineError("\n".join(f"{where}: {problem}" for problem in problems))
-    base = load_benchmark(root, config.benchmark).model_dump(mode="json")
-    problems = _unknown_classes(config, base["dataset"]["name"])
-    if problems:
-        raise PipelineError("\n".join(f"{where}: {problem}" for problem in problems))
-    base = laid_over(base, config.sizes[size].set)
-    benchmarks = {
-        variant: _benchmark(base, config, variant, f"{name}-{size}-{variant}", where) for variant in config.variants
-    }
+        raise PipelineError("\n".join(problems))
     runs = (
         (variant, seed)
         for part in config.sizes[size].order
@@ -106,6 +96,33 @@ def load_plan(root: Path, name: str, size: str) -> Plan:
         if its.group in part.groups
     )
     return Plan(name, size, config, benchmarks, tuple(dict.fromkeys(runs)))
+
+
+def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tuple[dict[str, Benchmark], list[str]]:
+    """The benchmarks of the variants that are valid in `size`, and the problems of the file, one a line.
+
+    A mistake is told where it stands, not again for every variant that is made of another. Raises PipelineError when
+    the study's own benchmark is not valid.
+    """
+    base = load_benchmark(root, config.benchmark).model_dump(mode="json")
+    problems = [*_unknown_names(config), *_unknown_classes(config, base["dataset"]["name"])]
+    base = laid_over(base, config.sizes[size].set)
+    of_size = problems_of(Benchmark, base)
+    mistakes: dict[str, list[str]] = {}
+    benchmarks: dict[str, Benchmark] = {}
+    for variant, its in config.variants.items():
+        if its.of is not None and its.of not in mistakes:
+            continue  # made of a variant that is unknown or stands below it, as told already
+        data = _variant_data(base, config, variant) | {"id": f"{name}-{size}-{variant}"}
+        mistakes[variant] = problems_of(Benchmark, data)
+        if not mistakes[variant]:
+            benchmarks[variant] = Benchmark.model_validate(data)
+        inherited = mistakes.get(its.of or "", [])
+        problems += [f"sizes.{size}.set: {mistake}" for mistake in mistakes[variant] if mistake in of_size]
+        problems += [
+            f"variants.{variant}: {mistake}" for mistake in mistakes[variant] if mistake not in {*of_size, *inherited}
+        ]
+    return benchmarks, [f"studies/{name}.yaml: {problem}" for problem in dict.fromkeys(problems)]
 
 
 def laid_over(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -120,8 +137,8 @@ def laid_over(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _benchmark(base: dict[str, Any], config: StudyConfig, variant: str, benchmark_id: str, where: str) -> Benchmark:
-    """The variant's benchmark: what its ancestors change first, then its own changes."""
+def _variant_data(base: dict[str, Any], config: StudyConfig, variant: str) -> dict[str, Any]:
+    """The variant's benchmark, untyped: what its ancestors change first, then its own changes."""
     chain = [variant]
     while (parent := config.variants[chain[-1]].of) is not None:
         chain.append(parent)
@@ -129,13 +146,12 @@ def _benchmark(base: dict[str, Any], config: StudyConfig, variant: str, benchmar
     for name in reversed(chain):
         data = laid_over(data, config.variants[name].set)
         times *= config.variants[name].epochs_times
+    data = data | {"description": config.variants[variant].title}
     schedule = data["schedule"]
-    data = data | {
-        "id": benchmark_id,
-        "description": config.variants[variant].title,
-        "schedule": schedule | {key: times * schedule[key] for key in ("epochs", "validate_every")},
-    }
-    return parse(Benchmark, data, f"{where}: variants.{variant}")
+    if isinstance(schedule, dict):  # what is none, or holds no numbers, is told when it gets its type
+        counts = {key: schedule.get(key) for key in ("epochs", "validate_every")}
+        data["schedule"] = schedule | {key: times * n for key, n in counts.items() if isinstance(n, int)}
+    return data
 
 
 def _unknown_names(config: StudyConfig) -> list[str]:
@@ -157,8 +173,7 @@ def _unknown_names(config: StudyConfig) -> list[str]:
     problems = []
     for place, name, known in named:
         if name not in known:
-            near = nearest(name, list(known))
-            problems.append(f"{place}: no {name!r}{f'; did you mean `{near}`?' if near else ''}")
+            problems.append(f"{place}: no {name!r}; {suggestion(name, list(known))}")
     order = list(config.variants)
     for name, variant in config.variants.items():
         if variant.of in order and order.index(variant.of) >= order.index(name):
@@ -168,9 +183,12 @@ def _unknown_names(config: StudyConfig) -> list[str]:
 
 def _unknown_classes(config: StudyConfig, dataset: str) -> list[str]:
     """Rare classes that the dataset does not have."""
-    classes = list(get_dataset(dataset).classes)
+    try:
+        classes = get_dataset(dataset).classes
+    except PipelineError as error:
+        return [f"benchmark: {error}"]
     return [
-        f"rare_classes: {dataset} has no {name!r}; did you mean `{nearest(name, classes)}`?"
+        f"rare_classes: {dataset} has no {name!r}; {suggestion(name, classes)}"
         for name in config.rare_classes
         if name not in classes
     ]

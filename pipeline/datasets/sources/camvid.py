@@ -6,6 +6,7 @@ Brostow et al., "Semantic object classes in video", 2009; masks and lists from t
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,12 +79,16 @@ def _find(folder: Path) -> Path:
 
 
 def _copy(folder: Path, target: Path) -> None:
-    """Check every file of `folder` and copy it; `target` is replaced when all of them are there."""
+    """Check every file that the lists in `folder` name and copy it; `target` is replaced when all of them are there.
+
+    How many the lists have to name is checked by `download`, which knows whether a part of the dataset was declared.
+    """
     stems = {split: _listed(folder / f"{split}.txt") for split in _SPLITS}
     problems = [
-        f"{folder / split}.txt: lists {len(stems[split])} frames, expected {count}"
-        for split, count in _SPLITS.items()
-        if len(stems[split]) != count
+        f"{folder / split}.txt: lists {stem} {count} times"
+        for split, listed in stems.items()
+        for stem, count in Counter(listed).items()
+        if count > 1
     ]
     temporary = target.with_name(f"{target.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -107,7 +112,7 @@ def _copy(folder: Path, target: Path) -> None:
 def _listed(path: Path) -> list[str]:
     """Stems of the frames in a list file, whose lines are `/SegNet/CamVid/train/STEM.png /SegNet/.../STEM.png`."""
     if not path.is_file():
-        raise PipelineError(f"camvid: {path}: missing. {_REMEDY}")
+        raise PipelineError(f"camvid: {path}: missing; a part without such frames has an empty one. {_REMEDY}")
     return [Path(line.split()[0]).stem for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 

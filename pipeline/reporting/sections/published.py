@@ -80,13 +80,13 @@ def _numbers(comparison: Comparison, result: Result) -> list[str]:
     if comparison.interval and verdict != NONE:
         verdict += f" {percent_interval(*(end / 100 for end in comparison.interval))}"
     difference = NONE if comparison.difference is None else points(comparison.difference / 100)
-    return [_published(comparison.published, comparison.seed), reproduced, difference, verdict]
+    return [_published(comparison.published, comparison.paper), reproduced, difference, verdict]
 
 
-def _published(number: float | None, seed: float | None) -> str:
+def _published(number: float | None, paper: float | None) -> str:
     if number is None:
         return NONE
-    return f"{number:.2f}" if seed is None else f"{number:.2f} ({seed:.2f})"
+    return f"{number:.2f}" if paper is None else f"{number:.2f} ({paper:.2f})"
 
 
 def _how(result: Result) -> str:
@@ -94,7 +94,7 @@ def _how(result: Result) -> str:
     words = f"trained, {plural(len(result.runs), 'seed')}"
     if result.imported:
         file = summary["checkpoint"]
-        names = {"seed": "seed", "model_zoo": "model zoo", "local": f"local file {plain(file['file'])}"}
+        names = {"paper": "paper", "model_zoo": "model zoo", "local": f"local file {plain(file['file'])}"}
         words = f"imported checkpoint ({names[file['generation']]})"
     return words if summary["precision"] == "float32" else f"{words}, {summary['precision']}"
 
