@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     before the name is. Raises OSError with the name `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
+    temporary = _unfinished(path)
     try:
         with naming(path), temporary.open("wb") as stream:
             yield stream
@@ -39,13 +40,27 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path in the same folder, with the same ending, that becomes `path` when the block ends without an error."""
-    temporary = path.with_name(f"{path.stem}.part{path.suffix}")
+    """A path in the same folder, with the same ending, that becomes `path` when the block ends without an error.
+
+    An OSError of the block that names no file gets the name `path`.
+    """
+    temporary = _unfinished(path, path.suffix)
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path, ending: str = "") -> Path:
+    """What `path` is called until it is complete: START.DIGEST.part, and `ending`.
+
+    It does not grow with the name of `path`, which may be as long as the file system allows. The digest of that name
+    keeps files apart that start alike; it is the same the next time, so that what a kill left behind is replaced.
+    """
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    return path.with_name(f"{path.name[:30]}.{digest}.part{ending}")
 
 
 @contextmanager

@@ -22,8 +22,10 @@ from trained_run import SCORES, lively, write_run, write_scores
 from pipeline import __main__ as commands
 from pipeline.config import Benchmark
 from pipeline.datasets import get_dataset
+from pipeline.datasets.manifest import file_digest
 from pipeline.errors import PipelineError
-from pipeline.handover.card import card_path, read_card
+from pipeline.handover import export
+from pipeline.handover.card import Graph, card_path, read_card
 from pipeline.handover.describe import describe_run
 from pipeline.handover.export import export_model
 from pipeline.handover.graph import ENDINGS, compare, trace, write_graph
@@ -155,6 +157,85 @@ def test_a_card_with_another_normalisation_is_refused(exported: Path) -> None:
     edit_card(exported, preprocessing={"mean": [0.5, 0.5, 0.5]})
     with pytest.raises(PipelineError, match=r"preprocessing: mean is \(0\.5, 0\.5, 0\.5\), but this version"):
         read_card(exported)
+
+
+# --- exporting again --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_graph(tmp_path: Path, tiny_benchmark: Benchmark) -> Path:
+    """The weight file of an export from `tmp_path`, with an ONNX file in the card: nothing here reads what it holds."""
+    write_run(tmp_path, tiny_benchmark)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    weights = tmp_path / "out" / "tiny-seed0.safetensors"
+    file = weights.with_suffix(".onnx")
+    file.write_bytes(b"graph")
+    about = {"file": file.name, "bytes": 5, "sha256": file_digest(file), "format": "onnx", "size": None}
+    graph = Graph(**about, largest_difference=1e-6, logits_deviation=1.0)
+    edit_card(weights, graphs=[graph.model_dump(mode="json")])
+    return weights
+
+
+def train_again(root: Path) -> None:
+    """The run has other weights."""
+    run = root / "runs" / "train" / "tiny" / "0"
+    shutil.copy(run / "best.safetensors", run / "last.safetensors")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_graph_of_the_same_weights_stays_in_the_card(tmp_path: Path, with_graph: Path) -> None:
+    before = read_card(with_graph)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    assert read_card(with_graph) == before
+    assert with_graph.with_suffix(".onnx").read_bytes() == b"graph"
+
+
+def test_a_graph_of_other_weights_is_removed_and_told(
+    tmp_path: Path, with_graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_again(tmp_path)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    assert sorted(contents(tmp_path / "out")) == ["tiny-seed0.json", "tiny-seed0.safetensors"]
+    assert read_card(with_graph).graphs == ()
+    assert "tiny-seed0.onnx: removed, an earlier export made it of other weights" in capsys.readouterr().out
+
+
+def test_a_graph_of_another_network_with_the_same_weights_is_removed(
+    tmp_path: Path, tiny_benchmark: Benchmark, with_graph: Path
+) -> None:
+    sharper = tiny_benchmark.segmentor.model_copy(update={"activation": "leaky_relu"})
+    write_run(tmp_path, tiny_benchmark.model_copy(update={"segmentor": sharper}))
+    before = read_card(with_graph)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    assert read_card(with_graph).weights == before.weights
+    assert not with_graph.with_suffix(".onnx").exists()
+
+
+def test_a_graph_of_unknown_origin_is_refused_before_anything_changes(tmp_path: Path, with_graph: Path) -> None:
+    with_graph.with_suffix(".onnx").write_bytes(b"optimised by hand")
+    train_again(tmp_path)
+    before = contents(tmp_path / "out")
+    remedy = r"make tiny-seed0\.onnx anew with `--format onnx`, or move it elsewhere"
+    with pytest.raises(PipelineError, match=rf"onnx: not a graph that tiny-seed0\.json describes; {remedy}"):
+        export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    assert contents(tmp_path / "out") == before
+
+
+def test_an_export_that_fails_leaves_the_earlier_one_as_it_was(
+    tmp_path: Path, with_graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untraceable(network: nn.Module, size: object) -> None:
+        raise PipelineError("the network cannot be traced")
+
+    train_again(tmp_path)
+    before = contents(tmp_path / "out")
+    monkeypatch.setattr(export, "trace", untraceable)
+    with pytest.raises(PipelineError, match="cannot be traced"):
+        export_model(tmp_path, "tiny/0", tmp_path / "out", ("torch",), None)
+    assert contents(tmp_path / "out") == before
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------

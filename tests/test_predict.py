@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
+from failing import ended
 from model_benchmarks import SMALL_ENCODER
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,8 +31,12 @@ from pipeline.datasets.prepared import read_image
 from pipeline.datasets.transforms import test_transform as transform_for_test
 from pipeline.errors import PipelineError
 from pipeline.evaluation.inference import predict
+from pipeline.files import new_file, replacing
+from pipeline.handover.export import export_model
 from pipeline.handover.source import find_model
-from pipeline.predict.network import chosen_protocol
+from pipeline.predict import run
+from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch
+from pipeline.predict.outputs import new_array
 from pipeline.predict.pictures import read_picture
 from pipeline.predict.run import predict_folder
 
@@ -254,6 +266,156 @@ def test_broken_files_are_named_at_the_end_and_the_rest_is_done(
     assert str(stopped.value).startswith("error: 3 of 4 pictures could not be predicted")
     assert all(name in str(stopped.value) for name in ("a.jpg", "b.png", "empty.png"))
     assert files(out / "labels") == ["c.jpg.png"]
+
+
+def bmp_of_3_terabytes() -> bytes:
+    """A header for 1000000x1000000 pixels, and none of them."""
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 10**6, 10**6, 1, 24, *[0] * 6)
+
+
+def tiff_of_a_terabyte(compression: int) -> bytes:
+    """One grey strip of 1000000x1000000 pixels and no bytes. compression: 1 is none, 5 LZW."""
+    entries = [(256, 10**6), (257, 10**6), (258, 8), (259, compression), (262, 1), (273, 8), (278, 10**6), (279, 0)]
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.bmp", bmp_of_3_terabytes(), "uncompressed, in 54 bytes; it is damaged or incomplete"),
+        ("a.tif", tiff_of_a_terabyte(1), "uncompressed, in 110 bytes; it is damaged or incomplete"),
+        ("a.tif", tiff_of_a_terabyte(5), r"6519\.3 GiB to decode, but .* are free; if it is not damaged, cut it into"),
+    ],
+    ids=["bmp", "tiff", "lzw"],
+)
+def test_a_picture_that_announces_absurdly_many_pixels_is_refused(
+    tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PipelineError, match=rf"/{name}: announces 1000000x1000000 pixels, {problem}"):
+        read_picture(tmp_path / name)
+
+
+def test_damaged_exif_data_are_told_like_any_damage(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0128] = 6, 2  # to be turned by a quarter; resolution in inches, a 16-bit number
+    damaged = exif.tobytes().replace(b"\x01\x28\x00\x03", b"\x01\x28\x00\x07")  # now of no type
+    Image.fromarray(scene()).save(tmp_path / "a.jpg", exif=damaged)
+    with pytest.raises(PipelineError, match=r"/a\.jpg: cannot be decoded \(required argument is not an integer\)"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_a_picture_that_leaves_no_memory_while_it_is_decoded_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", np.zeros((4000, 4000, 3), np.uint8))  # 64 MB as PIL keeps it
+    room = psutil.Process().memory_info().vms + 2**24
+    stopped = ended(lambda: read_picture(path), lambda: resource.setrlimit(resource.RLIMIT_AS, (room, room)))
+    assert stopped.said.startswith(f"error: {path}: no memory left to decode it; if it is not damaged, cut it into")
+
+
+def failing_for_wide_pictures(fail: Callable[[], object]) -> Callable[..., NDArray[np.uint8]]:
+    """`predict_batch`, which first calls `fail` when its pictures are 60 pixels wide."""
+
+    def predicted(model: torch.nn.Module, batch: torch.Tensor, *others: object) -> NDArray[np.uint8]:
+        if batch.shape[-1] == 60:
+            fail()
+        return predict_batch(model, batch, *others)
+
+    return predicted
+
+
+def test_memory_that_runs_out_on_the_cpu_costs_one_picture(
+    root: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(images / "a.png", scene(size=(50, 60)))
+    write(images / "b.png")
+    monkeypatch.setattr(run, "predict_batch", failing_for_wide_pictures(lambda: torch.empty(2**50)))
+    with pytest.raises(PipelineError, match=r"1 of 2 .*\n.*/a\.png: 50x60: no memory left; use a smaller --batch or"):
+        predict_folder(root, "tiny/0", images, out, device="cpu")
+    assert files(out / "labels") == ["b.png.png"]
+
+
+def test_a_mistake_in_the_network_keeps_its_traceback(
+    root: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(images / "a.png", scene(size=(50, 60)))
+    monkeypatch.setattr(run, "predict_batch", failing_for_wide_pictures(lambda: torch.ones(2) @ torch.ones(3)))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        predict_folder(root, "tiny/0", images, out)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda: torch.empty(2**50),
+        lambda: np.empty(2**50),
+        lambda: cv2.resize(np.zeros((1, 1, 3), np.uint8), (2**24, 2**24)),
+    ],
+    ids=["torch", "numpy", "opencv"],
+)
+def test_every_librarys_lack_of_memory_is_recognised(fail: Callable[[], object]) -> None:
+    with pytest.raises(Exception) as caught:
+        fail()
+    assert lacks_memory(caught.value)
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(root: Path, images: Path, out: Path) -> None:
+    name = f"{'画' * 82}.png"  # 250 bytes of 255; its outputs add another four
+    write(images / name)
+    predict_folder(root, "tiny/0", images, out)
+    assert files(out / "labels") == [f"{name}.png"]
+
+
+def test_names_too_long_for_an_output_are_told_and_the_rest_is_done(root: Path, images: Path, out: Path) -> None:
+    write(images / f"{'画' * 83}.png")
+    write(images / "a.png")
+    for _ in range(2):  # the second time finds the folder of the outputs
+        with pytest.raises(PipelineError, match=r"1 of 2 .*\n.*画\.png: its name is too long .*; rename the picture"):
+            predict_folder(root, "tiny/0", images, out)
+    assert files(out / "labels") == ["a.png.png"]
+
+
+def test_files_whose_long_names_start_alike_are_written_side_by_side(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{'n' * 250}{i}.png" for i in range(2)]
+    with replacing(paths[0]) as one, replacing(paths[1]) as two:
+        one.write_bytes(b"1")
+        two.write_bytes(b"2")
+        assert all(".part" in path.name for path in tmp_path.iterdir())
+    assert [path.read_bytes() for path in paths] == [b"1", b"2"]
+    with new_file(paths[0]) as first, new_file(paths[1]) as second:
+        first.write(b"3")
+        second.write(b"4")
+    assert [path.read_bytes() for path in paths] == [b"3", b"4"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="macOS cannot reserve blocks")
+def test_probabilities_have_their_blocks_before_they_are_mapped(tmp_path: Path) -> None:
+    with new_array(tmp_path / "a.npy", (5, 400, 400)):
+        (unfinished,) = tmp_path.iterdir()
+        assert unfinished.stat().st_blocks * 512 >= 5 * 400 * 400 * 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0,
+    reason="needs a mount namespace of its own",
+)
+def test_probabilities_on_a_full_disk_are_told_in_one_line(root: Path, images: Path, tmp_path: Path) -> None:
+    export_model(root, "tiny/0", tmp_path / "model", (), None)
+    write(images / "a.png", scene(size=(400, 400)))
+    (tmp_path / "full").mkdir()
+    script = f"""
+mount -t tmpfs -o size=1m tmpfs {tmp_path}/full
+cd {ROOT} && {sys.executable} -m pipeline predict --probabilities --device cpu \\
+    --model {tmp_path}/model/tiny-seed0.safetensors --images {images} --out {tmp_path}/full
+echo "status $?"
+cd {tmp_path}/full && find . -type f
+"""
+    done = subprocess.run(["unshare", "-rm", "bash", "-c", script], text=True, capture_output=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path}/full/probabilities/a.png.npy: No space left on device; free some space")
+    assert done.stdout.splitlines() == ["status 1", "./prediction.json"]
 
 
 def test_a_second_run_does_what_is_missing_or_older_than_its_picture(

@@ -74,6 +74,18 @@ def test_without_resize_the_prepared_size_is_scaled_and_rounded():
     assert augment.resized((60, 81), None, 0.5) == (30, 41)
 
 
+@pytest.mark.parametrize(
+    ("config", "scale", "expected"),
+    [
+        (ResizeConfig(long=600, short=300), 1.0, (1, 600)),  # 600/1500 of one pixel rounds to none
+        (ResizeConfig(keep_ratio=False, size=(3, 800)), 0.25, (1, 200)),
+        (None, 0.25, (1, 375)),
+    ],
+)
+def test_a_side_keeps_at_least_one_pixel(config, scale, expected):
+    assert augment.resized((1, 1500), config, scale) == expected
+
+
 def test_scale_is_uniform_in_the_range():
     step = augment.RandomScaleResize(None, (0.5, 2.0))
     heights = [step(image=IMAGE, mask=LABEL)["image"].shape[0] for _ in range(400)]

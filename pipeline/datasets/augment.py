@@ -26,14 +26,17 @@ _HUES = 180  # OpenCV's 8-bit hue is in units of two degrees
 
 
 def resized(size: tuple[int, int], config: ResizeConfig | None, scale: float = 1.0) -> tuple[int, int]:
-    """The (height, width) to resize an image of `size` to, with the box (or fixed size, or own size) times `scale`."""
+    """The (height, width) to resize an image of `size` to, with the box (or fixed size, or own size) times `scale`.
+
+    At least one pixel each: of a line 1500 pixels long and 1 wide, a factor below 1/2 would leave nothing.
+    """
     if config is None:
-        return tuple(int(side * scale + 0.5) for side in size)
+        return tuple(max(1, int(side * scale + 0.5)) for side in size)
     if config.size is not None:
-        return tuple(int(side * scale) for side in config.size)
+        return tuple(max(1, int(side * scale)) for side in config.size)
     box = int(config.long * scale), int(config.short * scale)
     factor = min(max(box) / max(size), min(box) / min(size))
-    return tuple(int(side * factor + 0.5) for side in size)
+    return tuple(max(1, int(side * factor + 0.5)) for side in size)
 
 
 def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:

@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from pipeline.config.parse import parse
 from pipeline.datasets.manifest import file_digest
-from pipeline.files import replacing
+from pipeline.errors import PipelineError
+from pipeline.files import read_json, replacing
 from pipeline.handover.card import Card, Graph, card_path, write_card
 from pipeline.handover.graph import ENDINGS, GraphFormat, Size, compare, trace, write_graph
 from pipeline.handover.source import find_model
 from pipeline.models import Segmentor
 
+_NETWORK = ("encoder", "segmentor", "memory")  # sections of a benchmark: what a graph depends on besides the weights
+
 
 def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphFormat], size: Size | None) -> None:
     """Write NAME.safetensors, NAME.json and a graph per format to `out`, replacing older ones, and print what they are.
 
-    model: see `find_model`. size: fixed (height, width) of the graphs' input, None: any. The card is written last, so
-    that it never stands beside files that were not compared. Raises PipelineError when a comparison fails.
+    model: see `find_model`. size: fixed (height, width) of the graphs' input, None: any. A graph of another format that
+    an earlier export left stays, and stays in the card, when it is of the same network and weights; else it is removed.
+
+    Files get their names once all were compared, and the card comes last, so that it never vouches for what was not.
+    Raises PipelineError when a comparison fails, or for a graph of unknown origin; the folder is then as it was.
     """
     source = find_model(root, model)
     network = source.load()
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{source.name}.safetensors"
-    kept: tuple[Graph, ...] = ()
-    if weights.exists() and weights.samefile(source.weights):  # an export that is to have further formats
-        kept = tuple(graph for graph in source.card.graphs if graph.format not in formats)
-    else:
-        with replacing(weights) as path:
-            shutil.copyfile(source.weights, path)
-    graphs = _graphs(network, out, source.name, formats, size)
+    kept, outdated = _earlier(source.card, weights, formats)
+    in_place = weights.exists() and weights.samefile(source.weights)  # an export that is to have further formats
+    with ExitStack() as files:
+        if not in_place:
+            shutil.copyfile(source.weights, files.enter_context(replacing(weights)))
+        graphs = _graphs(network, out, source.name, formats, size, files)
+    for path in outdated:
+        path.unlink()
+        print(f"{path}: removed, an earlier export made it of other weights or another configuration")
     own = source.card.weights.model_copy(update={"file": weights.name})
     card = source.card.model_copy(update={"weights": own, "graphs": (*kept, *graphs)})
     write_card(card, card_path(weights))
     print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
+    for graph in kept:
+        print(f"{out / graph.file}: kept, an earlier export made it of these weights")
     for graph in graphs:
         at = f"{graph.size[0]}x{graph.size[1]}" if graph.size else "several sizes"
         print(
@@ -43,24 +55,47 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
         )
 
 
+def _earlier(card: Card, weights: Path, formats: Sequence[GraphFormat]) -> tuple[list[Graph], list[Path]]:
+    """Graphs beside `weights` of formats that are not made anew: those of what `card` describes; files of the others.
+
+    Raises PipelineError for a graph whose origin is unknown: no card is there, or it does not describe the file.
+    """
+    kept, outdated = [], []
+    for format, ending in ENDINGS.items():
+        path = weights.with_suffix(ending)
+        if format in formats or not path.exists():
+            continue
+        remedy = f"make {path.name} anew with `--format {format}`, or move it elsewhere"
+        earlier = parse(Card, read_json(card_path(weights), remedy), str(card_path(weights)))
+        graph = next((graph for graph in earlier.graphs if graph.format == format), None)
+        if graph is None or (graph.bytes, graph.sha256) != (path.stat().st_size, file_digest(path)):
+            raise PipelineError(f"{path}: not a graph that {card_path(weights).name} describes; {remedy}")
+        same = all(getattr(earlier.benchmark, key) == getattr(card.benchmark, key) for key in _NETWORK)
+        if same and earlier.weights.sha256 == card.weights.sha256:
+            kept.append(graph)
+        else:
+            outdated.append(path)
+    return kept, outdated
+
+
 def _graphs(
-    network: Segmentor, out: Path, name: str, formats: Sequence[GraphFormat], size: Size | None
+    network: Segmentor, out: Path, name: str, formats: Sequence[GraphFormat], size: Size | None, files: ExitStack
 ) -> tuple[Graph, ...]:
-    """Every format once, from one trace."""
+    """Every format once, from one trace; a file gets its name when `files` closes."""
     if not formats:
         return ()
     program = trace(network, size)
     graphs = []
     for format in dict.fromkeys(formats):
         final = out / f"{name}{ENDINGS[format]}"
-        with replacing(final) as path:
-            write_graph(program, format, path, size)
-            agreement = compare(network, format, path, size)
+        path = files.enter_context(replacing(final))
+        write_graph(program, format, path, size)
+        agreement = compare(network, format, path, size)
         graphs.append(
             Graph(
                 file=final.name,
-                bytes=final.stat().st_size,
-                sha256=file_digest(final),
+                bytes=path.stat().st_size,
+                sha256=file_digest(path),
                 format=format,
                 size=size,
                 largest_difference=agreement.largest_difference,

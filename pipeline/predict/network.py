@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,6 +34,15 @@ def require_size(image: Tensor, protocol: ProtocolConfig) -> None:
     smallest = min(protocol.scales)
     if int(min(height, width) * smallest) < 1:
         raise PipelineError(f"{height}x{width} pixels are too few for scale {smallest}; predict without --ms-flip")
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether `error` says that memory ran out: torch has a kind of its own for a GPU, and only a text for the CPU."""
+    if isinstance(error, cv2.error):
+        return error.code == cv2.Error.STS_NO_MEM
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
 
 
 @torch.inference_mode()

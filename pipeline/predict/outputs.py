@@ -10,8 +10,10 @@ when it is complete.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.palette import colourise
+from pipeline.errors import PipelineError
 from pipeline.files import replacing
 from pipeline.predict.pictures import Picture
 
@@ -32,6 +35,24 @@ ENDINGS: dict[Kind, str] = {"labels": ".png", "overlays": ".png", "probabilities
 def output_path(out: Path, kind: Kind, picture: Picture) -> Path:
     """Where the output of one kind of a picture goes."""
     return out / kind / f"{picture.name}{ENDINGS[kind]}"
+
+
+def require_names(out: Path, kinds: Sequence[Kind], picture: Picture) -> None:
+    """Make the folders of a picture's outputs. Raises PipelineError when the file system takes no names that long.
+
+    How long a name may be depends on the file system, which says so only when it is asked for such a file.
+    """
+    for path in (output_path(out, kind, picture) for kind in kinds):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                path.stat()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise PipelineError(
+                f"{picture.file}: its name is too long for that of an output, {path}; rename the picture"
+            ) from None
 
 
 def is_done(out: Path, kinds: Sequence[Kind], picture: Picture) -> bool:
@@ -60,8 +81,20 @@ def new_array(path: Path, shape: tuple[int, int, int]) -> Iterator[NDArray[np.fl
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         array = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        _reserve(temporary)
         yield array
         array.flush()
+
+
+def _reserve(path: Path) -> None:
+    """Have the disk set aside all of a file's blocks, or raise OSError.
+
+    When a mapped file lacks one and the disk is full, the process is killed without a word (SIGBUS). macOS has no such
+    call.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, first_line
 from pipeline.runtime import available_cores
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
-Image.MAX_IMAGE_PIXELS = None  # PIL's limit is for files from strangers; these are the user's own
+# PIL's limit is for files from strangers, and below aerial photographs; `_require_plausible` has another in its place.
+Image.MAX_IMAGE_PIXELS = None
 
 _AHEAD = 4  # pictures decoded before they are needed, at most
+_DECODING = 7  # bytes of memory per pixel at the least: 4 in PIL, 3 in the array made of it
+_NO_MEMORY = "if it is not damaged, cut it into smaller pictures, or use a machine with more memory"
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,46 @@ def find_pictures(images: Path) -> tuple[list[Picture], Counter[str]]:
 def read_picture(file: Path) -> NDArray[np.uint8]:
     """RGB uint8 (H, W, 3), upright. Grey becomes three equal channels, alpha is dropped, of 16 bits the upper 8 stay.
 
-    Raises PipelineError for a file that is damaged, incomplete, or neither 8 nor 16 bits per channel.
+    Raises PipelineError for a file that is damaged, incomplete, too large for the free memory, or neither 8 nor 16 bits
+    per channel.
     """
+    try:
+        return _rgb(file, _decoded(file))
+    except MemoryError:
+        raise PipelineError(f"{file}: no memory left to decode it; {_NO_MEMORY}") from None
+
+
+def _decoded(file: Path) -> Image.Image:
     # Not OpenCV, which reads the prepared data: its 5.0 garbles 16-bit TIFF and multiplies TIFF colours with alpha.
     try:
         with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
+            _require_plausible(file, opened)
+            return ImageOps.exif_transpose(opened)
+    except (PipelineError, MemoryError):
+        raise
     except UnidentifiedImageError:
         raise PipelineError(f"{file}: no picture, or in a form that cannot be decoded") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # by format; SyntaxError is what broken PNGs raise
-        raise PipelineError(f"{file}: cannot be decoded ({error})") from None
+    except Exception as error:  # what damage raises: OSError, SyntaxError, TypeError, OverflowError, struct.error, ...
+        raise PipelineError(f"{file}: cannot be decoded ({first_line(error)})") from None
+
+
+def _require_plausible(file: Path, opened: Image.Image) -> None:
+    """Raise PipelineError when the header announces more pixels than the file or the free memory can hold.
+
+    Before decoding: PIL asks for all the memory at once and fills it, and the system may kill the process for that.
+    """
+    width, height = opened.size
+    announced, size = f"{file}: announces {width}x{height} pixels", file.stat().st_size
+    tiles = opened.tile if isinstance(opened, ImageFile.ImageFile) else []
+    if tiles and all(tile.codec_name == "raw" for tile in tiles) and width * height > 8 * size:
+        raise PipelineError(f"{announced}, uncompressed, in {size} bytes; it is damaged or incomplete")
+    needed, free = width * height * _DECODING, psutil.virtual_memory().available + psutil.swap_memory().free
+    if needed > free:
+        sizes = f"{needed / 2**30:.1f} GiB to decode, but {free / 2**30:.1f} GiB of memory are free"
+        raise PipelineError(f"{announced}, {sizes}; {_NO_MEMORY}")
+
+
+def _rgb(file: Path, image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         upper = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(upper[..., None], 3, axis=2)

@@ -23,8 +23,17 @@ from pipeline.evaluation.folding import folded
 from pipeline.files import write_json
 from pipeline.handover.card import Card
 from pipeline.handover.source import find_model
-from pipeline.predict.network import chosen_protocol, predict_batch, require_size
-from pipeline.predict.outputs import ENDINGS, Kind, is_done, new_array, output_path, write_labels, write_overlay
+from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch, require_size
+from pipeline.predict.outputs import (
+    ENDINGS,
+    Kind,
+    is_done,
+    new_array,
+    output_path,
+    require_names,
+    write_labels,
+    write_overlay,
+)
 from pipeline.predict.pictures import Picture, find_pictures, read_ahead
 from pipeline.runtime import resolve_device
 
@@ -77,19 +86,32 @@ def predict_folder(
     pictures, others = find_pictures(images)
     protocol = chosen_protocol(source.card.benchmark, ms_flip, windows)
     _claim(out, source.card, protocol)
-    left = [picture for picture in pictures if not is_done(out, kinds, picture)]
-    failed: list[str] = []
+    left, failed = _to_do(out, kinds, pictures)
+    there = len(pictures) - len(left) - len(failed)
     if left:
         place = resolve_device(device, "--device")
         network = folded(source.load().to(place))
-        failed = _predict(Predictor(source.card, network, place, protocol, out, kinds), left, batch)
-    done, there = len(left) - len(failed), len(pictures) - len(left)
+        failed += _predict(Predictor(source.card, network, place, protocol, out, kinds), left, batch)
+    done = len(pictures) - there - len(failed)
     print(f"{out}: {done} predicted, {there} were there already, {len(failed)} failed")
     if others:
         print(f"left out by their endings: {', '.join(f'{n} {ending}' for ending, n in sorted(others.items()))}")
     if failed:
         listed = "\n  ".join(failed)
         raise PipelineError(f"{len(failed)} of {len(pictures)} pictures could not be predicted:\n  {listed}")
+
+
+def _to_do(out: Path, kinds: Sequence[Kind], pictures: Sequence[Picture]) -> tuple[list[Picture], list[str]]:
+    """The pictures to predict; and what is wrong with those whose outputs could not be written."""
+    left, failed = [], []
+    for picture in pictures:
+        try:
+            require_names(out, kinds, picture)
+            if not is_done(out, kinds, picture):
+                left.append(picture)
+        except PipelineError as error:
+            failed.append(str(error))
+    return left, failed
 
 
 def _predict(predictor: Predictor, pictures: Sequence[Picture], batch: int) -> list[str]:
@@ -100,9 +122,12 @@ def _predict(predictor: Predictor, pictures: Sequence[Picture], batch: int) -> l
         for samples in batches(_samples(pictures, transform, predictor.protocol, failed), batch):
             try:
                 _predict_together(predictor, samples)
-            except torch.OutOfMemoryError:
-                remedy = "use a smaller --batch, --windows or --device cpu"
-                failed += [f"{s.picture.file}: {s.size[0]}x{s.size[1]}: no memory left; {remedy}" for s in samples]
+            except Exception as error:
+                if not lacks_memory(error):
+                    raise
+                on_cpu = predictor.device.type == "cpu"
+                remedy = "a smaller --batch or --windows" if on_cpu else "a smaller --batch, --windows or --device cpu"
+                failed += [f"{s.picture.file}: {s.size[0]}x{s.size[1]}: no memory left; use {remedy}" for s in samples]
             bar.update(len(samples))
         bar.update(len(pictures) - bar.n)
     return failed
@@ -116,11 +141,16 @@ def _samples(
         if isinstance(pixels, PipelineError):
             failed.append(str(pixels))
             continue
-        image = transform(pixels)
         try:
+            image = transform(pixels)
             require_size(image, protocol)
         except PipelineError as error:
             failed.append(f"{picture.file}: {error}")
+            continue
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            failed.append(f"{picture.file}: no memory left for the network's input; cut it into smaller pictures")
             continue
         yield Sample(picture, image, pixels, pixels.shape[:2])
 
