@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import struct
 import subprocess
@@ -13,11 +12,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 import torch
 from conftest import ROOT, TINY
-from failing import ended
 from model_benchmarks import SMALL_ENCODER
 from numpy.typing import NDArray
 from PIL import Image
@@ -306,11 +303,26 @@ def test_damaged_exif_data_are_told_like_any_damage(tmp_path: Path) -> None:
         read_picture(tmp_path / "a.jpg")
 
 
+READ_WITH_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import psutil
+from pipeline.errors import told_in_one_line
+from pipeline.predict.pictures import read_picture
+room = psutil.Process().memory_info().vms + 2**24
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+with told_in_one_line():
+    read_picture(Path(sys.argv[1]))
+"""
+
+
 def test_a_picture_that_leaves_no_memory_while_it_is_decoded_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.zeros((4000, 4000, 3), np.uint8))  # 64 MB as PIL keeps it
-    room = psutil.Process().memory_info().vms + 2**24
-    stopped = ended(lambda: read_picture(path), lambda: resource.setrlimit(resource.RLIMIT_AS, (room, room)))
-    assert stopped.said.startswith(f"error: {path}: no memory left to decode it; if it is not damaged, cut it into")
+    # In a new process: one that has worked before may have as much left over from what it gave back.
+    command = [sys.executable, "-c", READ_WITH_LITTLE_MEMORY, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {path}: no memory left to decode it; if it is not damaged, cut it into")
 
 
 def failing_for_wide_pictures(fail: Callable[[], object]) -> Callable[..., NDArray[np.uint8]]:
