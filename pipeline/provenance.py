@@ -43,8 +43,10 @@ def loaded_code(root: Path, without: tuple[str, ...] = ()) -> tuple[str | None, 
 
 
 def hardware() -> dict[str, str | int | None]:
-    """This machine: processor, logical cores, the threads that torch uses of them (another number rounds otherwise),
-    GPU (None without one), main memory in bytes, operating system."""
+    """This machine: processor, logical cores, GPU (None without one), main memory in bytes, operating system.
+
+    threads: how many of the cores torch uses; another number rounds otherwise.
+    """
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.reporting.analysis import PRIMARY
 from pipeline.reporting.content import Column, Section, Table, Text
 from pipeline.reporting.wording import PROTOCOLS, listing, millions, percent, percent_interval, plain
 from pipeline.studies.analysis import StudyAnalysis
@@ -19,7 +18,7 @@ def class_gains(analysis: StudyAnalysis) -> Section:
         sets += [("**rare classes, mean**", rare), ("**other classes, mean**", others)]
     tables = []
     for comparison in config.comparisons.values():
-        if not comparison.pooled or analysis.pooled(comparison, PRIMARY) is None:
+        if not comparison.pooled or not analysis.common_seeds(comparison):
             continue
         rows = []
         for name, members in sets:

@@ -45,7 +45,7 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     if problem := compile_problem(benchmark, runtime):
         raise PipelineError(problem)
     layout = Layout(root)
-    loaded_code(root)
+    loaded_code(root)  # before the work: cost.json is to name the commit that was loaded
     device = resolve_device(runtime.device)
     make_deterministic(device)
     seed_everything(seed)
