@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.studies.plan import load_plan
+from pipeline.studies.report import write_study_report
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = ROOT / "tests" / "goldens"
@@ -23,7 +24,8 @@ def tables(text: str) -> dict[str, dict[str, list]]:
         for caption, head, body in _TABLE.findall(part):
             columns = [cell.strip() for cell in head.strip("|").split("|")]
             rows = [[cell.strip(" `*") for cell in line.strip("|").split("|")] for line in body.splitlines()]
-            found[f"{part.partition('"')[0]}: {caption}"] = {"columns": columns, "rows": rows}
+            chapter = part.partition('"')[0]
+            found[f"{chapter}: {caption}"] = {"columns": columns, "rows": rows}
     return found
 
 
@@ -32,8 +34,7 @@ def test_the_records_give_every_number_of_the_committed_report(study: str, tmp_p
     for name in ("params", "studies", f"reports/{study}/small/runs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    command = f"from pipeline.studies.plan import load_plan; from pipeline.studies.report import write_study_report; from pathlib import Path; write_study_report(Path({str(tmp_path)!r}), load_plan(Path({str(tmp_path)!r}), {study!r}, 'small'))"
-    subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=True)
+    write_study_report(tmp_path, load_plan(tmp_path, study, "small"))
     found = tables((tmp_path / "reports" / study / "small" / "report.md").read_text(encoding="utf-8"))
     expected = json.loads((GOLDENS / f"{study}-small-tables.json").read_text(encoding="utf-8"))
     for name, table in expected.items():
