@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.runtime import available_cores
+from pipeline.runtime.device import available_cores
 
 _ROOT = Path(__file__).resolve().parents[1]
 

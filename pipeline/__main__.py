@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def check() -> None:
     """Validate everything and print what would run; nothing is written."""
-    from pipeline.outlook.check import check as checked
+    from pipeline.planning.check import check as checked
 
     print(checked(ROOT))
 
@@ -48,15 +48,15 @@ def main(arguments: list[str]) -> None:
             case "sync":
                 sync()
             case "row":
-                from pipeline.rows.commands import run_row
+                from pipeline.planning.row_commands import run_row
 
                 run_row(ROOT, options.id, options.mode, options.seeds, options.dry_run)
             case "rows":
-                from pipeline.rows.commands import run_rows
+                from pipeline.planning.row_commands import run_rows
 
                 run_rows(ROOT, options.dry_run)
             case "study":
-                from pipeline.studies.commands import study
+                from pipeline.planning.study_commands import study
 
                 study(ROOT, options, arguments)
             case "predict":
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
                     batch=options.batch,
                 )
             case "export":
-                from pipeline.handover.export import export_model
+                from pipeline.export.export import export_model
 
                 size = tuple(options.size) if options.size else None
                 export_model(ROOT, options.model, options.out, options.format, size)

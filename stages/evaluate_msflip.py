@@ -6,11 +6,11 @@ Usage: python -m stages.evaluate_msflip BENCHMARK SEED
 import sys
 
 from pipeline.config import load_project, load_resolved
-from pipeline.distributed import process_group
 from pipeline.evaluation.run import evaluate_benchmark
-from pipeline.launch import ran_on_all_devices
 from pipeline.layout import Layout
-from pipeline.runtime import resolve_device
+from pipeline.runtime.device import resolve_device
+from pipeline.runtime.distributed import process_group
+from pipeline.runtime.launch import ran_on_all_devices
 from pipeline.tracking import stage_run
 from stages import ROOT, stage
 

@@ -8,10 +8,10 @@ An interrupted training resumes by itself.
 import sys
 
 from pipeline.config import load_project, load_resolved
-from pipeline.distributed import process_group
-from pipeline.launch import ran_on_all_devices
 from pipeline.layout import Layout
-from pipeline.runtime import resolve_device
+from pipeline.runtime.device import resolve_device
+from pipeline.runtime.distributed import process_group
+from pipeline.runtime.launch import ran_on_all_devices
 from pipeline.tracking import stage_run
 from pipeline.training.importing import import_benchmark
 from pipeline.training.run import train_benchmark

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from typing import Any
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 import pytest
-import yaml
+from helpers.project import TINY, make_project
 
 from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark
@@ -24,22 +23,6 @@ from pipeline.planning.plan import write_plan
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-ROOT = Path(__file__).resolve().parents[1]
-
-TINY: dict[str, Any] = {
-    "description": "a benchmark small enough for tests",
-    "dataset": {"name": "digits"},
-    "encoder": {"name": "resnet18", "depth": 3},
-    "segmentor": {
-        "framework": "fcn",
-        "channels": 16,
-        "attention_channels": 8,
-        "auxiliary": [{"feature": -2, "channels": 8}],
-    },
-    "schedule": {"epochs": 2, "batch_size": 100, "validate_every": 1},
-    "augmentation": {"crop": [32, 32]},
-    "inference": {"ms_flip": {"scales": [1.0, 0.5], "flip": True, "average": "probabilities"}},
-}
 
 
 # By what they took; pytest-xdist hands files out in this order only with --no-loadscope-reorder.
@@ -85,48 +68,3 @@ def prepared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     download(spec, layout.raw("digits"), None, layout.source("digits"))
     prepare(spec, layout.raw("digits"), layout.prepared("digits"))
     return root
-
-
-def make_project(root: Path) -> Path:
-    """Lay out a small project under `root`, with MLflow off."""
-    tiny = copy.deepcopy(TINY)
-    root.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("pipeline", "stages"):
-        shutil.copytree(ROOT / name, root / name, ignore=ignore)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, root / name)
-    write_yaml(root / "params" / "tiny-fcn.yaml", tiny)
-    with_memory = {**tiny, "baseline": "tiny-fcn", "memory": {}, "loss": {"consistency": 1.0}}
-    write_yaml(root / "params" / "tiny-fcn-mcibi.yaml", with_memory)
-    write_yaml(
-        root / "params.yaml",
-        {
-            "benchmarks": ["tiny-fcn", "tiny-fcn-mcibi"],
-            "seeds": [0],
-            "sources": {},
-            "weights": {},
-            "runtime": {
-                "device": "cpu",
-                "precision": "float32",
-                "accumulate": 1,
-                "compile": False,
-                "workers": 0,
-                "evaluation_batch": 8,
-                "mlflow": False,
-            },
-            "ablation": {"memory": {"strategy": None}, "loss": {"consistency": None}},
-        },
-    )
-    return root
-
-
-def write_yaml(path: Path, data: dict[str, Any]) -> None:
-    """Write `data` to `path`, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-
-
-def edit_yaml(path: Path, **changes: Any) -> None:
-    """Set top-level keys of a YAML file."""
-    write_yaml(path, yaml.safe_load(path.read_text(encoding="utf-8")) | changes)

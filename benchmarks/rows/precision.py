@@ -17,7 +17,7 @@ from benchmarks.networks import CLASSES, ade_benchmark, ade_network, batch
 from benchmarks.reference.network import reference_network
 from benchmarks.reference.step import reference_step
 from benchmarks.rows.training_step import make_trainer
-from pipeline.runtime import autocast
+from pipeline.runtime.device import autocast
 from pipeline.training.compiling import compiled
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import training_step

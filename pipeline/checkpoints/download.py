@@ -14,11 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.checkpoints.planned import PlannedWeights
-from pipeline.datasets.fetch import NotFoundError, fetch_file
-from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import file_digest
 from pipeline.errors import PipelineError
-from pipeline.files import read_json, write_json
+from pipeline.files.fetch import NotFoundError, fetch_file
+from pipeline.files.locks import exclusive
+from pipeline.files.storage import file_digest, read_json, write_json
 from pipeline.layout import Layout
 
 _PAPER_TAG = "ssseg_memorynet"

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
 from pipeline.config import Benchmark
-from pipeline.files import read_json, write_json
+from pipeline.files.storage import read_json, write_json
 
 
 @dataclass(frozen=True)

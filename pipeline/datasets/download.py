@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import Manifest, cached_json, dataset_code, raw_manifest
+from pipeline.datasets.manifest import Manifest, dataset_code, raw_manifest
 from pipeline.datasets.samples import checked_samples
 from pipeline.datasets.spec import DatasetSpec
-from pipeline.files import write_json
+from pipeline.files.locks import exclusive
+from pipeline.files.storage import cached_json, write_json
 
 FETCHED = ".fetched.json"  # in the raw store: what its content came from, written when it is complete
 

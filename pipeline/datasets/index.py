@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.spec import DatasetSpec
-from pipeline.files import read_json, write_json
+from pipeline.files.storage import read_json, write_json
 
 
 def write_index(spec: DatasetSpec, prepared_dir: Path, benchmark: str, path: Path, weights: str | None = None) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from tqdm import tqdm
 
 from pipeline.datasets.sources.classes import class_table
 from pipeline.datasets.spec import DatasetSpec, RawSample
-from pipeline.files import write_json
+from pipeline.files.storage import cached_json, file_digest, text_digest, write_json
 
 _CACHE = ".digests.json"  # in the raw store: relative path -> [size, mtime in ns, sha256]
 
@@ -63,23 +61,3 @@ def dataset_code(spec: DatasetSpec) -> str:
     """Digest of what defines the dataset: editing its module (the digits' constants, say) makes its data stale."""
     files = [Path(inspect.getfile(spec.samples)), class_table(spec.name)]
     return text_digest("".join(path.read_text(encoding="utf-8") for path in files if path.is_file()))
-
-
-def file_digest(path: Path) -> str:
-    """sha256 in hex of the file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def text_digest(text: str) -> str:
-    """sha256 in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def cached_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty when the file is missing or was cut off by a kill: these files are only caches."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}

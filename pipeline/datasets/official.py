@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets.archive import safe_extract
-from pipeline.datasets.fetch import fetch_file
 from pipeline.errors import PipelineError
+from pipeline.files.archive import safe_extract
+from pipeline.files.fetch import fetch_file
 
 _UNPACKED = "unpacked"  # in the raw store
 _DEPTH = 3  # folders below the source that are searched

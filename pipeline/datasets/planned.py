@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import SourceConfig
-from pipeline.files import read_json, write_json
+from pipeline.files.storage import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pipeline.datasets import labels
-from pipeline.datasets.locking import exclusive
-from pipeline.datasets.manifest import cached_json, dataset_code, file_digest, raw_manifest, text_digest
+from pipeline.datasets.manifest import dataset_code, raw_manifest
 from pipeline.datasets.prepared import read_image
 from pipeline.datasets.samples import checked_samples, raise_problems
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
-from pipeline.files import new_file, write_json, write_png
+from pipeline.files.locks import exclusive
+from pipeline.files.storage import cached_json, file_digest, new_file, text_digest, write_json, write_png
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
 # Flat areas of few values: without a filter they decode four times as fast as in OpenCV's default, and are smaller.

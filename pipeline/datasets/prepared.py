@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.parse import nearest
 from pipeline.errors import PipelineError
-from pipeline.files import read_json
+from pipeline.files.storage import read_json
 
 
 class Prepared:

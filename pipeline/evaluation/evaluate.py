@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets.loader import EvalSample
-from pipeline.distributed import gather_on_main, ranks
 from pipeline.errors import PipelineError
 from pipeline.evaluation.inference import FlipPairs, predict
-from pipeline.evaluation.metrics import confusion_matrix
-from pipeline.runtime import autocast
+from pipeline.results.metrics import confusion_matrix
+from pipeline.runtime.device import autocast
+from pipeline.runtime.distributed import gather_on_main, ranks
 
 
 @dataclass

@@ -18,17 +18,17 @@ from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import test_transform
-from pipeline.distributed import gather_on_main, ranks
 from pipeline.errors import PipelineError
-from pipeline.evaluation.bootstrap import bootstrap_miou, interval
 from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate, gathered
 from pipeline.evaluation.folding import folded
-from pipeline.evaluation.metrics import summarise
 from pipeline.evaluation.submission import Submission, joined
-from pipeline.files import new_file, read_json, write_json, write_png
+from pipeline.files.storage import new_file, read_json, write_json, write_png
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
-from pipeline.runtime import make_deterministic, resolve_device, worker_count
+from pipeline.results.bootstrap import bootstrap_miou, interval
+from pipeline.results.metrics import summarise
+from pipeline.runtime.device import make_deterministic, resolve_device, worker_count
+from pipeline.runtime.distributed import gather_on_main, ranks
 
 PANEL_IMAGES = 8  # label maps kept for the report's pictures
 

@@ -15,7 +15,7 @@ from pipeline.checkpoints.planned import write_planned_weights
 from pipeline.config import Project, for_evaluation, for_training, load_project, resolved_yaml
 from pipeline.datasets.planned import write_planned_datasets
 from pipeline.errors import PipelineError
-from pipeline.files import new_file
+from pipeline.files.storage import new_file
 from pipeline.planning.validate import PlannedBenchmark, checked_choice
 
 

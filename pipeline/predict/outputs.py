@@ -23,7 +23,7 @@ from PIL import Image
 
 from pipeline.datasets.palette import colourise
 from pipeline.errors import PipelineError
-from pipeline.files import replacing
+from pipeline.files.storage import replacing
 from pipeline.predict.pictures import Picture
 
 Kind = Literal["labels", "overlays", "probabilities"]

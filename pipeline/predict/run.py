@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.config.schema import ProtocolConfig
-from pipeline.datasets.manifest import cached_json
 from pipeline.datasets.transforms import TestTransform, test_transform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import batches
 from pipeline.evaluation.folding import folded
-from pipeline.files import write_json
-from pipeline.handover.card import Card
-from pipeline.handover.source import find_model
+from pipeline.export.card import Card
+from pipeline.export.source import find_model
+from pipeline.files.storage import cached_json, write_json
 from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch, require_size
 from pipeline.predict.outputs import (
     ENDINGS,
@@ -35,7 +34,7 @@ from pipeline.predict.outputs import (
     write_overlay,
 )
 from pipeline.predict.pictures import Picture, find_pictures, read_ahead
-from pipeline.runtime import resolve_device
+from pipeline.runtime.device import resolve_device
 
 _SETTINGS = "prediction.json"  # in the output folder: what its files were made with
 

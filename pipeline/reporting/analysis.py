@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Benchmark
-from pipeline.reporting import statistics
 from pipeline.reporting.results import Pair, Result, Study
-from pipeline.reporting.statistics import Estimate, Scores
 from pipeline.reporting.wording import PROTOCOLS, framework
+from pipeline.results import statistics
+from pipeline.results.statistics import Estimate, Scores
 
 PRIMARY = "ms_flip"  # the protocol of the headline, the class table, the confusion matrices and the pictures
 

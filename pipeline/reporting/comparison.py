@@ -11,7 +11,7 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import Scores
 from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.results import Result, Study
-from pipeline.rows.published import changed_keys, published_of
+from pipeline.results.published import changed_keys, published_of
 
 TOLERANCE = 0.1  # points: what the authors themselves allow for another environment
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.reporting.statistics import Estimate
 from pipeline.reporting.style import BASELINE, INK, MEMORY, MUTED, canvas, rows_axis, styled, to_png
 from pipeline.reporting.wording import points, points_interval
+from pipeline.results.statistics import Estimate
 
 
 @styled

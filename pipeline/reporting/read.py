@@ -16,12 +16,12 @@ from pipeline.config import Benchmark, config_hash, load_project, load_resolved
 from pipeline.datasets import get_dataset, scored_split
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
-from pipeline.evaluation.bootstrap import Counts
-from pipeline.evaluation.metrics import miou
 from pipeline.layout import Layout
 from pipeline.reporting.results import Memory, Pair, Result, Run, Study
 from pipeline.reporting.wording import PROTOCOLS
-from pipeline.rows.published import published_benchmarks
+from pipeline.results.bootstrap import Counts
+from pipeline.results.metrics import miou
+from pipeline.results.published import published_benchmarks
 
 ContentT = TypeVar("ContentT")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipeline.files import new_file
+from pipeline.files.storage import new_file
 from pipeline.reporting import render
 from pipeline.reporting.analysis import Analysis, analyse
 from pipeline.reporting.content import Figure, Report

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pipeline.config import Benchmark, Project
 from pipeline.datasets import DatasetSpec
 from pipeline.datasets.prepared import Prepared
-from pipeline.evaluation.bootstrap import Counts
-from pipeline.rows.published import published_rows
+from pipeline.results.bootstrap import Counts
+from pipeline.results.published import published_rows
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.config import Benchmark, config_hash
-from pipeline.provenance import loaded_code
+from pipeline.runtime.provenance import loaded_code
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pipeline.provenance import libraries
+from pipeline.runtime.provenance import libraries
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NEEDED_TO_LOAD = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "numpy", "pydantic", "PyYAML")

@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.config import Benchmark
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-from pipeline.files import read_json
+from pipeline.files.storage import read_json
 from pipeline.layout import Layout
 from pipeline.tracking.curves import logged_steps, read_curves, send_points
 from pipeline.tracking.identity import TRAIN, Identity, Stage

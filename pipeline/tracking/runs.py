@@ -22,8 +22,8 @@ from pipeline.checkpoints.starting import weights_digest
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset, scored_split
-from pipeline.distributed import arithmetic, ranks
 from pipeline.layout import Layout
+from pipeline.runtime.distributed import arithmetic, ranks
 from pipeline.tracking.curves import LiveCurves, logged_steps
 from pipeline.tracking.identity import EVALUATE, TRAIN, Identity, Stage, find_runs, process_tags
 from pipeline.tracking.results import Target, publish, read_output

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from pipeline.datasets.locking import exclusive
 from pipeline.errors import PipelineError
+from pipeline.files.locks import exclusive
 from pipeline.layout import Layout
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from pipeline.config import Benchmark, load_benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import Prepared
-from pipeline.distributed import arithmetic
 from pipeline.errors import PipelineError
-from pipeline.files import new_file
+from pipeline.files.storage import new_file
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
+from pipeline.runtime.distributed import arithmetic
 from pipeline.training.loop import peak_memory, save_weights
 from pipeline.training.results import write_cost, write_curves, write_summary
 from pipeline.training.state import run_key

@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets.loader import TrainBatch, TrainLoader
-from pipeline.distributed import copy_buffers_from_main, gather_on_main, ranks, sum_over_ranks
 from pipeline.errors import PipelineError
-from pipeline.files import new_file
+from pipeline.files.storage import new_file
+from pipeline.runtime.distributed import copy_buffers_from_main, gather_on_main, ranks, sum_over_ranks
 from pipeline.training.state import load_state, random_state, restore_random_state, save_state
 from pipeline.training.step import Trainer, training_step
 

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from pipeline.config import Benchmark, config_hash, resolved_yaml
-from pipeline.files import new_file, write_json
+from pipeline.files.storage import new_file, write_json
 from pipeline.models import Segmentor
-from pipeline.provenance import hardware, libraries, loaded_code
+from pipeline.runtime.provenance import hardware, libraries, loaded_code
 
 _HISTORY_COLUMNS = (
     *("iteration", "epoch", "lr", "loss", "loss_final", "loss_coarse", "loss_auxiliary", "loss_consistency"),
@@ -41,7 +41,7 @@ def write_summary(
 ) -> None:
     """`config.yaml` and `summary.json`: what the weights beside them are. They depend on neither machine nor hour.
 
-    precision: see `pipeline.distributed.arithmetic`. weights: sha256 of the file that was started from. checkpoint:
+    precision: see `runtime.distributed.arithmetic`. weights: sha256 of the file that was started from. checkpoint:
     that file, when it was a published one (mode import). best, final: scores of a training on the validation split.
     """
     with new_file(out / "config.yaml") as stream:

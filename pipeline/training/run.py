@@ -18,15 +18,15 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.loader import Share, TrainLoader, eval_loader
 from pipeline.datasets.prepared import Prepared, drawn
 from pipeline.datasets.transforms import test_transform, train_transform
-from pipeline.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import evaluate, gathered
-from pipeline.evaluation.metrics import summarise
-from pipeline.files import new_file, read_json
+from pipeline.files.storage import new_file, read_json
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
-from pipeline.provenance import loaded_code
-from pipeline.runtime import make_deterministic, resolve_device, seed_everything, worker_count
+from pipeline.results.metrics import summarise
+from pipeline.runtime.device import make_deterministic, resolve_device, seed_everything, worker_count
+from pipeline.runtime.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
+from pipeline.runtime.provenance import loaded_code
 from pipeline.training.compiling import compiled
 from pipeline.training.loop import Log, Progress, save_weights, train
 from pipeline.training.optimizer import build_optimizer

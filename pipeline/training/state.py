@@ -19,7 +19,7 @@ import torch
 
 from pipeline.checkpoints.read import load_plain
 from pipeline.config import Benchmark, config_hash
-from pipeline.files import new_file
+from pipeline.files.storage import new_file
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TRAINING_CODE = ("config", "datasets", "checkpoints", "models", "evaluation", "training")
@@ -28,7 +28,7 @@ _TRAINING_CODE = ("config", "datasets", "checkpoints", "models", "evaluation", "
 def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: str, weights: str | None = None) -> str:
     """Twelve hex digits that name one exact training run.
 
-    arithmetic: see `pipeline.distributed.arithmetic`. weights: sha256 of the file that it starts from.
+    arithmetic: see `pipeline.runtime.distributed.arithmetic`. weights: sha256 of the file that it starts from.
     """
     parts = [config_hash(benchmark), seed, data_fingerprint, arithmetic, weights, _CODE]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

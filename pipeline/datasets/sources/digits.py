@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipeline.datasets.spec import DatasetSpec, RawSample
 from pipeline.errors import PipelineError
-from pipeline.files import write_png
+from pipeline.files.storage import write_png
 
 # How hard the task is. Editing any of these makes the scenes stale: the next `dvc repro` draws them anew.
 SCENE_SIZE = 96  # px, side

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pipeline.reporting.analysis import PRIMARY, Analysis
 from pipeline.reporting.content import Block, Column, Figure, Section, Table, Text
 from pipeline.reporting.results import Pair, Result
-from pipeline.reporting.statistics import Estimate
 from pipeline.reporting.style import BASELINE, INK, MEMORY, MUTED, canvas, patches, rows_axis, styled, to_png
 from pipeline.reporting.wording import PROTOCOLS, listing, percent, plain, plural, points, points_interval
+from pipeline.results.statistics import Estimate
 
 SHOWN = 40  # classes that fit a figure
 

@@ -8,7 +8,6 @@ from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.content import Block, Column, Figure, Section, Table, Text
 from pipeline.reporting.forest import forest
 from pipeline.reporting.sections.headline import verdict
-from pipeline.reporting.statistics import SAMPLES
 from pipeline.reporting.wording import (
     PROTOCOLS,
     listing,
@@ -17,6 +16,7 @@ from pipeline.reporting.wording import (
     points_interval,
     probability,
 )
+from pipeline.results.statistics import SAMPLES
 
 COLUMNS = (
     *(Column("Framework", number=False), Column("Protocol", number=False)),

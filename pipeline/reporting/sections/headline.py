@@ -8,8 +8,8 @@ from pipeline.reporting.analysis import PRIMARY, Analysis
 from pipeline.reporting.content import Block, Fact, Facts, Section, Text
 from pipeline.reporting.results import Pair
 from pipeline.reporting.sections import published
-from pipeline.reporting.statistics import Estimate
 from pipeline.reporting.wording import PROTOCOLS, listing, percent, percent_interval, plural, points, points_interval
+from pipeline.results.statistics import Estimate
 
 
 def section(analysis: Analysis) -> Section:

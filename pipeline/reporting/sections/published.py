@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark
+from pipeline.planning.present import data_presence, weights_presence
 from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.comparison import TOLERANCE, Comparison, compare, file_of, is_published, marks, numbers
 from pipeline.reporting.content import Block, Column, Section, Table, Text
 from pipeline.reporting.results import Result, Study
 from pipeline.reporting.wording import NONE, compact_protocol, percent, percent_interval, plain, plural, points
-from pipeline.rows.present import data_presence, weights_presence
-from pipeline.rows.published import published_of, value_at
+from pipeline.results.published import published_of, value_at
 
 SHORT = {"single_scale": "Single scale", "ms_flip": "ms+flip"}
 RULES = f"""mIoU in percent. *Published* is the authors' later model zoo, whose protocol is the one used here; where the

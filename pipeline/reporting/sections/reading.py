@@ -6,8 +6,8 @@ from pipeline.reporting.analysis import Analysis
 from pipeline.reporting.content import Section, Text
 from pipeline.reporting.results import Result, Study
 from pipeline.reporting.sections.provenance import ablated
-from pipeline.reporting.statistics import SAMPLES
 from pipeline.reporting.wording import listing, plural
+from pipeline.results.statistics import SAMPLES
 
 MEANING = f"""### What the numbers mean
 

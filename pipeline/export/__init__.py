@@ -1,0 +1,1 @@
+"""Hand a trained model over: weights with a card, and graphs that run without this project."""

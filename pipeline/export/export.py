@@ -1,0 +1,114 @@
+"""The command `export`: weights and card in a folder, and graphs that were compared with the network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline.config.parse import parse
+from pipeline.errors import PipelineError
+from pipeline.export.card import Card, Graph, card_path, write_card
+from pipeline.export.graph import ENDINGS, GraphFormat, Size, compare, trace, write_graph
+from pipeline.export.source import find_model
+from pipeline.files.storage import file_digest, read_json, replacing
+from pipeline.models import Segmentor
+
+_NETWORK = ("encoder", "segmentor", "memory")  # sections of a benchmark: what a graph depends on besides the weights
+
+
+def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphFormat], size: Size | None) -> None:
+    """Write NAME.safetensors, NAME.json and a graph per format to `out`, replacing older ones, and print what they are.
+
+    model: see `find_model`. size: fixed (height, width) of the graphs' input, None: any. A graph of another format that
+    an earlier export left stays, and stays in the card, when it is of the same network and weights; else it is removed.
+
+    Files get their names once all were compared, and the card comes last, so that it never vouches for what was not.
+    Raises PipelineError when a comparison fails, or for a graph of unknown origin; the folder is then as it was.
+    """
+    source = find_model(root, model)
+    network = source.load()
+    out.mkdir(parents=True, exist_ok=True)
+    weights = out / f"{source.name}.safetensors"
+    kept, outdated = _earlier(source.card, weights, formats)
+    in_place = weights.exists() and weights.samefile(source.weights)  # an export that is to have further formats
+    with ExitStack() as files:
+        if not in_place:
+            shutil.copyfile(source.weights, files.enter_context(replacing(weights)))
+        graphs = _graphs(network, out, source.name, formats, size, files)
+    for path in outdated:
+        path.unlink()
+        print(f"{path}: removed, an earlier export made it of other weights or another configuration")
+    own = source.card.weights.model_copy(update={"file": weights.name})
+    card = source.card.model_copy(update={"weights": own, "graphs": (*kept, *graphs)})
+    write_card(card, card_path(weights))
+    print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
+    for graph in kept:
+        print(f"{out / graph.file}: kept, an earlier export made it of these weights")
+    for graph in graphs:
+        at = f"{graph.size[0]}x{graph.size[1]}" if graph.size else "several sizes"
+        print(
+            f"{out / graph.file}: compared with the network on {at}, largest difference of a logit "
+            f"{graph.largest_difference:.2g} (the logits vary by {graph.logits_deviation:.2g})"
+        )
+
+
+def _earlier(card: Card, weights: Path, formats: Sequence[GraphFormat]) -> tuple[list[Graph], list[Path]]:
+    """Graphs beside `weights` of formats that are not made anew: those of what `card` describes; files of the others.
+
+    Raises PipelineError for a graph whose origin is unknown: no card is there, or it does not describe the file.
+    """
+    kept, outdated = [], []
+    for format, ending in ENDINGS.items():
+        path = weights.with_suffix(ending)
+        if format in formats or not path.exists():
+            continue
+        remedy = f"make {path.name} anew with `--format {format}`, or move it elsewhere"
+        earlier = parse(Card, read_json(card_path(weights), remedy), str(card_path(weights)))
+        graph = next((graph for graph in earlier.graphs if graph.format == format), None)
+        if graph is None or (graph.bytes, graph.sha256) != (path.stat().st_size, file_digest(path)):
+            raise PipelineError(f"{path}: not a graph that {card_path(weights).name} describes; {remedy}")
+        same = all(getattr(earlier.benchmark, key) == getattr(card.benchmark, key) for key in _NETWORK)
+        if same and earlier.weights.sha256 == card.weights.sha256:
+            kept.append(graph)
+        else:
+            outdated.append(path)
+    return kept, outdated
+
+
+def _graphs(
+    network: Segmentor, out: Path, name: str, formats: Sequence[GraphFormat], size: Size | None, files: ExitStack
+) -> tuple[Graph, ...]:
+    """Every format once, from one trace; a file gets its name when `files` closes."""
+    if not formats:
+        return ()
+    program = trace(network, size)
+    graphs = []
+    for format in dict.fromkeys(formats):
+        final = out / f"{name}{ENDINGS[format]}"
+        path = files.enter_context(replacing(final))
+        write_graph(program, format, path, size)
+        agreement = compare(network, format, path, size)
+        graphs.append(
+            Graph(
+                file=final.name,
+                bytes=path.stat().st_size,
+                sha256=file_digest(path),
+                format=format,
+                size=size,
+                largest_difference=agreement.largest_difference,
+                logits_deviation=agreement.deviation,
+            )
+        )
+    return tuple(graphs)
+
+
+def _scores(card: Card) -> str:
+    if card.evaluation is None:
+        return "not evaluated yet; export again after `dvc repro` to have its scores in the card"
+    single, multi = (100 * scores.miou for scores in (card.evaluation.single_scale, card.evaluation.ms_flip))
+    return (
+        f"mIoU {single:.2f} % single scale, {multi:.2f} % ms+flip, on {card.evaluation.images} images of "
+        f"{card.evaluation.split}"
+    )

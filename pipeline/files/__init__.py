@@ -1,0 +1,1 @@
+"""Files on this machine: whole or absent, downloads, archives, locks."""

@@ -1,0 +1,114 @@
+"""Download one file: resumable, verified, atomic."""
+
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from pipeline.errors import PipelineError, disk_problem
+from pipeline.files.storage import file_digest, naming
+
+_ATTEMPTS = 4
+_TIMEOUT = 30.0  # seconds without a byte
+_CHUNK = 1 << 20
+_WORTH_RETRYING = {408, 425, 429, 500, 502, 503, 504}
+_NOT_FOUND = {404, 410}
+
+
+class NotFoundError(PipelineError):
+    """The server has no such file (404 or 410), so another address may be tried."""
+
+
+def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pause: float = 1.0) -> None:
+    """Download `url` to `target`; a `target` that already matches is kept, a `.part` beside it is continued.
+
+    size in bytes. pause: seconds before the second attempt, doubled for each further one. `target` appears only when
+    everything known about it (announced length, size, sha256) is confirmed. Raises PipelineError otherwise, in the form
+    of NotFoundError when the server has no such file, and OSError when the disk refuses the file.
+    """
+    if not url.startswith(("https://", "http://")):
+        raise PipelineError(f"{url}: expected an http or https address")
+    if target.is_file() and _mismatch(target, sha256, size) is None:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    for attempt in range(_ATTEMPTS):
+        try:
+            _continue(url, part)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code not in _WORTH_RETRYING or attempt == _ATTEMPTS - 1:
+                kind = NotFoundError if error.code in _NOT_FOUND else PipelineError
+                _give_up(url, part, f"the server answered {error.code} {error.reason}", kind)
+        except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and dropped connections
+            if disk_problem(error) is not None:
+                raise  # no fault of the network
+            if attempt == _ATTEMPTS - 1:
+                _give_up(url, part, str(getattr(error, "reason", error)))
+        time.sleep(pause * 2**attempt)
+    problem = _mismatch(part, sha256, size)
+    if problem is not None:
+        part.unlink()
+        raise PipelineError(
+            f"{url}: {problem}; removed it. Run again, or check that the address is still the right one"
+        )
+    part.replace(target)
+
+
+def _continue(url: str, part: Path) -> None:
+    """Append to `part` what it lacks, or start over when the server does not continue."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "mcibi-reproduction", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - fetch_file admits http and https only
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # everything was there already
+        part.unlink()  # longer than the file that the server has: not a beginning of it
+        raise ConnectionError("the partial file does not belong to this address; starting over") from error
+    with response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink()
+            raise ConnectionError("the server continued at the wrong place; starting over")
+        have = have if resumed else 0
+        announced = response.headers.get("Content-Length")
+        total = None if announced is None else have + int(announced)
+        with (
+            naming(part),
+            part.open("ab" if resumed else "wb") as stream,
+            tqdm(total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
+        ):
+            while chunk := response.read(_CHUNK):
+                stream.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and part.stat().st_size != total:
+        raise ConnectionError(f"the connection ended after {part.stat().st_size} of {total} bytes")
+
+
+def _mismatch(path: Path, sha256: str | None, size: int | None) -> str | None:
+    """What is wrong with the file, or None."""
+    found = path.stat().st_size
+    if size is not None and found != size:
+        return f"received {found} bytes, expected {size}"
+    if sha256 is not None:
+        digest = file_digest(path)
+        if digest != sha256.lower():
+            return f"sha256 is {digest}, expected {sha256}"
+    return None
+
+
+def _give_up(url: str, part: Path, reason: str, kind: type[PipelineError] = PipelineError) -> NoReturn:
+    kept = f"; {part.stat().st_size} bytes are kept in {part}, run again to continue" if part.exists() else ""
+    raise kind(f"{url}: cannot download: {reason}{kept}") from None

@@ -1,0 +1,1 @@
+"""What a training and an evaluation leave behind: records, scores, intervals, published numbers."""

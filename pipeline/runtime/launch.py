@@ -1,0 +1,62 @@
+"""Start a stage once per device, by `torchrun`, when params.yaml asks for several."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from pipeline.config.schema import RuntimeConfig
+from pipeline.errors import PipelineError
+from pipeline.runtime.device import available_cores
+from pipeline.runtime.distributed import started_as_rank
+
+_PORT = 29400  # of the node where the ranks of several nodes meet
+
+
+def ran_on_all_devices(runtime: RuntimeConfig, module: str, arguments: Sequence[str]) -> bool:
+    """Run `python -m module arguments` on every device; False when this process is to do the work itself.
+
+    That is so with one device on one node, and in the ranks themselves, whoever started them. With several nodes the
+    stage has to run inside a Slurm allocation, where `srun` starts one torchrun per node. Raises PipelineError when a
+    rank fails: the others are then stopped, and its own message stands above.
+    """
+    if started_as_rank() or runtime.devices * runtime.nodes == 1:
+        return False
+    command = torchrun_command(runtime, module, arguments, os.environ)
+    threads = max(available_cores() // runtime.devices, 1)
+    done = subprocess.run(command, env={"OMP_NUM_THREADS": str(threads), **os.environ}, check=False)
+    if done.returncode in (-2, 130):
+        raise KeyboardInterrupt
+    if done.returncode != 0:
+        raise PipelineError(
+            f"{module}: one of {runtime.devices * runtime.nodes} processes failed; its own message stands above"
+        )
+    return True
+
+
+def torchrun_command(
+    runtime: RuntimeConfig, module: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> list[str]:
+    """The command that starts all ranks."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={runtime.devices}"]
+    work = ["-m", module, *arguments]
+    if runtime.nodes == 1:
+        return [*torchrun, "--standalone", *work]
+    torchrun += [f"--nnodes={runtime.nodes}", "--rdzv-backend=c10d"]
+    if "SLURM_JOB_ID" not in environment:
+        shown = shlex.join([*torchrun, f"--rdzv-endpoint=FIRST_NODE:{_PORT}", *work])
+        raise PipelineError(
+            f"params.yaml: runtime.nodes: {runtime.nodes} nodes, but this is no Slurm allocation. Submit `dvc repro` "
+            f"with sbatch --nodes={runtime.nodes}, or run on every node: {shown}"
+        )
+    meeting = f"{environment.get('SLURMD_NODENAME', 'localhost')}:{_PORT}"
+    return [
+        *("srun", f"--nodes={runtime.nodes}", "--ntasks-per-node=1"),
+        *torchrun,
+        f"--rdzv-id={environment['SLURM_JOB_ID']}",
+        f"--rdzv-endpoint={meeting}",
+        *work,
+    ]

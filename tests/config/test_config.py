@@ -1,0 +1,226 @@
+"""Configuration: what is accepted, and how mistakes are answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.project import ROOT, edit_yaml, write_yaml
+
+from pipeline.config import config_hash, for_training, load_benchmark, load_project, load_resolved, resolved_yaml
+from pipeline.config.parse import parse, read_yaml
+from pipeline.config.schema import Benchmark
+from pipeline.errors import PipelineError
+
+
+def benchmark(data: dict[str, Any]) -> Benchmark:
+    return parse(Benchmark, {"id": "tiny", **data}, "params/tiny.yaml")
+
+
+def test_every_shipped_benchmark_is_valid() -> None:
+    ids = [path.stem for path in (ROOT / "params").glob("*.yaml")]
+    assert len(ids) >= 6
+    for benchmark_id in ids:
+        assert load_benchmark(ROOT, benchmark_id).id == benchmark_id
+
+
+def test_unknown_key_names_file_key_and_nearest_valid_key(tiny: dict[str, Any]) -> None:
+    tiny["schedule"]["epoch"] = 3
+    with pytest.raises(PipelineError, match=r"params/tiny.yaml: schedule.epoch: unknown key; did you mean `epochs`\?"):
+        benchmark(tiny)
+
+
+def test_unknown_key_without_a_near_one_lists_the_valid_keys(tiny: dict[str, Any]) -> None:
+    tiny["encoder"]["zzz"] = 3
+    with pytest.raises(PipelineError, match=r"encoder.zzz: unknown key; valid keys: depth, name, options, output"):
+        benchmark(tiny)
+
+
+def test_wrong_type_names_key_and_value(tiny: dict[str, Any]) -> None:
+    tiny["optimizer"] = {"lr": "fast"}
+    with pytest.raises(PipelineError, match=r"optimizer.lr: .*valid number.* \(found 'fast'\)"):
+        benchmark(tiny)
+
+
+def test_all_mistakes_of_a_file_are_reported_at_once(tiny: dict[str, Any]) -> None:
+    tiny["schedule"]["epoch"] = 3
+    tiny["segmentor"]["dropout"] = 1.5
+    with pytest.raises(PipelineError) as error:
+        benchmark(tiny)
+    assert "schedule.epoch" in str(error.value)
+    assert "segmentor.dropout" in str(error.value)
+
+
+def test_consistency_loss_without_memory_is_an_error(tiny: dict[str, Any]) -> None:
+    tiny["loss"] = {"consistency": 1.0}
+    with pytest.raises(PipelineError, match=r"loss.consistency classifies the memory: add a `memory:` section"):
+        benchmark(tiny)
+
+
+def test_a_learning_rate_that_makes_the_memorys_momentum_more_than_a_share_is_an_error() -> None:
+    load_benchmark(ROOT, "cityscapes-resnet50os8", {"optimizer": {"lr": 0.01}})  # 0.9 / 0.009 * 0.01 is 1
+    message = r"memory.base_lr: .*0.009 is 3 at the highest, 0.03, .*set memory.base_lr to 0.027 or more"
+    with pytest.raises(PipelineError, match=message):
+        load_benchmark(ROOT, "cityscapes-resnet50os8", {"optimizer": {"lr": 0.03}})
+
+
+def test_the_remedy_for_too_large_a_momentum_is_accepted(tiny: dict[str, Any]) -> None:
+    tiny |= {"memory": {"momentum": 0.7, "base_lr": 0.001}, "optimizer": {"lr": 1 / 3}}
+    with pytest.raises(PipelineError) as error:
+        benchmark(tiny)
+    tiny["memory"]["base_lr"] = float(str(error.value).partition("memory.base_lr to ")[2].split()[0])
+    benchmark(tiny)
+
+
+def test_a_floor_above_the_learning_rate_counts_as_the_highest(tiny: dict[str, Any]) -> None:
+    tiny |= {"memory": {}, "optimizer": {"lr": 0.01}}
+    tiny["schedule"]["min_lr"] = 0.02
+    with pytest.raises(PipelineError, match=r"memory.base_lr: .* is 1.8 at the highest, 0.02,"):
+        benchmark(tiny)
+
+
+def test_a_momentum_that_does_not_follow_the_learning_rate_is_no_matter_of_it(tiny: dict[str, Any]) -> None:
+    for memory in ({"momentum_schedule": "fixed"}, {"content": "random"}):
+        tiny["memory"] = memory | {"base_lr": 1e-4}
+        benchmark(tiny)
+
+
+def test_sliding_window_needs_crop_and_stride(tiny: dict[str, Any]) -> None:
+    tiny["inference"]["single_scale"] = {"mode": "slide"}
+    with pytest.raises(PipelineError, match=r"single_scale: mode: slide needs `crop` and `stride`"):
+        benchmark(tiny)
+
+
+def test_a_stride_that_skips_pixels_is_an_error(tiny: dict[str, Any]) -> None:
+    tiny["inference"]["single_scale"] = {"mode": "slide", "crop": [64, 64], "stride": [65, 64]}
+    with pytest.raises(PipelineError, match="would skip pixels"):
+        benchmark(tiny)
+
+
+def test_not_a_number_is_an_error(tiny: dict[str, Any]) -> None:
+    tiny["optimizer"] = {"lr": float("nan")}
+    with pytest.raises(PipelineError, match=r"optimizer.lr"):
+        benchmark(tiny)
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seeds: [0]\nseeds: [1]\n")
+    with pytest.raises(PipelineError, match=r"'seeds' stands twice \(line 2\)"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\n# caf\xe9\n", r"a.yaml: line 2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+        (b"a: 1\nb: {{x}}\n", r"a.yaml: .*braces or brackets as a key; put a text with braces in quotes.* line 2,"),
+        (b"a: 1\nb: 2020-13-45\n", r"a.yaml: .*'2020-13-45' is no timestamp \(month must .*in quotes.* line 2,"),
+        (b"a: 1\nb: !!int many\n", r"a.yaml: .*'many' is no int .* line 2,"),
+    ],
+)
+def test_what_is_no_yaml_names_file_line_and_remedy(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(PipelineError, match=message):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_keys_can_be_merged_from_another_mapping(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("of:\n  base: &base {lr: 1, power: 2}\nown: {<<: *base, lr: 3}\n")
+    assert read_yaml(tmp_path / "a.yaml")["own"] == {"lr": 3, "power": 2}
+
+
+def test_a_merge_into_what_is_merged_itself_repeats_no_key(tmp_path: Path) -> None:
+    lines = ["base: &base {lr: 1, power: 2}", "of:", "  middle: &middle {<<: *base, lr: 3}", "own: {<<: *middle}"]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    data = read_yaml(tmp_path / "a.yaml")
+    assert data["own"] == data["of"]["middle"] == {"lr": 3, "power": 2}
+
+
+def test_a_key_that_stands_twice_beside_a_merge_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: &base {lr: 1}\nown: {<<: *base, lr: 2, lr: 3}\n")
+    with pytest.raises(PipelineError, match=r"'lr' stands twice \(line 2\)"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_missing_benchmark_file_names_the_nearest(project: Path) -> None:
+    with pytest.raises(PipelineError, match=r"tiny-fnc.yaml: no such file; did you mean tiny-fcn.yaml\?"):
+        load_benchmark(project, "tiny-fnc")
+
+
+def test_ablation_is_laid_over_the_benchmark(project: Path) -> None:
+    changed = load_benchmark(project, "tiny-fcn-mcibi", {"memory": {"strategy": "mean"}, "loss": {"coarse": 0.1}})
+    assert changed.memory is not None
+    assert (changed.memory.strategy, changed.loss.coarse) == ("mean", 0.1)
+
+
+def test_ablation_null_leaves_the_benchmarks_own_value(project: Path) -> None:
+    plain = load_benchmark(project, "tiny-fcn-mcibi")
+    assert load_benchmark(project, "tiny-fcn-mcibi", {"memory": {"strategy": None}}) == plain
+
+
+def test_ablation_of_the_memory_leaves_a_benchmark_without_memory_as_it_is(project: Path) -> None:
+    plain = load_benchmark(project, "tiny-fcn")
+    assert load_benchmark(project, "tiny-fcn", {"memory": {"strategy": "mean"}}) == plain
+
+
+def test_ablation_typo_is_an_error_even_where_the_section_is_absent(project: Path) -> None:
+    with pytest.raises(PipelineError, match=r"ablation.memory.strtegy: unknown key; did you mean `strategy`\?"):
+        load_benchmark(project, "tiny-fcn", {"memory": {"strtegy": "mean"}})
+
+
+def test_ablation_value_of_the_wrong_type_names_the_ablation(project: Path) -> None:
+    with pytest.raises(PipelineError, match=r"params/tiny-fcn.yaml with params.yaml ablation: schedule.epochs"):
+        load_benchmark(project, "tiny-fcn", {"schedule": {"epochs": "many"}})
+
+
+def test_misspelt_key_in_params_yaml(project: Path) -> None:
+    edit_yaml(project / "params.yaml", seds=[1])
+    with pytest.raises(PipelineError, match=r"params.yaml: seds: unknown key; did you mean `seeds`\?"):
+        load_project(project)
+
+
+def test_a_seed_that_stands_twice_is_an_error(project: Path) -> None:
+    edit_yaml(project / "params.yaml", seeds=[0, 1, 0])
+    with pytest.raises(PipelineError, match=r"params.yaml: seeds: 0 stands more than once; name each seed once"):
+        load_project(project)
+
+
+def test_one_named_device_for_several_processes_is_an_error(project: Path) -> None:
+    edit_yaml(project / "params.yaml", runtime={"device": "cuda:0", "devices": 2})
+    with pytest.raises(PipelineError, match=r"params.yaml: runtime: device: cuda:0 .*devices: 2.*; set device: cuda,"):
+        load_project(project)
+
+
+@pytest.mark.parametrize("runtime", [{"device": "cuda:1"}, {"device": "cuda", "devices": 2}, {"devices": 2}])
+def test_each_process_has_a_device(project: Path, runtime: dict[str, Any]) -> None:
+    edit_yaml(project / "params.yaml", runtime=runtime)
+    load_project(project)
+
+
+def test_resolved_benchmark_reads_back_equal(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
+    (tmp_path / "tiny.yaml").write_text(resolved_yaml(tiny_benchmark))
+    assert load_resolved(tmp_path / "tiny.yaml") == tiny_benchmark
+
+
+def test_hash_ignores_what_cannot_move_the_weights(tiny_benchmark: Benchmark, tiny: dict[str, Any]) -> None:
+    tiny["description"] = "said differently"
+    tiny["published"] = {"paper": {"single_scale": 44.39}}
+    tiny["inference"]["ms_flip"] = {"scales": [1.0, 1.5], "flip": True}
+    assert config_hash(benchmark(tiny)) == config_hash(tiny_benchmark)
+
+
+def test_hash_moves_with_what_moves_the_weights(tiny_benchmark: Benchmark, tiny: dict[str, Any]) -> None:
+    tiny["segmentor"]["dropout"] = 0.2
+    assert config_hash(benchmark(tiny)) != config_hash(tiny_benchmark)
+
+
+def test_training_part_keeps_the_validation_protocol(tiny: dict[str, Any]) -> None:
+    tiny["inference"]["single_scale"] = {"scales": [0.5]}
+    assert for_training(benchmark(tiny)).inference.single_scale.scales == (0.5,)
+
+
+def test_identity_is_the_file_name(project: Path, tiny: dict[str, Any]) -> None:
+    write_yaml(project / "params" / "other.yaml", {"id": "tiny", **tiny})
+    with pytest.raises(PipelineError, match="the file's name is the benchmark's id"):
+        load_benchmark(project, "other")

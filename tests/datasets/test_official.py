@@ -1,0 +1,252 @@
+"""The published datasets come as their owners pack them: which sources are understood, and what is not copied."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers import miniature
+
+from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.datasets.download import download
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.prepared import Prepared, read_label
+from pipeline.errors import PipelineError
+
+NAMES = sorted(miniature.BUILDERS)
+OFFICIAL = {
+    "ade20k": {"train": 20210, "val": 2000},
+    "cocostuff10k": {"train": 9000, "test": 1000},
+    "cityscapes": {"train": 2975, "val": 500, "test": 1525},
+    "lip": {"train": 30462, "val": 10000},
+}
+
+
+def counts(name: str) -> dict[str, int]:
+    """The miniatures' numbers of images."""
+    return {split: 3 if split == "train" else 2 for split in OFFICIAL[name]}
+
+
+def part(name: str) -> DatasetSpec:
+    return get_dataset(name, counts(name))
+
+
+def fetched(name: str, source: Path | None, raw: Path) -> Counter[str]:
+    """Download; number of samples per split."""
+    download(part(name), raw, None if source is None else str(source), raw.with_suffix(".json"))
+    return Counter(sample.split for sample in part(name).samples(raw))
+
+
+def problem(name: str, source: Path | None, raw: Path) -> str:
+    with pytest.raises(PipelineError) as caught:
+        fetched(name, source, raw)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_official_counts_are_expected(name):
+    assert get_dataset(name).splits == OFFICIAL[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_miniature_is_refused_as_the_whole_dataset(name, tmp_path):
+    source = miniature.BUILDERS[name](tmp_path)
+    with pytest.raises(PipelineError, match=rf"split train: 3 images, expected {OFFICIAL[name]['train']}"):
+        download(get_dataset(name), tmp_path / "raw", str(source), tmp_path / "source.json")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_archives_and_folders_give_the_same_prepared_data(name, packed, tmp_path):
+    source = miniature.BUILDERS[name](tmp_path, packed=packed)
+    assert fetched(name, source, tmp_path / "raw") == counts(name)
+    prepare(part(name), tmp_path / "raw", tmp_path / "prepared")
+    prepared = Prepared(tmp_path / "prepared")
+    assert prepared.info["splits"] == counts(name)
+    assert len(prepared.table) == sum(counts(name).values())
+    labelled = prepared.table[prepared.table["label"].notna()]
+    assert set(labelled["split"]) == set(counts(name)) - set(part(name).unlabelled_splits)
+    for path in labelled["label"]:
+        values = set(np.unique(read_label(tmp_path / "prepared" / path)).tolist())
+        assert values <= {*range(len(part(name).classes)), 255}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_folder_deeper_is_found(name, tmp_path):
+    (tmp_path / "disk" / "datasets").mkdir(parents=True)
+    miniature.BUILDERS[name](tmp_path / "disk" / "datasets", packed=False)
+    assert fetched(name, tmp_path / "disk", tmp_path / "raw") == counts(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_with_the_official_archives_is_a_source(name, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    miniature.BUILDERS[name](tmp_path / "downloads")
+    (tmp_path / "downloads" / "leftImg8bit_trainextra.zip").write_bytes(b"not needed, not opened")
+    assert fetched(name, tmp_path / "downloads", tmp_path / "raw") == counts(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_archive_may_have_any_name_and_hold_a_deeper_folder(name, tmp_path):
+    (tmp_path / "in" / "data" / name).mkdir(parents=True)
+    miniature.BUILDERS[name](tmp_path / "in" / "data", packed=False)
+    archive = shutil.make_archive(str(tmp_path / "copy"), "gztar", tmp_path / "in")
+    assert fetched(name, Path(archive), tmp_path / "raw") == counts(name)
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "lip"])
+def test_archives_inside_an_archive_are_unpacked(name, tmp_path):
+    archives = miniature.BUILDERS[name](tmp_path)
+    outer = shutil.make_archive(str(tmp_path / "outer"), "zip", archives.parent, archives.name)
+    assert fetched(name, Path(outer), tmp_path / "raw") == counts(name)
+
+
+def test_only_what_is_not_unpacked_yet_is_unpacked(tmp_path):
+    archives = miniature.cityscapes(tmp_path)
+    with zipfile.ZipFile(archives / "leftImg8bit_trainvaltest.zip") as stream:
+        stream.extractall(archives)
+    assert fetched("cityscapes", archives, tmp_path / "raw") == counts("cityscapes")
+    assert [path.name for path in (tmp_path / "raw" / "unpacked").iterdir()] == ["1-gtFine_trainvaltest"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_local_folder_is_used_in_place(name, tmp_path):
+    source = miniature.BUILDERS[name](tmp_path, packed=False)
+    fetched(name, source, tmp_path / "raw")
+    own = [path for path in (tmp_path / "raw").iterdir() if not path.is_symlink()]
+    assert sorted(path.name for path in own) == [".digests.json", ".fetched.json"]
+    sample = next(iter(part(name).samples(tmp_path / "raw")))
+    assert sample.image.resolve().is_relative_to(source)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_fetched_twice(name, tmp_path):
+    source = miniature.BUILDERS[name](tmp_path)
+    fetched(name, source, tmp_path / "raw")
+    sample = next(iter(part(name).samples(tmp_path / "raw")))
+    before = sample.image.stat()
+    fetched(name, source, tmp_path / "raw")
+    assert sample.image.stat().st_ino == before.st_ino
+
+
+def test_a_change_in_a_folder_used_in_place_is_noticed(tmp_path):
+    source, raw = miniature.ade20k(tmp_path, packed=False), tmp_path / "raw"
+    fetched("ade20k", source, raw)
+    before = raw.with_suffix(".json").read_text()
+    image = source / "images" / "validation" / "ADE_val_00000001.jpg"
+    cv2.imwrite(str(image), cv2.imread(str(image))[::-1])
+    fetched("ade20k", source, raw)
+    assert raw.with_suffix(".json").read_text() != before
+
+
+def test_another_source_leaves_nothing_of_the_first(tmp_path):
+    raw = tmp_path / "raw"
+    fetched("lip", miniature.lip(tmp_path), raw)
+    (tmp_path / "other").mkdir()
+    other = miniature.lip(tmp_path / "other", packed=False)
+    shutil.rmtree(other / "TrainVal_images" / "val_images")
+    (other / "TrainVal_images" / "val_id.txt").unlink()
+    shutil.rmtree(other / "TrainVal_parsing_annotations" / "val_segmentations")
+    assert "split val: 0 images, expected 2" in problem("lip", other, raw)
+    assert not (raw / "unpacked").exists()
+
+
+def test_files_of_another_system_are_no_images(tmp_path):
+    source = miniature.ade20k(tmp_path, packed=False)
+    (source / "images" / "training" / "._ADE_train_00000001.jpg").write_bytes(b"resource fork")
+    assert fetched("ade20k", source, tmp_path / "raw") == counts("ade20k")
+
+
+def test_what_stands_in_the_store_already_is_never_replaced(tmp_path):
+    source = miniature.ade20k(tmp_path, packed=False)
+    (tmp_path / "raw" / "ADEChallengeData2016").mkdir(parents=True)
+    assert "in the way of a link" in problem("ade20k", source, tmp_path / "raw")
+
+
+def test_the_store_itself_may_be_the_source(tmp_path):
+    (tmp_path / "raw").mkdir()
+    source = miniature.ade20k(tmp_path / "raw", packed=False)
+    assert fetched("ade20k", source, tmp_path / "raw") == counts("ade20k")
+    assert fetched("ade20k", tmp_path / "raw", tmp_path / "raw") == counts("ade20k")
+
+
+def test_links_and_archives_that_the_user_put_into_the_store_are_a_source(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (tmp_path / "disk").mkdir()
+    archives = miniature.cityscapes(tmp_path / "disk")
+    with zipfile.ZipFile(archives / "leftImg8bit_trainvaltest.zip") as stream:
+        stream.extractall(tmp_path / "disk")
+    (raw / "leftImg8bit").symlink_to(tmp_path / "disk" / "leftImg8bit")
+    (archives / "gtFine_trainvaltest.zip").rename(raw / "gtFine_trainvaltest.zip")
+    for _ in range(2):
+        assert fetched("cityscapes", raw, raw) == counts("cityscapes")
+        (raw / ".fetched.json").unlink()
+
+
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_truncated_archive_is_named(name, kept, tmp_path):
+    source = miniature.BUILDERS[name](tmp_path)
+    archive = source if source.is_file() else sorted(source.iterdir())[-1]
+    archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * kept)])
+    message = problem(name, source, tmp_path / "raw")
+    assert str(archive) in message
+    assert "truncated" in message or "cut off" in message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_image_or_label_is_named(name, tmp_path):
+    source = miniature.BUILDERS[name](tmp_path, packed=False)
+    fetched(name, source, tmp_path / "raw")
+    one, two = list(part(name).samples(tmp_path / "raw"))[:2]
+    one.image.unlink()
+    two.label.unlink()
+    message = problem(name, source, tmp_path / "raw2")
+    assert f"{one.image.name}: missing" in message
+    assert f"{two.label.name}: missing" in message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_label_of_another_size_is_named(name, tmp_path):
+    source = miniature.BUILDERS[name](tmp_path, packed=False)
+    fetched(name, source, tmp_path / "raw")
+    label = next(part(name).samples(tmp_path / "raw")).label
+    if label.suffix == ".mat":
+        miniature.write_mat(label, S=np.ones((3, 4), np.uint8))
+    else:
+        cv2.imwrite(str(label), np.ones((3, 4), np.uint8))
+    with pytest.raises(PipelineError, match=rf"{label.name}: size \(3, 4\), but"):
+        prepare(part(name), tmp_path / "raw", tmp_path / "prepared")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_path_says_what_to_put_where(name, tmp_path):
+    message = problem(name, tmp_path / "nowhere", tmp_path / "raw")
+    assert "no such folder or archive" in message
+    assert f"`sources: {{{name}: PATH}}`" in message
+    (tmp_path / "empty").mkdir()
+    assert f"`sources: {{{name}: PATH}}`" in problem(name, tmp_path / "empty", tmp_path / "raw")
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "lip"])
+def test_without_a_public_address_the_error_tells_the_way(name, tmp_path):
+    assert not get_dataset(name).public
+    message = problem(name, None, tmp_path / "raw")
+    assert "https://" in message
+    assert f"`sources: {{{name}: PATH}}`" in message
+
+
+@pytest.mark.parametrize("name", ["ade20k", "cocostuff10k"])
+def test_an_unreachable_address_says_what_to_put_where(name, tmp_path, monkeypatch):
+    assert get_dataset(name).public
+    monkeypatch.setattr(f"pipeline.datasets.sources.{name}._URL", "http://127.0.0.1:9/archive.zip")  # nobody listens
+    monkeypatch.setattr("pipeline.files.fetch._ATTEMPTS", 1)
+    message = problem(name, None, tmp_path / "raw")
+    assert "cannot download" in message
+    assert f"`sources: {{{name}: PATH}}`" in message

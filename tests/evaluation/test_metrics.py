@@ -1,0 +1,68 @@
+"""Metrics: against scikit-learn, and the mIoU rule of PROTOCOL section 5."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+from sklearn.metrics import confusion_matrix as sklearn_confusion
+
+from pipeline.results.metrics import confusion_matrix, iou, miou, summarise
+
+CLASSES = 7
+
+
+def maps(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A prediction and a truth with void pixels in which every class occurs."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, CLASSES, (23, 31)).astype(np.uint8)
+    wrong = rng.integers(0, CLASSES, truth.shape).astype(np.uint8)
+    prediction = np.where(rng.random(truth.shape) < 0.6, truth, wrong)
+    truth[rng.random(truth.shape) < 0.1] = 255
+    return prediction, truth
+
+
+def test_confusion_matrix_equals_scikit_learn() -> None:
+    prediction, truth = maps(0)
+    valid = truth != 255
+    expected = sklearn_confusion(truth[valid], prediction[valid], labels=range(CLASSES))
+    np.testing.assert_array_equal(confusion_matrix(prediction, truth, CLASSES), expected)
+
+
+def test_scores_equal_scikit_learn() -> None:
+    prediction, truth = maps(1)
+    valid = truth != 255
+    summary = summarise(confusion_matrix(prediction, truth, CLASSES))
+    assert summary.miou == pytest.approx(jaccard_score(truth[valid], prediction[valid], average="macro"))
+    assert summary.pixel_accuracy == pytest.approx(accuracy_score(truth[valid], prediction[valid]))
+    assert summary.mean_accuracy == pytest.approx(recall_score(truth[valid], prediction[valid], average="macro"))
+    np.testing.assert_allclose(summary.class_iou, jaccard_score(truth[valid], prediction[valid], average=None))
+
+
+def test_prediction_on_void_pixels_never_counts() -> None:
+    prediction, truth = maps(2)
+    other = np.where(truth == 255, 3, prediction).astype(np.uint8)
+    np.testing.assert_array_equal(confusion_matrix(prediction, truth, CLASSES), confusion_matrix(other, truth, CLASSES))
+
+
+def test_class_neither_true_nor_predicted_leaves_the_mean() -> None:
+    truth = np.array([[0, 0, 1, 1]], np.uint8)
+    prediction = np.array([[0, 1, 1, 1]], np.uint8)
+    summary = summarise(confusion_matrix(prediction, truth, 3))
+    assert np.isnan(summary.class_iou[2])
+    assert summary.miou == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_class_predicted_but_never_true_counts_as_zero() -> None:
+    truth = np.array([[0, 0, 1, 1]], np.uint8)
+    prediction = np.array([[0, 2, 1, 1]], np.uint8)
+    summary = summarise(confusion_matrix(prediction, truth, 3))
+    assert summary.class_iou[2] == 0
+    assert summary.miou == pytest.approx((1 / 2 + 1 + 0) / 3)
+
+
+def test_counts_of_many_images_give_one_miou_each() -> None:
+    confusions = np.stack([confusion_matrix(*maps(seed), CLASSES) for seed in range(3)])
+    counts = (confusions.diagonal(axis1=1, axis2=2), confusions.sum(axis=1), confusions.sum(axis=2))
+    assert miou(*counts).shape == (3,)
+    assert iou(*counts).shape == (3, CLASSES)

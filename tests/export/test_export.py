@@ -1,0 +1,320 @@
+"""Handing a model over: a card that suffices, refusals of what does not fit, graphs that compute the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.model_benchmarks import SMALL_ENCODER, small_benchmark
+from helpers.project import ROOT
+from helpers.trained_run import SCORES, lively, write_run, write_scores
+from safetensors.torch import load_file
+from timm.layers import Conv2dSame
+from torch import nn
+
+from pipeline import __main__ as commands
+from pipeline.config import Benchmark
+from pipeline.datasets import get_dataset
+from pipeline.errors import PipelineError
+from pipeline.export import export
+from pipeline.export.card import Graph, card_path, read_card
+from pipeline.export.describe import describe_run
+from pipeline.export.export import export_model
+from pipeline.export.graph import ENDINGS, compare, trace, write_graph
+from pipeline.export.layers import MatrixPooling, SamePadding
+from pipeline.export.source import find_model
+from pipeline.files.storage import file_digest
+from pipeline.models import build_segmentor
+from pipeline.models.segmentor import SegmentorOutput
+
+FRESH = """
+import sys, torch
+from pathlib import Path
+from pipeline.export.source import find_model
+model = find_model(Path.cwd(), sys.argv[1]).load()
+with torch.no_grad():
+    print(model(torch.ones(1, 3, 32, 48)).logits.double().sum().item())
+"""
+
+
+@pytest.fixture
+def tiny(tiny: dict[str, Any]) -> dict[str, Any]:
+    """With weights of less than a megabyte."""
+    return tiny | {"encoder": SMALL_ENCODER}
+
+
+@pytest.fixture
+def exported(tmp_path: Path, tiny_benchmark: Benchmark) -> Path:
+    """The weight file of an export; the project it came from is gone."""
+    project, out = tmp_path / "project", tmp_path / "out"
+    write_run(project, tiny_benchmark)
+    export_model(project, "tiny/0", out, (), None)
+    shutil.rmtree(project)
+    return out / "tiny-seed0.safetensors"
+
+
+def edit_card(weights: Path, **changes: Any) -> None:
+    path = card_path(weights)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# --- the card ---------------------------------------------------------------------------------------------------------
+
+
+def test_weights_and_card_suffice_where_the_project_has_no_run(exported: Path, tmp_path: Path) -> None:
+    source = find_model(tmp_path, str(exported))
+    assert all(torch.equal(value, load_file(exported)[key]) for key, value in source.load().state_dict().items())
+    assert source.card.palette == get_dataset("digits").palette
+
+
+@pytest.mark.slow
+def test_weights_and_card_suffice_in_another_process(exported: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "elsewhere"
+    alone.mkdir()
+    for path in (exported, card_path(exported)):
+        shutil.move(path, alone / path.name)
+    command = [sys.executable, "-c", FRESH, exported.name]
+    done = subprocess.run(command, cwd=alone, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        here = find_model(tmp_path, str(alone / exported.name)).load()(torch.ones(1, 3, 32, 48)).logits
+    assert float(done.stdout) == pytest.approx(here.double().sum().item(), rel=1e-5)
+
+
+def test_the_card_of_an_evaluated_run_has_its_scores_and_protocol(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
+    write_run(tmp_path, tiny_benchmark, planned=False)  # the plan has moved on to other benchmarks
+    write_scores(tmp_path, tiny_benchmark)
+    card, weights = describe_run(tmp_path, "tiny", 0)
+    assert card.evaluation.single_scale.model_dump() == SCORES
+    assert (card.evaluation.split, card.evaluation.images) == ("test", 200)
+    assert card.benchmark.inference == tiny_benchmark.inference
+    assert weights == tmp_path / "runs/train/tiny/0/last.safetensors"
+    assert card.classes == get_dataset("digits").classes
+
+
+def test_scores_of_other_weights_are_not_in_the_card(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
+    write_run(tmp_path, tiny_benchmark)
+    write_scores(tmp_path, tiny_benchmark, run_key="of an earlier training")
+    assert describe_run(tmp_path, "tiny", 0)[0].evaluation is None
+
+
+def test_a_run_without_a_known_protocol_is_refused(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
+    write_run(tmp_path, tiny_benchmark, planned=False)
+    with pytest.raises(PipelineError, match=r"name tiny in params\.yaml and run `dvc repro`"):
+        describe_run(tmp_path, "tiny", 0)
+
+
+def test_the_checkpoint_is_the_one_that_the_benchmark_tests(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
+    inference = tiny_benchmark.inference.model_copy(update={"checkpoint": "best"})
+    write_run(tmp_path, tiny_benchmark.model_copy(update={"inference": inference}))
+    assert describe_run(tmp_path, "tiny", 0)[1].name == "best.safetensors"
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_run_lists_those_there_are(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, tiny_benchmark, seed)
+    with pytest.raises(PipelineError, match=r"did you mean `tiny/0`\? available: tiny/0, tiny/1"):
+        find_model(tmp_path, "tinny/0")
+
+
+def test_other_weights_under_the_same_name_are_refused(exported: Path) -> None:
+    content = bytearray(exported.read_bytes())
+    content[-1] ^= 1
+    exported.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"tiny-seed0\.safetensors: sha256 .* but its card says"):
+        read_card(exported)
+
+
+def test_cut_off_weights_are_refused(exported: Path) -> None:
+    exported.write_bytes(exported.read_bytes()[:-1])
+    with pytest.raises(PipelineError, match=r"\d+ bytes, but its card says \d+"):
+        read_card(exported)
+
+
+def test_weights_without_a_card_are_refused(exported: Path) -> None:
+    card_path(exported).unlink()
+    with pytest.raises(PipelineError, match=r"tiny-seed0\.json: no such file; a handed-over model is two files"):
+        read_card(exported)
+
+
+def test_a_wrong_key_is_named(exported: Path) -> None:
+    edit_card(exported, pallete=[])
+    with pytest.raises(PipelineError, match=r"tiny-seed0\.json: pallete: unknown key; did you mean `palette`"):
+        read_card(exported)
+
+
+def test_a_card_with_another_normalisation_is_refused(exported: Path) -> None:
+    edit_card(exported, preprocessing={"mean": [0.5, 0.5, 0.5]})
+    with pytest.raises(PipelineError, match=r"preprocessing: mean is \(0\.5, 0\.5, 0\.5\), but this version"):
+        read_card(exported)
+
+
+# --- exporting again --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_graph(tmp_path: Path, tiny_benchmark: Benchmark) -> Path:
+    """The weight file of an export from `tmp_path`, with an ONNX file in the card: nothing here reads what it holds."""
+    write_run(tmp_path, tiny_benchmark)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    weights = tmp_path / "out" / "tiny-seed0.safetensors"
+    file = weights.with_suffix(".onnx")
+    file.write_bytes(b"graph")
+    about = {"file": file.name, "bytes": 5, "sha256": file_digest(file), "format": "onnx", "size": None}
+    graph = Graph(**about, largest_difference=1e-6, logits_deviation=1.0)
+    edit_card(weights, graphs=[graph.model_dump(mode="json")])
+    return weights
+
+
+def train_again(root: Path) -> None:
+    """The run has other weights."""
+    run = root / "runs" / "train" / "tiny" / "0"
+    shutil.copy(run / "best.safetensors", run / "last.safetensors")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_graph_of_the_same_weights_stays_in_the_card(tmp_path: Path, with_graph: Path) -> None:
+    before = read_card(with_graph)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    assert read_card(with_graph) == before
+    assert with_graph.with_suffix(".onnx").read_bytes() == b"graph"
+
+
+def test_a_graph_of_other_weights_is_removed_and_told(
+    tmp_path: Path, with_graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_again(tmp_path)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    assert sorted(contents(tmp_path / "out")) == ["tiny-seed0.json", "tiny-seed0.safetensors"]
+    assert read_card(with_graph).graphs == ()
+    assert "tiny-seed0.onnx: removed, an earlier export made it of other weights" in capsys.readouterr().out
+
+
+def test_a_graph_of_another_network_with_the_same_weights_is_removed(
+    tmp_path: Path, tiny_benchmark: Benchmark, with_graph: Path
+) -> None:
+    sharper = tiny_benchmark.segmentor.model_copy(update={"activation": "leaky_relu"})
+    write_run(tmp_path, tiny_benchmark.model_copy(update={"segmentor": sharper}))
+    before = read_card(with_graph)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    assert read_card(with_graph).weights == before.weights
+    assert not with_graph.with_suffix(".onnx").exists()
+
+
+def test_a_graph_of_unknown_origin_is_refused_before_anything_changes(tmp_path: Path, with_graph: Path) -> None:
+    with_graph.with_suffix(".onnx").write_bytes(b"optimised by hand")
+    train_again(tmp_path)
+    before = contents(tmp_path / "out")
+    remedy = r"make tiny-seed0\.onnx anew with `--format onnx`, or move it elsewhere"
+    with pytest.raises(PipelineError, match=rf"onnx: not a graph that tiny-seed0\.json describes; {remedy}"):
+        export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    assert contents(tmp_path / "out") == before
+
+
+def test_an_export_that_fails_leaves_the_earlier_one_as_it_was(
+    tmp_path: Path, with_graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untraceable(network: nn.Module, size: object) -> None:
+        raise PipelineError("the network cannot be traced")
+
+    train_again(tmp_path)
+    before = contents(tmp_path / "out")
+    monkeypatch.setattr(export, "trace", untraceable)
+    with pytest.raises(PipelineError, match="cannot be traced"):
+        export_model(tmp_path, "tiny/0", tmp_path / "out", ("torch",), None)
+    assert contents(tmp_path / "out") == before
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """A network that exports in a moment, with a buffer and the two layers that graphs have no operator for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = Conv2dSame(3, 4, 3, stride=2)
+        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.register_buffer("memory", torch.randn(1, 4, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> SegmentorOutput:
+        maps = self.conv(images)
+        around = nn.functional.interpolate(self.pool(maps), size=maps.shape[2:], mode="bilinear")
+        return SegmentorOutput(maps + around + self.memory, None, (), None)
+
+
+@pytest.mark.parametrize("bins", [2, 3, 6])
+@pytest.mark.parametrize("size", [(12, 18), (7, 11), (4, 5), (1, 1)])
+def test_pooling_by_matrices_is_adaptive_pooling(bins: int, size: tuple[int, int]) -> None:
+    maps = torch.randn(2, 3, *size)
+    torch.testing.assert_close(MatrixPooling(bins)(maps), nn.AdaptiveAvgPool2d(bins)(maps))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (3, 1, 2), (2, 2, 1)])
+@pytest.mark.parametrize("size", [(12, 18), (7, 11), (1, 2)])
+def test_same_padding_in_integers_is_timms(kernel: int, stride: int, dilation: int, size: tuple[int, int]) -> None:
+    conv, maps = Conv2dSame(3, 4, kernel, stride=stride, dilation=dilation), torch.randn(2, 3, *size)
+    torch.testing.assert_close(SamePadding(conv)(maps), conv(maps))
+
+
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_a_graph_computes_what_the_network_does(tmp_path: Path, format: str) -> None:
+    model, path = Small().eval(), tmp_path / f"graph{ENDINGS[format]}"
+    write_graph(trace(model, None), format, path, None)
+    assert compare(model, format, path, None).largest_difference < 1e-5
+    model.memory += 0.1
+    with pytest.raises(PipelineError, match=r"logits differ from the network's by up to 0\.1"):
+        compare(model, format, path, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("framework", "encoder"),
+    [
+        *((framework, SMALL_ENCODER) for framework in ("fcn", "pspnet", "deeplabv3", "ocrnet")),
+        ("fcn", {"name": "tu-tf_efficientnet_lite0", "depth": 3}),  # same padding
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["name"],
+)
+def test_networks_with_memory_export_for_any_size(tmp_path: Path, framework: str, encoder: dict[str, Any]) -> None:
+    model = lively(build_segmentor(small_benchmark(framework, memory={}, encoder=encoder), 5))
+    program = trace(model, None)
+    for format, ending in ENDINGS.items():
+        write_graph(program, format, tmp_path / f"graph{ending}", None)
+        agreement = compare(model, format, tmp_path / f"graph{ending}", None)
+        assert agreement.largest_difference < 1e-4 * agreement.deviation
+
+
+@pytest.mark.slow
+def test_the_command_writes_graphs_and_notes_how_close_they_are(
+    tmp_path: Path, tiny_benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    write_run(tmp_path, tiny_benchmark)
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    arguments = ["--model", "runs/train/tiny/0", "--format", "torch", "onnx", "--size", "64", "96"]
+    commands.main(["export", "--out", str(tmp_path / "out"), *arguments])
+    assert capsys.readouterr().out.count("compared with the network on 64x96, largest difference") == 2
+    card = read_card(tmp_path / "out" / "tiny-seed0.safetensors")
+    assert [(graph.format, graph.size) for graph in card.graphs] == [("torch", (64, 96)), ("onnx", (64, 96))]
+    export_model(tmp_path, str(tmp_path / "out" / "tiny-seed0.safetensors"), tmp_path / "out", (), None)
+    assert read_card(tmp_path / "out" / "tiny-seed0.safetensors").graphs == card.graphs  # they lie there still
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "tiny-seed0.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, 64, 96]
+    images = np.zeros((3, 3, 64, 96), np.float32)
+    assert session.run(["logits"], {"images": images})[0].shape == (3, len(card.classes), 4, 6)

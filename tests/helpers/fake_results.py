@@ -1,0 +1,330 @@
+"""A small, complete set of result files in the pipeline's formats, without training anything.
+
+Street scenes are drawn, predictions are made by damaging their truth, and every count, score and matrix is computed
+from these predictions. With memory a prediction is damaged less, rare classes most noticeably. Benchmarks may be
+trained or imported, and may be tested on a split without labels; the street scenes then pass for Cityscapes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from pipeline.config import Benchmark, config_hash, resolved_yaml
+from pipeline.config.parse import parse
+from pipeline.datasets import IGNORE_INDEX, DatasetSpec, get_dataset, scored_split
+from pipeline.layout import Layout
+from pipeline.results.bootstrap import bootstrap_miou, interval
+from pipeline.results.metrics import confusion_matrix, summarise
+
+DATASET = get_dataset("camvid")
+K = len(DATASET.classes)
+SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(K)
+MISTAKEN_FOR = (BUILDING, TREE, BUILDING, PAVEMENT, ROAD, BUILDING, BUILDING, BUILDING, ROAD, BUILDING, PEDESTRIAN)
+ERROR = np.array([0.03, 0.10, 0.55, 0.03, 0.15, 0.12, 0.60, 0.55, 0.25, 0.50, 0.45])  # share of damaged pixels
+FEWER = {"fcn": np.array([1, 1, 0.8, 1, 1, 1, 0.6, 0.8, 0.9, 0.7, 0.7]), "deeplabv3": np.ones(K)}  # with memory
+COMMIT = "5f0c1a9e" * 5
+URL = "https://example.org/releases/ssseg_memorynet/row.pth"
+PANEL = 4
+
+Labels = NDArray[np.uint8]
+
+
+def write_results(
+    root: Path,
+    *,
+    seeds: tuple[int, ...] = (0, 1),
+    images: int = 16,
+    size: tuple[int, int] = (72, 96),
+    benchmarks: Sequence[Benchmark] = (),
+    splits: Mapping[str, int] | None = None,
+) -> None:
+    """params.yaml, params/, plan, prepared data and the results of `benchmarks` under `root`.
+
+    benchmarks: by default FCN and DeepLabV3 with and without memory. splits: the numbers of images that the prepared
+    data claims to hold, by default the dataset's official ones (`images` are drawn whatever they are).
+    """
+    rng = np.random.default_rng(0)
+    scenes = {f"scene_{i:03d}": _scene(rng, size) for i in range(images)}
+    chosen = benchmarks or [benchmark(framework, memory) for framework in FEWER for memory in (False, True)]
+    choice = {"benchmarks": [b.id for b in chosen], "seeds": list(seeds)}
+    _write_text(root / "params.yaml", yaml.safe_dump(choice))
+    for planned in chosen:
+        spec = get_dataset(planned.dataset.name)
+        split = scored_split(planned.dataset, spec)
+        fingerprint = _write_prepared(Layout(root).prepared(spec.name), scenes, spec, split, splits or spec.splits)
+        _write_text(
+            root / "params" / f"{planned.id}.yaml", yaml.safe_dump(planned.model_dump(mode="json", exclude={"id"}))
+        )
+        _write_text(Layout(root).resolved(planned.id), resolved_yaml(planned))
+        for seed in seeds:
+            _write_training(root, planned, seed, fingerprint)
+            _write_evaluation(root, planned, seed, scenes, split)
+
+
+def row(
+    benchmark_id: str = "camvid-row",
+    dataset: str = "camvid",
+    memory: bool = True,
+    mode: str = "import",
+    paper: tuple[float | None, float | None] = (60.0, 61.0),
+    model_zoo: tuple[float | None, float | None] = (60.0, 61.2),
+    **more: Any,
+) -> Benchmark:
+    """A benchmark with published numbers (single scale, ms+flip), as params/`benchmark_id`.yaml would give it."""
+    published = {
+        name: dict(zip(("single_scale", "ms_flip"), scores, strict=True))
+        for name, scores in (("paper", paper), ("model_zoo", model_zoo))
+    }
+    plain = benchmark("deeplabv3", memory).model_dump(mode="json")
+    changes = {
+        "id": benchmark_id,
+        "mode": mode,
+        "baseline": None,
+        "dataset": {"name": dataset},
+        "published": {**published, "checkpoints": [URL]},
+    }
+    return parse(Benchmark, plain | changes | more, "fake")
+
+
+def benchmark(framework: str, memory: bool) -> Benchmark:
+    """camvid-FRAMEWORK or camvid-FRAMEWORK-mcibi."""
+    data: dict[str, Any] = {
+        "id": f"camvid-{framework}{'-mcibi' if memory else ''}",
+        "description": "made up for tests",
+        "dataset": {"name": "camvid"},
+        "encoder": {"name": "resnet18"},
+        "segmentor": {"framework": framework},
+        "schedule": {"epochs": 10, "batch_size": 8, "validate_every": 2},
+        "augmentation": {"crop": [64, 64]},
+    }
+    if memory:
+        data |= {"baseline": f"camvid-{framework}", "memory": {}}
+    return parse(Benchmark, data, "fake")
+
+
+def damage(truth: Labels, framework: str, memory: bool, views: int, key: list[int]) -> Labels:
+    """(H, W) prediction: patches of each class are taken for its likeliest mistake. More `views`, fewer patches.
+
+    Half of the patches' variance depends on `key` alone, so that a model with memory resembles the one without.
+    """
+    error = ERROR * (FEWER[framework] if memory else 1.0) * (0.9 if framework == "deeplabv3" else 1.0) * 0.96**views
+    filled = np.where(truth == IGNORE_INDEX, BUILDING, truth)
+    shared, own = (np.random.default_rng([*key, part]).standard_normal(truth.shape) for part in (0, 1 + memory))
+    smooth = cv2.GaussianBlur((shared + own).astype(np.float32), (0, 0), 3)
+    rank = smooth.ravel().argsort().argsort().reshape(truth.shape) / truth.size  # uniform in [0, 1), in patches
+    wrong = rank < error[filled]
+    return np.where(wrong, np.array(MISTAKEN_FOR)[filled], filled).astype(np.uint8)
+
+
+def _scene(rng: np.random.Generator, size: tuple[int, int]) -> Labels:
+    """A street: train ids (H, W) uint8, some of them ignored."""
+    height, width = size
+    scene = np.full(size, SKY, dtype=np.uint8)
+    horizon = int(height * rng.uniform(0.45, 0.55))
+    for left in range(0, width, width // 6):
+        top = int(horizon * rng.uniform(0.1, 0.8))
+        scene[top:, left : left + width // 6] = rng.choice([BUILDING, BUILDING, TREE])
+    scene[horizon:] = PAVEMENT
+    centre = width * rng.uniform(0.4, 0.6)
+    corners = [(centre - width * 0.05, horizon), (centre + width * 0.05, horizon), (width * 0.9, height), (0, height)]
+    cv2.fillPoly(scene, [np.array(corners, dtype=np.int32)], ROAD)
+    if rng.random() < 0.6:
+        scene[horizon - height // 10 : horizon, : int(width * rng.uniform(0.2, 0.4))] = FENCE
+    for _ in range(2):
+        column = int(rng.integers(2, width - 4))
+        scene[height // 5 : horizon + 4, column : column + 2] = POLE
+        scene[height // 5 : height // 5 + 6, column - 2 : column + 5] = SIGN
+    for thing, tall, wide in ((CAR, 0.14, 0.18), (CAR, 0.10, 0.12), (PEDESTRIAN, 0.22, 0.05), (BICYCLIST, 0.2, 0.09)):
+        if rng.random() < 0.75:
+            bottom = int(height * rng.uniform(0.6, 0.85))
+            left = int(width * rng.uniform(0.05, 0.8))
+            scene[bottom - int(tall * height) : bottom, left : left + int(wide * width)] = thing
+    scene[-height // 24 :] = IGNORE_INDEX
+    return scene
+
+
+def _picture(scene: Labels, rng: np.random.Generator) -> NDArray[np.uint8]:
+    colours = np.full((256, 3), 90.0)
+    colours[:K] = 0.5 * np.array(DATASET.palette) + 60
+    light = np.linspace(1.15, 0.85, len(scene))[:, None, None]
+    noisy = colours[scene] * light + rng.normal(0, 9, (*scene.shape, 3))
+    return cv2.GaussianBlur(noisy.clip(0, 255).astype(np.uint8), (0, 0), 0.8)
+
+
+def _write_prepared(
+    folder: Path, scenes: dict[str, Labels], spec: DatasetSpec, split: str, splits: Mapping[str, int]
+) -> str:
+    classes = len(spec.classes)
+    rng = np.random.default_rng(1)
+    rows = []
+    for image_id, scene in scenes.items():
+        image, label = (f"{kind}/{split}/{image_id}.png" for kind in ("images", "labels"))
+        for path in (image, label):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / image), _picture(scene, rng)[..., ::-1])
+        cv2.imwrite(str(folder / label), scene)
+        counts = np.bincount(scene.ravel(), minlength=256)
+        histogram = [int(n) for n in (*counts[:classes], counts[IGNORE_INDEX])]
+        rows.append([image_id, split, image, label, *scene.shape, histogram])
+    columns = ["id", "split", "image", "label", "height", "width", "histogram"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.to_parquet(folder / "table.parquet")
+    fingerprint = hashlib.sha256(b"".join(scene.tobytes() for scene in scenes.values())).hexdigest()
+    ignored = float(np.mean([scene == IGNORE_INDEX for scene in scenes.values()]))
+    info = {"name": spec.name, "num_classes": classes, "classes": list(spec.classes), "fingerprint": fingerprint}
+    _write_json(folder / "dataset.json", {**info, "splits": dict(splits), "ignore_share": {split: ignored}})
+    return fingerprint
+
+
+def _write_training(root: Path, planned: Benchmark, seed: int, fingerprint: str) -> None:
+    rng = np.random.default_rng([seed, *planned.id.encode()])
+    folder, curves = Layout(root).train(planned.id, seed), Layout(root).curves(planned.id, seed)
+    imported = planned.mode == "import"
+    total = 0 if imported else 200
+    best, final = _write_curves(curves, planned, rng, total)
+    parameters = 12_345_678 + 2_000_000 * (planned.memory is not None)
+    file = {"url": URL, "file": "row.pth", "bytes": 1234, "sha256": "ab" * 32, "generation": "paper"}
+    summary = {
+        **_identity(planned, seed),
+        "mode": planned.mode,
+        "dataset": planned.dataset.name,
+        "data_fingerprint": fingerprint,
+        "precision": "float32",
+        "epochs": 0 if imported else 10,
+        "iterations": total,
+        "parameters": {"total": parameters, "encoder": 11_000_000, "head": parameters - 11_000_000},
+        "checkpoint": file if imported else None,
+        "best": best,
+        "final": final,
+    }
+    _write_json(folder / "summary.json", summary)
+    seconds = 2.0 if imported else 240.0 + 60 * (planned.memory is not None) + seed
+    cost = {
+        "seconds": seconds,
+        "seconds_per_iteration": None if imported else seconds / total,
+        "peak_memory_bytes": 3 * 2**29,
+        "device": "cpu",
+        "commit": COMMIT,
+        "dirty": False,
+        "hardware": {
+            "cpu": "A CPU",
+            "cores": 2,
+            "threads": 1,
+            "gpu": None,
+            "memory_bytes": 8 * 2**30,
+            "platform": "Linux",
+        },
+        "libraries": {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.0.0"},
+        "started": "2025-01-02T03:04:05+00:00",
+        "finished": "2025-01-02T03:09:05+00:00",
+    }
+    _write_json(folder / "cost.json", cost)
+    if planned.memory is not None:
+        classes = len(get_dataset(planned.dataset.name).classes)
+        shared = rng.random((1, 1, 32))
+        first = (shared + 0.4 * rng.random((classes, 1, 32))).astype(np.float32)
+        last = (0.3 * shared + rng.random((classes, 1, 32))).astype(np.float32)
+        first[BICYCLIST] = 0  # not seen in the first epoch
+        early = {} if imported else {"first_epoch": first}
+        np.savez(folder / "memory.npz", final=last, touched=(last != 0).any(axis=-1), **early)
+
+
+def _write_curves(
+    curves: Path, planned: Benchmark, rng: np.random.Generator, total: int
+) -> tuple[dict[str, float] | None, dict[str, float] | None]:
+    """history.csv and validation.csv, header lines only without iterations; the summary's `best` and `final`."""
+    steps = np.arange(0, total, 2)
+    rate = planned.optimizer.lr * (0.99 * (1 - steps / max(total, 1)) ** 0.9 + 0.01)
+    loss = 2.2 * np.exp(-steps / 60) + 0.4 + rng.normal(0, 0.08, len(steps))
+    empty = np.full(len(steps), np.nan)
+    terms = {"loss_final": 0.7 * loss, "loss_coarse": 0.3 * loss, "loss_auxiliary": empty, "loss_consistency": empty}
+    momentum = 90 * rate if planned.memory is not None else empty
+    history = {"iteration": steps, "epoch": 1 + steps // 20, "lr": rate, "loss": loss, **terms, "grad_norm": loss}
+    curves.mkdir(parents=True)
+    pd.DataFrame({**history, "memory_momentum": momentum}).to_csv(curves / "history.csv", index=False)
+    epochs = np.arange(2, 11, 2)[: 5 * (total > 0)]
+    miou = 0.6 - 0.4 * np.exp(-epochs / 3) + rng.normal(0, 0.01, len(epochs))
+    validation = {"epoch": epochs, "iteration": epochs * 20, "miou": miou, "pixel_accuracy": 0.3 + miou}
+    pd.DataFrame(validation).to_csv(curves / "validation.csv", index=False)
+    if not total:
+        return None, None
+    best = int(miou.argmax())
+    final = {"loss": float(loss[-1]), "miou": float(miou[-1])}
+    return {"epoch": int(epochs[best]), "miou": float(miou[best])}, final
+
+
+def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[str, Labels], split: str) -> None:
+    folder = Layout(root).evaluate(planned.id, seed)
+    details = folder / "details"
+    (details / "predictions").mkdir(parents=True)
+    ids, classes = list(scenes), len(get_dataset(planned.dataset.name).classes)
+    panel = [ids[i] for i in np.linspace(0, len(ids) - 1, PANEL).round().astype(int)]
+    submission = None
+    if split != planned.dataset.evaluation_split:
+        files = {name: f"details/submission_{name}.zip" for name in ("single_scale", "ms_flip")}
+        submission = {"split": planned.dataset.evaluation_split, "images": 1525, "files": files}
+        for name in files.values():
+            (folder / name).touch()
+    metrics: dict[str, Any] = {"images": len(ids), "split": split, "submission": submission}
+    confusion: dict[str, NDArray] = {}
+    per_image: dict[str, NDArray] = {"ids": np.array(ids)}
+    key = 0 if planned.mode == "import" else seed  # every seed evaluates the same published checkpoint
+    for protocol, views in (("single_scale", 1), ("ms_flip", 4)):
+        matrices = []
+        for image_id, prediction in _predictions(planned, key, scenes, views):
+            matrices.append(confusion_matrix(prediction, scenes[image_id], classes))
+            if protocol == "ms_flip" and image_id in panel:
+                cv2.imwrite(str(details / "predictions" / f"{image_id}.png"), prediction)
+        stacked = np.stack(matrices)  # (N, K, K)
+        parts = {"intersection": stacked.diagonal(0, 1, 2), "prediction": stacked.sum(1), "truth": stacked.sum(2)}
+        per_image |= {f"{protocol}/{name}": part for name, part in parts.items()}
+        confusion[protocol] = stacked.sum(axis=0)
+        scores = summarise(confusion[protocol])
+        low, high = interval(bootstrap_miou(**parts, samples=50))
+        accuracies = {"pixel_accuracy": scores.pixel_accuracy, "mean_accuracy": scores.mean_accuracy}
+        metrics[protocol] = {"miou": scores.miou, "miou_low": low, "miou_high": high, **accuracies}
+    np.savez(details / "confusion.npz", **confusion)
+    np.savez(details / "per_image.npz", **per_image)
+    _write_json(folder / "metrics.json", metrics)
+    _write_json(folder / "cost.json", {"seconds": 1.6, "seconds_per_image": 0.1, "device": "cpu"})
+    evaluation = {
+        **_identity(planned, seed),
+        "dataset": planned.dataset.name,
+        "split": split,
+        "submission": submission,
+        "images": len(ids),
+        "checkpoint": "last",
+        "panel": panel,
+        "protocol": planned.inference.model_dump(mode="json"),
+    }
+    _write_json(details / "evaluation.json", evaluation)
+
+
+def _predictions(planned: Benchmark, seed: int, scenes: dict[str, Labels], views: int) -> Iterator[tuple[str, Labels]]:
+    framework, memory = planned.segmentor.framework, planned.memory is not None
+    for index, (image_id, scene) in enumerate(scenes.items()):
+        yield image_id, damage(scene, framework, memory, views, [seed, index, views])
+
+
+def _identity(planned: Benchmark, seed: int) -> dict[str, Any]:
+    key = hashlib.sha256(f"{config_hash(planned)} {seed}".encode()).hexdigest()[:12]
+    return {"benchmark": planned.id, "seed": seed, "config_hash": config_hash(planned), "run_key": key}
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    _write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,73 @@
+"""Published rows made small enough for tests: the real files of params/, with small pictures and a thin head."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers.project import ROOT, edit_yaml, make_project, write_yaml
+from pipeline.checkpoints.download import download_weights
+from pipeline.checkpoints.planned import planned_weights
+from pipeline.config import Benchmark, load_resolved
+from pipeline.datasets import get_dataset
+from pipeline.datasets.download import download
+from pipeline.datasets.index import write_index
+from pipeline.datasets.planned import planned_datasets
+from pipeline.datasets.prepare import prepare
+from pipeline.layout import Layout
+from pipeline.planning.plan import write_plan
+
+THIN = {"channels": 32, "attention_channels": 16}
+SMALL = {"keep_ratio": True, "long": 128, "short": 64}
+
+
+def make_rows_project(root: Path, **rows: dict[str, Any]) -> Path:
+    """A project whose params/ hold all published rows. rows: changes to those that are run, by id (`_` for `-`)."""
+    make_project(root)
+    shutil.rmtree(root / "params")
+    shutil.copytree(ROOT / "params", root / "params")
+    chosen = {name.replace("_", "-"): changes for name, changes in rows.items()}
+    for name, changes in chosen.items():
+        path = root / "params" / f"{name}.yaml"
+        write_yaml(path, overlaid(yaml.safe_load(path.read_text(encoding="utf-8")), changes))
+    edit_yaml(root / "params.yaml", benchmarks=list(chosen), ablation={"memory": {"strategy": None}})
+    return root
+
+
+def overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = overlaid(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
+    return merged
+
+
+def small_inference(**ms_flip: Any) -> dict[str, Any]:
+    """Test pictures of 64 pixels and two scales."""
+    return {"resize": SMALL, "ms_flip": {"scales": [1.0, 1.5], **ms_flip}}
+
+
+def prepare_all(root: Path) -> None:
+    """The stages plan, download and preprocess."""
+    layout = Layout(root)
+    write_plan(root, layout.plan)
+    weights = planned_weights(layout.plan)
+    download_weights(weights, layout)
+    found = json.loads(layout.weights_source.read_text())
+    for name, plan in planned_datasets(layout.plan).items():
+        spec = get_dataset(name, plan.images)
+        download(spec, layout.raw(name), plan.source, layout.source(name))
+        prepare(spec, layout.raw(name), layout.prepared(name))
+        for benchmark in plan.benchmarks:
+            digest = found[benchmark]["sha256"] if benchmark in found else None
+            write_index(spec, layout.prepared(name), benchmark, layout.index(benchmark), digest)
+
+
+def resolved(root: Path, stage: str, benchmark: str) -> Benchmark:
+    """What `stage` (train or evaluate) reads of the benchmark, as the plan wrote it."""
+    return load_resolved(Layout(root).resolved_for(stage, benchmark))

@@ -1,0 +1,19 @@
+"""Random inputs."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.datasets.spec import IGNORE_INDEX
+
+
+def features(*shape, seed=0):
+    """Features as the network makes them: after a ReLU, with exact zeros."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).relu()
+
+
+def random_labels(shape, num_classes, ignored=0.1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, num_classes, shape, generator=generator)
+    labels[torch.rand(shape, generator=generator) < ignored] = IGNORE_INDEX
+    return labels

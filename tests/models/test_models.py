@@ -1,0 +1,151 @@
+"""Whole segmentors: every framework, with and without memory, on a small encoder."""
+
+import pytest
+import torch
+from helpers.model_benchmarks import small_benchmark
+
+from pipeline.checkpoints.published import from_published
+from pipeline.errors import PipelineError
+from pipeline.models import build_segmentor
+from pipeline.models.frameworks import framework_names
+
+K = 5
+IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+each_framework = pytest.mark.parametrize("framework", framework_names())
+each_framework_with_memory = pytest.mark.parametrize("framework", [n for n in framework_names() if n != "upernet"])
+each_memory = pytest.mark.parametrize("memory", [None, {}, {"slots": 2}], ids=["plain", "memory", "two-slots"])
+
+
+def segmentor(framework="fcn", memory=None, **config):
+    torch.manual_seed(0)
+    return build_segmentor(small_benchmark(framework, memory, **config), K)
+
+
+@each_framework_with_memory
+@each_memory
+def test_training_returns_every_supervised_map_at_feature_resolution(framework, memory):
+    output = segmentor(framework, memory).train()(IMAGES)
+    assert output.logits.shape == (2, K, 4, 6)  # stride 16
+    assert [maps.shape for maps in output.auxiliary] == [(2, K, 8, 12)]  # the map before it
+    if memory is None:
+        assert output.coarse is None
+        assert output.representations is None
+    else:
+        assert output.coarse.shape == (2, K, 4, 6)
+        assert output.representations.shape == (2, 16, 4, 6)
+
+
+@each_framework_with_memory
+@each_memory
+def test_every_parameter_receives_a_gradient(framework, memory):
+    model = segmentor(framework, memory).train()
+    if memory is not None:
+        model.memory.memory = torch.rand_like(model.memory.memory)
+    output = model(IMAGES)
+    supervised = (output.logits, output.coarse, *output.auxiliary)
+    sum(logits.square().sum() for logits in supervised if logits is not None).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@each_framework_with_memory
+def test_evaluation_leaves_memory_and_auxiliary_alone_and_is_deterministic(framework):
+    model = segmentor(framework, {}).eval()
+    before = model.memory.memory.clone()
+    with torch.no_grad():
+        first, second = model(IMAGES), model(IMAGES)
+    assert first.auxiliary == ()
+    assert torch.equal(model.memory.memory, before)
+    assert torch.equal(first.logits, second.logits)
+
+
+def test_plain_ocrnet_takes_its_objects_from_the_auxiliary_head():
+    model = segmentor("ocrnet").eval()
+    with torch.no_grad():
+        before = model(IMAGES).logits
+        model.auxiliary[0][-1].weight.normal_(std=10)
+        assert not torch.allclose(model(IMAGES).logits, before)
+    with pytest.raises(PipelineError, match=r"segmentor.auxiliary: ocrnet without memory"):
+        segmentor("ocrnet", auxiliary=[])
+
+
+@each_framework
+def test_context_within_the_image_can_be_switched_off(framework):
+    model = segmentor(framework, {"context_within_image": False})
+    assert model.context is None
+    assert model.memory.context_attention is None
+    assert model(IMAGES).logits.shape == (2, K, 4, 6)
+
+
+def test_the_final_decoder_classifies_every_memory_vector():
+    model = segmentor("fcn", {"slots": 2}).train()
+    model.memory.memory = torch.rand(K, 2, 16)
+    assert model.classify_memory().shape == (2 * K, K)
+    with pytest.raises(RuntimeError, match="no memory"):
+        segmentor("fcn").classify_memory()
+
+
+@each_framework_with_memory
+@each_memory
+def test_a_configuration_can_be_tried_on_the_meta_device(framework, memory):
+    with torch.device("meta"):
+        model = segmentor(framework, memory)
+        output = model(torch.empty(2, 3, 64, 96))
+    assert output.logits.shape == (2, K, 4, 6)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@each_framework_with_memory
+def test_weights_depend_on_the_seed_alone(framework):
+    first, second = segmentor(framework, {}).state_dict(), segmentor(framework, {}).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_framework_options_reach_the_context_module():
+    assert len(segmentor("deeplabv3", options={"dilations": [1, 6]}).context.branches) == 2
+    assert len(segmentor("pspnet", options={"bins": [1, 2, 3]}).context.branches) == 3
+
+
+def test_mistyped_names_are_answered_with_the_nearest_valid_one():
+    with pytest.raises(PipelineError, match="did you mean `deeplabv3`"):
+        segmentor("deeplabv3plus")
+    with pytest.raises(PipelineError, match=r"segmentor.options: dilation: unknown key; did you mean `dilations`"):
+        segmentor("deeplabv3", options={"dilation": [1]})
+
+
+@pytest.mark.parametrize("feature", [-5, -6])
+def test_an_auxiliary_head_on_a_map_that_does_not_exist_is_an_error(feature):
+    with pytest.raises(PipelineError, match=r"auxiliary.feature"):
+        segmentor("fcn", auxiliary=[{"feature": feature}])
+
+
+def test_there_may_be_no_auxiliary_head_or_several():
+    assert segmentor("fcn", auxiliary=[]).train()(IMAGES).auxiliary == ()
+    heads = [{"feature": -3, "channels": 8}, {"feature": -2, "channels": 8, "convs": 2, "upsample": 4}]
+    output = segmentor("fcn", auxiliary=heads).train()(IMAGES)
+    assert [maps.shape[2:] for maps in output.auxiliary] == [(16, 24), (8 * 16, 12 * 16)]
+
+
+def test_upernet_predicts_at_its_finest_map_and_takes_no_memory():
+    assert segmentor("upernet").train()(IMAGES).logits.shape == (2, K, 32, 48)
+    with pytest.raises(PipelineError, match=r"segmentor.framework: the context of upernet is finer"):
+        segmentor("upernet", {})
+
+
+def test_downsampling_halves_the_map_that_the_head_works_on():
+    assert segmentor("fcn", {}, downsample=True).train()(IMAGES).logits.shape == (2, K, 2, 3)
+
+
+def test_feature_norm_makes_every_position_of_every_map_zero_mean():
+    model = segmentor("fcn", {}, feature_norm=True)
+    maps = model._feature_maps(IMAGES)
+    assert all(m.mean(dim=1).abs().max() < 1e-5 for m in maps[1:])
+    assert torch.equal(maps[0], IMAGES)
+
+
+def test_published_weights_of_another_network_are_refused():
+    model = segmentor("fcn")
+    with pytest.raises(PipelineError, match="backbone is not supported"):
+        from_published({"backbone_net.patch_embed.weight": torch.zeros(1)}, model.state_dict())
+    with pytest.raises(PipelineError, match=r"missing .* 1 unexpected \(decoder.9.bias"):
+        from_published({"decoder.9.bias": torch.zeros(K)}, model.state_dict())

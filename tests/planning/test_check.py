@@ -1,0 +1,232 @@
+"""`python -m pipeline check`: every mistake at once; what would run, for how long, on how much disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from helpers.project import edit_yaml, make_project, write_yaml
+
+from pipeline import __main__
+from pipeline.config import Benchmark, load_resolved
+from pipeline.datasets import get_dataset
+from pipeline.errors import PipelineError
+from pipeline.layout import Layout
+from pipeline.planning import estimate
+from pipeline.planning.check import check
+from pipeline.planning.cost import TrainingCost, training_cost
+from pipeline.planning.estimate import machine_speed
+from pipeline.planning.plan import write_plan
+
+CPU = torch.device("cpu")
+
+
+def problems(root: Path) -> list[str]:
+    with pytest.raises(PipelineError) as caught:
+        check(root)
+    return str(caught.value).splitlines()
+
+
+def edit_benchmark(root: Path, name: str, **sections: Any) -> None:
+    edit_yaml(root / "params" / f"{name}.yaml", **sections)
+
+
+STUDY = {
+    "title": "Does it help?",
+    "benchmark": "tiny-fcn",
+    "sizes": {
+        "short": {"description": "seconds", "order": [{"groups": ["all"], "seeds": [0]}]},
+        "wide": {
+            "description": "more",
+            "set": {"augmentation": {"crop": [640, 32]}},
+            "order": [{"groups": ["all"], "seeds": [0]}],
+        },
+    },
+    "variants": {"plain": {"group": "all", "title": "FCN"}},
+    "comparisons": {},
+}
+
+
+# --- every mistake ----------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(project: Path, tiny: Any) -> None:
+    edit_yaml(
+        project / "params.yaml",
+        seds=[1],
+        ablation={"memory": {"strtegy": "mean"}, "los": {"coarse": 1.0}},
+        sources={"digts": "x"},
+        weights={"tiny-fnc": "x"},
+    )
+    edit_benchmark(project, "tiny-fcn", encoder={"name": "resnet81"})  # chosen: its model is built
+    edit_benchmark(project, "tiny-fcn-mcibi", baseline="tiny-fc", augmentation={"crop": [640, 32]})
+    write_yaml(project / "params" / "other.yaml", tiny | {"schedule": {"epoch": 1, "epochs": 2, "batch_size": 8}})
+    write_yaml(project / "params" / "third.yaml", tiny | {"dataset": {"name": "digit", "validation_split": "v"}})
+    write_yaml(
+        project / "studies" / "try.yaml",
+        STUDY | {"rare_classes": ["ones"], "sizes": {"short": STUDY["sizes"]["short"]}},
+    )
+    found = problems(project)
+    for expected in (
+        "studies/try.yaml: rare_classes: digits has no 'ones'; did you mean `one`?",
+        "params.yaml: seds: unknown key; did you mean `seeds`?",
+        "params.yaml: ablation.memory.strtegy: unknown key; did you mean `strategy`?",
+        "params.yaml: ablation.los: unknown key; did you mean `loss`?",
+        "params.yaml: sources.digts: dataset 'digts': unknown; did you mean `digits`?",
+        "params.yaml: weights.tiny-fnc: neither a benchmark nor ImageNet weights; did you mean `tiny-fcn`?",
+        "params/tiny-fcn.yaml: encoder.name: 'resnet81' is unknown; did you mean `resnet18`?",
+        "params/tiny-fcn-mcibi.yaml: baseline: no params/tiny-fc.yaml; did you mean tiny-fcn?",
+        "params/tiny-fcn-mcibi.yaml: augmentation.crop: [640, 32] is larger than the largest training image",
+        "params/other.yaml: schedule.epoch: unknown key; did you mean `epochs`?",
+        "params/third.yaml: dataset.name: dataset 'digit': unknown; did you mean `digits`?",
+    ):
+        assert any(line.startswith(expected) for line in found), (expected, found)
+    assert len(found) == 11
+    assert len(found) == len(set(found))
+
+
+def test_a_file_that_is_no_yaml_does_not_hide_the_others(project: Path, tiny: Any) -> None:
+    (project / "params.yaml").write_text("benchmarks: [tiny-fcn\nseeds: [0]\n")
+    (project / "params" / "broken.yaml").write_text("a: [1\nb: 2\n")
+    write_yaml(project / "params" / "other.yaml", tiny | {"dataset": {"name": "digits", "train_splits": ["trian"]}})
+    first, second, third = problems(project)
+    assert first.startswith("params.yaml: not valid YAML: ")
+    assert "line 2" in first
+    assert second.startswith("params/broken.yaml: not valid YAML: ")
+    assert third == "params/other.yaml: dataset.train_splits: digits has no split 'trian'; it has train, val, test"
+
+
+def test_a_wrong_value_of_the_ablation_names_the_benchmarks_that_it_breaks(project: Path) -> None:
+    edit_yaml(project / "params.yaml", ablation={"schedule": {"epochs": "many"}})
+    assert [line.partition(" with ")[0] for line in problems(project)] == [
+        "params/tiny-fcn.yaml",
+        "params/tiny-fcn-mcibi.yaml",
+    ]
+
+
+def test_data_that_no_program_can_fetch_is_a_problem(project: Path, tiny: Any) -> None:
+    splits = {"name": "lip", "evaluation_split": "val"}
+    write_yaml(project / "params" / "people.yaml", tiny | {"dataset": splits})
+    edit_yaml(project / "params.yaml", benchmarks=["people"])
+    (line,) = problems(project)
+    assert "set `sources: {lip: PATH}` in params.yaml" in line
+
+
+def test_a_mistake_in_one_size_of_a_study_names_size_and_variant(project: Path) -> None:
+    write_yaml(project / "studies" / "try.yaml", STUDY)
+    (found,) = problems(project)
+    assert found.startswith("studies/try.yaml: variants.plain (wide): augmentation.crop: [640, 32] is larger than")
+
+
+def test_a_mistake_in_a_studys_benchmark_is_told_once(project: Path) -> None:
+    edit_benchmark(project, "tiny-fcn", encoder={"name": "resnet81"})
+    edit_yaml(project / "params.yaml", benchmarks=["tiny-fcn-mcibi"])
+    write_yaml(project / "studies" / "try.yaml", STUDY | {"sizes": {"short": STUDY["sizes"]["short"]}})
+    assert problems(project) == ["params/tiny-fcn.yaml: encoder.name: 'resnet81' is unknown; did you mean `resnet18`?"]
+
+
+def test_one_variants_mistake_does_not_hide_what_another_does_not_fit(project: Path) -> None:
+    variants = {
+        "typo": {"group": "all", "title": "typo", "set": {"memry": {}}},
+        "wide": {"group": "all", "title": "wide", "set": {"augmentation": {"crop": [640, 32]}}},
+    }
+    sizes = {"short": STUDY["sizes"]["short"]}
+    write_yaml(project / "studies" / "try.yaml", STUDY | {"variants": variants, "sizes": sizes})
+    first, second = problems(project)
+    assert first.startswith("studies/try.yaml: variants.typo: memry: unknown key; did you mean `memory`?")
+    assert second.startswith("studies/try.yaml: variants.wide (short): augmentation.crop: [640, 32] is larger than")
+
+
+def test_a_model_that_is_not_built_is_still_checked_for_names_that_do_not_exist(project: Path) -> None:
+    edit_benchmark(project, "tiny-fcn-mcibi", segmentor={"framework": "fnc"})
+    variants = {"plain": {"group": "all", "title": "FCN", "set": {"encoder": {"name": "resnet81"}}}}
+    sizes = {"short": STUDY["sizes"]["short"]}
+    write_yaml(project / "studies" / "try.yaml", STUDY | {"variants": variants, "sizes": sizes})
+    edit_yaml(project / "params.yaml", benchmarks=["tiny-fcn"])
+    assert problems(project) == [
+        "params/tiny-fcn-mcibi.yaml: segmentor.framework: 'fnc' is unknown; did you mean `fcn`?",
+        "studies/try.yaml: variants.plain (short): encoder.name: 'resnet81' is unknown; did you mean `resnet18`?",
+    ]
+
+
+def test_the_command_ends_with_status_1(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit_yaml(project / "params.yaml", seeds=[])
+    monkeypatch.setattr(__main__, "ROOT", project)
+    with pytest.raises(SystemExit, match=r"error: params.yaml: seeds: ") as stopped:
+        __main__.main(["check"])
+    assert isinstance(stopped.value.code, str)  # printed to stderr, status 1
+
+
+# --- the outlook ------------------------------------------------------------------------------------------------------
+
+
+def test_outside_a_repository_every_stage_counts_and_the_basis_of_the_time_is_told(project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    text = check(project)
+    assert "tiny-fcn-mcibi  digits        resnet18                 yes          2" in text
+    assert "what is up to date is unknown (dvc status --json: you are not inside of a DVC repository" in text
+    assert "GFLOP/s of one convolution, timed just now on cpu" in text
+    assert "disk: about" in text
+    assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+def earlier_training(root: Path, benchmark: str, seed: int, **changes: Any) -> Path:
+    """What a training of half a second per iteration left behind, weights apart. changes: to its configuration."""
+    folder = Layout(root).train(benchmark, seed)
+    config = yaml.safe_load(Layout(root).resolved(benchmark).read_text())
+    write_yaml(folder / "config.yaml", config | changes)
+    (folder / "cost.json").write_text(json.dumps({"device": "cpu", "seconds_per_iteration": 0.5}))
+    return folder / "config.yaml"
+
+
+def test_an_earlier_training_gives_the_speed_of_its_benchmark(tmp_path: Path) -> None:
+    root = make_project(tmp_path / "project")
+    write_plan(root, Layout(root).plan)
+    resolved = earlier_training(root, "tiny-fcn", 0)
+    speed = machine_speed(root, CPU)
+    spec = get_dataset("digits")
+    assert speed.of("tiny-fcn") == training_cost(load_resolved(resolved), spec, spec.splits).flops / 0.5
+    assert speed.of("another") == speed.of("tiny-fcn")
+    assert speed.basis.startswith("at what 1 earlier training under runs/train reached")
+
+
+def test_earlier_trainings_of_what_is_no_more_do_not_count(project: Path) -> None:
+    write_plan(project, Layout(project).plan)
+    earlier_training(project, "tiny-fcn", 0)
+    config = yaml.safe_load(earlier_training(project, "tiny-fcn", 1).read_text())
+    earlier_training(project, "tiny-fcn", 2).unlink()
+    for seed, changes in enumerate(
+        (
+            {"dataset": config["dataset"] | {"name": "removed"}},
+            {"dataset": config["dataset"] | {"train_splits": ["removed"]}},
+            {"segmentor": config["segmentor"] | {"framework": "removed"}},
+            {"of_older_code": 1},
+        ),
+        start=3,
+    ):
+        earlier_training(project, "tiny-fcn", seed, **changes)
+    assert machine_speed(project, CPU).basis.endswith("; 5 left out, whose configuration is missing or no longer valid")
+    for seed in (0, 1):
+        earlier_training(project, "tiny-fcn", seed).unlink()
+    assert "timed just now on cpu" in (basis := machine_speed(project, CPU).basis)
+    assert "; 7 left out" in basis
+
+
+def test_operations_are_counted_once_per_configuration(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def counting(benchmark: Benchmark, *rest: Any) -> TrainingCost:
+        counted.append(benchmark.id)
+        return training_cost(benchmark, *rest)
+
+    monkeypatch.setattr(estimate, "training_cost", counting)
+    write_plan(project, Layout(project).plan)
+    for seed in range(3):
+        earlier_training(project, "tiny-fcn", seed)
+    earlier_training(project, "tiny-fcn-mcibi", 0)
+    assert machine_speed(project, CPU).basis.startswith("at what 4 earlier trainings")
+    assert counted == ["tiny-fcn", "tiny-fcn-mcibi"]

@@ -1,0 +1,150 @@
+"""What the plan says about published rows, before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.project import edit_yaml
+from helpers.rows import make_rows_project
+
+from pipeline.config import for_training, load_benchmark, load_resolved
+from pipeline.errors import PipelineError
+from pipeline.layout import Layout
+from pipeline.planning.plan import make_plan, write_plan
+
+ROW = "ade20k-resnet50os8"
+RELEASES = "https://github.com/SegmentationBLWX/modelstore/releases/download"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return make_rows_project(tmp_path / "project", ade20k_resnet50os8={})
+
+
+def planned_weights(root: Path) -> dict[str, Any]:
+    write_plan(root, Layout(root).plan)
+    return json.loads((Layout(root).plan / "weights.json").read_text())[ROW]
+
+
+def test_an_imported_row_starts_from_its_checkpoint_of_the_paper_first(project: Path) -> None:
+    assert planned_weights(project) == {
+        "kind": "published",
+        "name": ROW,
+        "urls": [
+            f"{RELEASES}/ssseg_memorynet/deeplabv3_r50_ade20k.pth",
+            f"{RELEASES}/ssseg_mcibi/mcibi_deeplabv3_r50_ade20k.pth",
+        ],
+        "file": None,
+    }
+    assert load_resolved(Layout(project).resolved_for("train", ROW)).mode == "import"
+
+
+def test_a_trained_row_starts_from_imagenet_weights(project: Path) -> None:
+    edit_yaml(project / "params.yaml", ablation={"mode": "train"})
+    weights = planned_weights(project)
+    assert (weights["kind"], weights["name"], weights["file"]) == ("imagenet", "resnet50_v1c", None)
+    assert weights["urls"][0].endswith("resnet50_v1c-2cccc1ad.pth")
+
+
+def test_a_row_trained_from_other_weights_has_nothing_to_fetch(project: Path) -> None:
+    edit_yaml(project / "params.yaml", ablation={"mode": "train"})
+    path = project / "params" / f"{ROW}.yaml"
+    row = yaml.safe_load(path.read_text())
+    edit_yaml(path, encoder=row["encoder"] | {"weights": None})
+    assert planned_weights(project) == {"kind": None, "name": "", "urls": [], "file": None}
+
+
+def test_local_weights_are_planned_and_have_to_exist(project: Path) -> None:
+    edit_yaml(project / "params.yaml", weights={ROW: "mine.pth"})
+    with pytest.raises(PipelineError, match=f"weights.{ROW}: mine.pth: no such file"):
+        make_plan(project)
+    (project / "mine.pth").touch()
+    assert planned_weights(project)["file"] == "mine.pth"
+
+
+def test_weights_for_nothing_are_an_error_with_the_nearest_name(project: Path) -> None:
+    edit_yaml(project / "params.yaml", weights={"ade20k-resnet50os": "x", "resnet50_v1": "y"})
+    with pytest.raises(PipelineError) as caught:
+        make_plan(project)
+    assert f"weights.ade20k-resnet50os: neither a benchmark nor ImageNet weights; did you mean `{ROW}`?" in str(
+        caught.value
+    )
+    assert "did you mean `resnet50_v1c`?" in str(caught.value)
+
+
+def test_a_published_checkpoint_has_no_seeds(project: Path) -> None:
+    edit_yaml(project / "params.yaml", seeds=[0, 1])
+    with pytest.raises(PipelineError, match=rf"{ROW} is imported.*ablation: {{mode: train}}"):
+        make_plan(project)
+    edit_yaml(project / "params.yaml", ablation={"mode": "train"})
+    make_plan(project)
+
+
+def test_import_without_an_address_is_an_error(project: Path) -> None:
+    edit_yaml(project / "params" / f"{ROW}.yaml", published=None)
+    with pytest.raises(PipelineError, match=rf"params/{ROW}.yaml: mode: import needs the address"):
+        make_plan(project)
+
+
+def test_unknown_imagenet_weights_are_an_error(project: Path) -> None:
+    edit_yaml(project / "params.yaml", ablation={"mode": "train", "encoder": {"weights": "imagenet:resnet50"}})
+    with pytest.raises(PipelineError, match="did you mean `imagenet:resnet50_v1c`"):
+        make_plan(project)
+
+
+def test_splits_without_public_labels_cannot_train_or_validate(project: Path) -> None:
+    row = "cityscapes-resnet50os8"
+    edit_yaml(project / "params" / f"{row}.yaml", dataset={"name": "cityscapes", "validation_split": "test"})
+    edit_yaml(project / "params.yaml", benchmarks=[row])
+    with pytest.raises(PipelineError, match=r"dataset.validation_split: .*test are not public; choose from train, val"):
+        make_plan(project)
+
+
+def test_a_batch_that_the_devices_cannot_share_is_an_error_before_any_work(project: Path) -> None:
+    edit_yaml(project / "params.yaml", runtime={"devices": 2, "nodes": 3}, ablation={"mode": "train"})
+    with pytest.raises(PipelineError) as caught:
+        make_plan(project)
+    assert str(caught.value) == (
+        f"params.yaml: runtime: devices: 2, nodes: 3, accumulate: 1, but {ROW} has schedule.batch_size: 16, which "
+        "these cannot share equally; devices x nodes x accumulate may be 1, 2, 4, 8, 16"
+    )
+
+
+def test_an_import_shares_no_batch(project: Path) -> None:
+    edit_yaml(project / "params.yaml", runtime={"accumulate": 3})
+    make_plan(project)
+
+
+def test_a_declared_part_without_a_split_that_is_used_is_an_error(project: Path) -> None:
+    edit_yaml(
+        project / "params.yaml",
+        benchmarks=["cityscapes-resnet50os8"],
+        sources={"cityscapes": {"path": "city", "images": {"train": 20, "test": 5}}},
+        ablation={"mode": "train"},
+    )
+    with pytest.raises(PipelineError) as caught:
+        make_plan(project)
+    assert str(caught.value).startswith(
+        "params.yaml: sources.cityscapes.images.val: no images, but cityscapes-resnet50os8 uses this split "
+        "(dataset.validation_split, dataset.train_splits); "
+    )
+
+
+def test_an_imported_row_needs_no_images_to_train_on(project: Path) -> None:
+    edit_yaml(project / "params.yaml", sources={"ade20k": {"path": "ade", "images": {"val": 2}}})
+    make_plan(project)
+    edit_yaml(project / "params.yaml", sources={"ade20k": {"path": "ade", "images": {"train": 2, "val": 0}}})
+    with pytest.raises(PipelineError, match=r"sources.ade20k.images.val: no images, but ade20k-resnet50os8 uses"):
+        make_plan(project)
+
+
+def test_scores_and_descriptions_import_nothing_again(project: Path) -> None:
+    before = for_training(load_benchmark(project, ROW))
+    path = project / "params" / f"{ROW}.yaml"
+    published = yaml.safe_load(path.read_text())["published"] | {"paper": {"single_scale": 1.0}}
+    edit_yaml(path, published=published, description="another one")
+    assert for_training(load_benchmark(project, ROW)) == before

@@ -1,0 +1,113 @@
+"""The plan of a study: many variants from one file, with every mistake in it named."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from helpers.project import ROOT, write_yaml
+from helpers.small_study import STUDY, changed
+
+from pipeline.config import config_hash
+from pipeline.datasets.prepared import drawn
+from pipeline.errors import PipelineError
+from pipeline.planning.study import laid_over, load_plan
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_every_variant_of_the_committed_study_is_another_network_or_training(size):
+    plan = load_plan(ROOT, "camvid", size)
+    hashes = {config_hash(benchmark) for benchmark in plan.benchmarks.values()}
+    assert len(hashes) == len(plan.config.variants)
+    assert {variant for variant, _ in plan.runs} == set(plan.config.variants)
+
+
+def test_both_sizes_of_the_committed_study_run_every_variant_with_the_same_changes():
+    small, full = load_plan(ROOT, "camvid", "small"), load_plan(ROOT, "camvid", "full")
+    for variant, benchmark in small.benchmarks.items():
+        assert benchmark.memory == full.benchmarks[variant].memory
+        assert benchmark.segmentor.framework == full.benchmarks[variant].segmentor.framework
+
+
+def test_a_variant_changes_what_it_says_of_the_one_it_is_made_of(project):
+    write_yaml(project / "studies" / "try.yaml", STUDY)
+    plan = load_plan(project, "try", "short")
+    assert plan.benchmarks["plain"].memory is None
+    assert plan.benchmarks["random"].memory.content == "random"
+    assert plan.benchmarks["random"].id == "try-short-random"
+    assert plan.runs == (("plain", 0), ("memory", 0), ("random", 0))
+
+
+def test_less_data_trains_for_more_epochs(project):
+    study = changed("variants.half", {"group": "all", "title": "half", "of": "plain", "epochs_times": 2})
+    write_yaml(project / "studies" / "try.yaml", study)
+    schedule = load_plan(project, "try", "short").benchmarks["half"].schedule
+    assert (schedule.epochs, schedule.validate_every) == (2, 2)
+
+
+def test_options_of_another_framework_replace_the_old_ones():
+    base = {"segmentor": {"framework": "deeplabv3", "options": {"dilations": [1, 2]}}}
+    over = {"segmentor": {"framework": "pspnet", "options": {"bins": [1]}}}
+    assert laid_over(base, over)["segmentor"]["options"] == {"bins": [1]}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("variants.memory.of", "plian", "variants.memory.of: no 'plian'; did you mean `plain`?"),
+        ("variants.plain.of", "memory", "variants.plain.of: 'memory' must stand above it"),
+        ("comparisons.memory.pairs", [["plain", "memori"]], "no 'memori'; did you mean `memory`?"),
+        ("sizes.short.order", [{"groups": ["al"], "seeds": [0]}], "no 'al'; did you mean `all`?"),
+        ("sizes.short.order", [{"groups": ["zzz"], "seeds": [0]}], "no 'zzz'; there are all, extra"),
+        ("sizes.short.order", [{"groups": ["all"], "seeds": [1, 1]}], "order.0.seeds: 1 stands more than once"),
+        ("sizes.short.order", [{"groups": [], "seeds": [1]}], "order.0.groups: Tuple should have at least 1 item"),
+        ("sizes.short.order", [], "sizes.short.order: Tuple should have at least 1 item"),
+        ("sizes.short.set", {"schedule": 3}, "sizes.short.set: schedule: Input should be a valid dictionary"),
+        ("rare_classes", ["ones"], "rare_classes: digits has no 'ones'; did you mean `one`?"),
+        ("rare_classes", ["zzz"], "rare_classes: digits has no 'zzz'; there are background, zero"),
+        ("variants.memory.set", {"memry": {}}, "variants.memory: memry: unknown key; did you mean `memory`?"),
+        ("variants.memory.titel", "x", "titel: unknown key; did you mean `title`?"),
+    ],
+)
+def test_a_mistake_in_the_study_names_the_key_and_the_nearest_valid_one(project, path, value, message):
+    write_yaml(project / "studies" / "try.yaml", changed(path, value))
+    with pytest.raises(PipelineError) as error:
+        load_plan(project, "try", "short")
+    assert str(error.value).startswith("studies/try.yaml: ")
+    assert message in str(error.value)
+
+
+def test_mistakes_of_all_variants_are_told_at_once_each_where_it_stands(project):
+    study = changed("variants.memory.set", {"memory": {"slot": 2}})
+    study["variants"]["random"]["set"] = {"los": {}}
+    study["variants"]["other"] = {"group": "all", "title": "?", "of": "plan"}
+    study["sizes"]["short"]["set"]["schedul"] = {}
+    study["rare_classes"] = ["ones"]
+    write_yaml(project / "studies" / "try.yaml", study)
+    with pytest.raises(PipelineError) as error:
+        load_plan(project, "try", "short")
+    assert [line.partition("; ")[0] for line in str(error.value).splitlines()] == [
+        "studies/try.yaml: variants.other.of: no 'plan'",
+        "studies/try.yaml: rare_classes: digits has no 'ones'",
+        "studies/try.yaml: sizes.short.set: schedul: unknown key",
+        "studies/try.yaml: variants.memory: memory.slot: unknown key",
+        "studies/try.yaml: variants.random: los: unknown key",
+    ]
+
+
+def test_an_unknown_size_lists_those_there_are():
+    with pytest.raises(PipelineError, match="no size 'medium'; it has small, full"):
+        load_plan(ROOT, "camvid", "medium")
+
+
+def test_a_smaller_share_of_the_training_data_is_part_of_every_larger_one():
+    rows = pd.DataFrame({"id": range(40)})
+    eighth, half = (set(drawn(rows, share, seed=3)["id"]) for share in (0.125, 0.5))
+    assert len(eighth) == 5
+    assert len(half) == 20
+    assert eighth < half
+    assert eighth != set(drawn(rows, 0.125, seed=4)["id"])
+
+
+def test_all_of_the_training_data_stays_as_it_is():
+    rows = pd.DataFrame({"id": range(7)})
+    assert drawn(rows, 1.0, seed=0) is rows

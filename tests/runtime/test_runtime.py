@@ -1,0 +1,32 @@
+"""What a process takes of the machine."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from pipeline import runtime
+from pipeline.runtime.device import worker_count
+from pipeline.training.loop import peak_memory
+
+
+@pytest.mark.parametrize(("cores", "ranks", "workers"), [(16, 1, 8), (16, 4, 3), (8, 8, 0), (4, 8, 0), (1, 1, 0)])
+def test_ranks_on_one_machine_share_its_cores(
+    cores: int, ranks: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "available_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert worker_count(None) == workers
+
+
+def test_a_number_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert worker_count(5) == 5
+
+
+def test_peak_memory_is_in_bytes_whatever_unit_the_system_counts_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    linux = peak_memory(torch.device("cpu"))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert linux / peak_memory(torch.device("cpu")) == pytest.approx(1024, rel=0.01)

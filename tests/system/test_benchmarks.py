@@ -1,0 +1,105 @@
+"""The benchmarks' references give the authors' numbers and ours: a ratio of unequal results would say nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.golden_recipe import golden_files, read_golden, replayed_updates
+from helpers.project import ROOT
+
+from benchmarks.measure import extra_memory, in_turns, require_close
+from benchmarks.reference.inference import reference_predict
+from benchmarks.reference.network import reference_network
+from benchmarks.reference.update import dense_update
+from benchmarks.rows.training_step import step_case
+from pipeline.checkpoints.published import from_published
+from pipeline.config.schema import ProtocolConfig
+from pipeline.evaluation.inference import predict
+from pipeline.models import FeatureMemory
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["update_cos", "update_mean"])
+def test_dense_update_is_the_authors(name: str) -> None:
+    (path,) = golden_files("memory", f"{name}.npz")
+    for memory, golden in replayed_updates(path, dense_update):
+        require_close("memory", memory, torch.from_numpy(golden), 1e-5)
+
+
+def test_attention_with_all_affinities_is_the_authors() -> None:
+    (path,) = golden_files("memory", "forward_soft.npz")
+    meta, arrays, state = read_golden(path, prefix="memory_module.")
+    module = FeatureMemory(meta["K"], channels=meta["C"], attention_channels=meta["transform_channels"]).eval()
+    renamed = from_published(state, [f"memory.{key}" for key in module.state_dict()])
+    module.load_state_dict({key.removeprefix("memory."): value for key, value in renamed.items()})
+    features, logits, context = (torch.from_numpy(arrays[name]) for name in ("feats", "logits", "context"))
+    with torch.no_grad():
+        out = reference_network(module)(features, logits, context)
+    require_close("output", out, torch.from_numpy(arrays["out"]), 1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+@pytest.mark.parametrize(
+    "window", [{}, {"mode": "slide", "crop": (24, 32), "stride": (16, 16)}], ids=["whole", "slide"]
+)
+def test_views_one_by_one_give_our_label_maps(average: str, window: dict) -> None:
+    model = torch.nn.Conv2d(3, 5, 5, stride=4, padding=2)
+
+    class Segmentor(torch.nn.Module):
+        def forward(self, images):
+            return type("Output", (), {"logits": 4 * model(images)})
+
+    image = torch.randn(1, 3, 37, 50)
+    protocol = ProtocolConfig(scales=(0.75, 1.0, 1.5), flip=True, average=average, **window)
+    ours = predict(Segmentor(), image, {"p": protocol}, (61, 83), ((1, 2),))["p"][0]
+    assert torch.equal(reference_predict(Segmentor(), image, protocol, (61, 83), ((1, 2),)), ours)
+
+
+def test_training_step_is_ours() -> None:
+    case = step_case(CPU, 64)
+    case.check(case.ours(), case.reference())
+
+
+def test_unequal_results_give_no_ratio() -> None:
+    with pytest.raises(RuntimeError, match="memory: differs by"):
+        require_close("memory", torch.ones(3), torch.tensor([1.0, 1.0, 1.1]), 1e-3)
+
+
+def test_memory_of_a_call_is_what_it_adds() -> None:
+    before = torch.ones(2**22)  # stands before the call
+
+    def two_tensors() -> None:
+        held = [torch.ones(2**25) + before.sum() for _ in range(2)]
+        time.sleep(0.1)  # memory is sampled, by a thread that other processes may keep waiting
+        del held
+
+    measured = extra_memory(two_tensors, CPU)
+    assert 0.9 * 2**28 < measured["extra"] < 1.6 * 2**28  # two tensors of 128 MiB
+
+
+@pytest.mark.slow
+def test_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "--device", "cpu", "--only", "memory update"]
+    done = subprocess.run(
+        [*command, "--json", tmp_path / "found.json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert "memory update" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["about"]["command"].startswith("python -m benchmarks --device cpu")
+    assert found["rows"]["memory update"]["ratio"] > 1
+    assert set(found["rows"]["memory update"]["memory"]) == {"ours", "reference"}
+
+
+def test_ratios_come_from_rounds_in_which_both_ran() -> None:
+    case = step_case(CPU, 64, rounds=1)
+    found = in_turns(case, CPU)
+    assert len(found["rounds"]["ours_s"]) == len(found["rounds"]["reference_s"]) == 1
+    assert found["ratio"] == pytest.approx(found["reference_s"] / found["ours_s"])

@@ -1,0 +1,248 @@
+"""Parity with the authors' code, on every golden file found on disk (GOLDENS, else ../shared/goldens).
+
+A model, training or e2e file names a benchmark: `params/<name>.yaml` says what is built. The pictures of e2e files are
+looked up in SAMPLES, else ../shared/data/samples.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import dense_memory
+from helpers.golden_recipe import (
+    GOLDENS,
+    ROOT,
+    blocky_labels,
+    golden_files,
+    read_golden,
+    replayed_updates,
+    unit,
+    weight,
+)
+
+from pipeline.checkpoints.published import from_published
+from pipeline.config import load_benchmark
+from pipeline.config.schema import ProtocolConfig
+from pipeline.datasets import get_dataset
+from pipeline.datasets.prepared import read_image
+from pipeline.datasets.transforms import test_transform
+from pipeline.evaluation.inference import predict
+from pipeline.models import FeatureMemory, build_segmentor
+from pipeline.models.memory_update import updated_memory
+from pipeline.training.optimizer import build_optimizer
+from pipeline.training.step import Trainer, training_step
+
+SAMPLES = Path(os.environ.get("SAMPLES", ROOT.parent / "shared" / "data" / "samples"))
+TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
+
+
+def each_golden(kind, pattern):
+    files = golden_files(kind, pattern)
+    absent = [pytest.param(None, marks=pytest.mark.skip(reason=f"no golden {kind}/{pattern} on this machine"))]
+    return pytest.mark.parametrize("path", files or absent, ids=lambda path: path.stem if path else "none")
+
+
+def relative_error(ours, golden):
+    golden = torch.from_numpy(golden)
+    return ((ours - golden).abs().max() / golden.std()).item()
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("update", [updated_memory, dense_memory.dense_update], ids=["low-resolution", "dense"])
+@each_golden("memory", "update_*.npz")
+def test_memory_after_each_update_is_the_authors(path, update):
+    for memory, golden in replayed_updates(path, update):
+        assert relative_error(memory, golden) < 1e-5
+
+
+@each_golden("memory", "forward_*.npz")
+def test_memory_forward_is_the_authors(path):
+    meta, arrays, state = read_golden(path, prefix="memory_module.")
+    module = FeatureMemory(
+        num_classes=meta["K"],
+        channels=meta["C"],
+        attention_channels=meta["transform_channels"],
+        slots=meta["slots"],
+        aggregation="hard" if meta["hard"] else "soft",
+        fuse_context=meta["context_within_image"],
+    ).eval()
+    renamed = from_published(state, [f"memory.{key}" for key in module.state_dict()])
+    module.load_state_dict({key.removeprefix("memory."): value for key, value in renamed.items()})
+    features, logits, context = (torch.from_numpy(arrays[name]) for name in ("feats", "logits", "context"))
+    with torch.no_grad():
+        out = module(features, logits, context if meta["context_within_image"] else None)
+    assert relative_error(out, arrays["out"]) < 1e-4
+
+
+# --- whole segmentors -------------------------------------------------------------------------------------------------
+
+
+@each_golden("models", "*.npz")
+def test_logits_are_the_authors(path):
+    segmentor, golden = published_segmentor(path)
+    with torch.no_grad():
+        output = segmentor(unit("input", tuple(golden.meta["input_shape"])))
+    assert relative_error(output.logits, golden.arrays["logits"]) < 1e-3
+    if "tap/decoder_stage1" in golden.arrays and output.coarse is not None:
+        assert relative_error(output.coarse, golden.arrays["tap/decoder_stage1"]) < 1e-3
+
+
+def published_segmentor(path):
+    """The segmentor of `params/<name>.yaml` with the golden's weights, and the golden."""
+    golden = read_golden(path)
+    segmentor = meta_segmentor(load_benchmark(ROOT, path.stem, what_ran(golden.meta)), golden.meta["num_classes"])
+    segmentor.load_state_dict(from_published(golden.state, segmentor.state_dict()), assign=True)
+    return segmentor.eval(), golden
+
+
+def what_ran(meta):
+    """The choices that a golden records, whatever the benchmark's own default is, as an ablation."""
+    activation = {"ReLU": "relu", "LeakyReLU": "leaky_relu"}[meta["act"]["type"]]
+    ablation = {"segmentor": {"activation": activation}}
+    if "aspp_dilations" in meta:
+        ablation["segmentor"]["options"] = {"dilations": meta["aspp_dilations"]}
+    if "stem_relu" in meta:
+        ablation["encoder"] = {"options": {"stem_relu": meta["stem_relu"]}}
+    return ablation
+
+
+def meta_segmentor(config, num_classes):
+    with torch.device("meta"):
+        return build_segmentor(config, num_classes, pretrained=False)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@each_golden("training", "*.npz")
+def test_training_steps_are_the_authors(path, many_threads):
+    """The first two steps are held tightly, the last two loosely.
+
+    The network is random and the first gradients are large, so rounding grows a thousandfold per step: noise of 1e-7
+    on the weights moves the losses of the third step by up to 7 %, the number of threads by as much.
+    """
+    meta, arrays, _ = read_golden(path)
+    log, norms = (json.loads(arrays[name].tobytes()) for name in ("log", "final_norms"))
+    trainer = golden_trainer(meta, norms)
+    for step, golden in enumerate(log):
+        values = training_step(trainer, [golden_batch(meta, step)], step, step // meta["iters_per_epoch"] + 1)
+        assert values["lr"] == pytest.approx(golden["lr"], rel=1e-9)
+        tolerance = 1e-3 if step < 2 else 0.2
+        assert float(values["loss"]) == pytest.approx(golden["loss"], rel=tolerance)
+        for term, expected in by_our_terms(golden["losses"]).items():
+            assert float(values[f"loss_{term}"]) == pytest.approx(expected, rel=tolerance), (step, term)
+        if step == 0:
+            assert float(values["grad_norm"]) == pytest.approx(golden["grad_norm"], rel=1e-3)
+            assert relative_error(trainer.model.memory.memory, arrays["memory0"]) < 1e-4
+
+
+def by_our_terms(losses):
+    """Their losses under our names; those of all auxiliary heads are one term here."""
+    terms = {TERMS[name]: loss for name, loss in losses.items() if name in TERMS}
+    auxiliary = [loss for name, loss in losses.items() if name.startswith("loss_aux")]
+    return terms | ({"auxiliary": sum(auxiliary)} if auxiliary else {})
+
+
+def golden_trainer(meta, norms):
+    """Model by recipe, dropout off, the schedule of the golden's few iterations."""
+    optimizer = meta["optimizer"]
+    config = load_benchmark(
+        ROOT,
+        meta["benchmark"],
+        {
+            "segmentor": {"dropout": 0.0},
+            "schedule": {"epochs": meta["epochs"], "batch_size": meta["batch"]},
+            "optimizer": {"lr": optimizer["lr"], "weight_decay": optimizer["weight_decay"]},
+        },
+    )
+    model = build_segmentor(config, meta["num_classes"], pretrained=False)
+    state = model.state_dict()
+    counted = [key for key in state if not key.endswith("num_batches_tracked")]
+    published = from_published({key: key for key in norms if not key.endswith("num_batches_tracked")}, counted)
+    state |= {key: weight(name, tuple(state[key].shape)) for key, name in published.items()}
+    if "memory starts at zeros" in meta["note"]:
+        state["memory.memory"] = torch.zeros_like(state["memory.memory"])
+    model.load_state_dict(state)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    total = meta["epochs"] * meta["iters_per_epoch"]
+    built = build_optimizer(model, config.optimizer)
+    return Trainer(config, model.train(), model, built, scaler, torch.device("cpu"), "float32", total)
+
+
+def golden_batch(meta, step):
+    size, batch = tuple(meta["size"]), meta["batch"]
+    images = 0.7 * unit(f"train/{step}", (batch, 3, *size)) + 0.5 * unit(f"train/{step}/o", (batch, 3, 1, 1))
+    return images, blocky_labels(f"train/labels{step}", (batch, *size), meta["num_classes"], 16, 0.05)
+
+
+@pytest.fixture
+def many_threads():
+    """Sums over many short parts, as on the machine of the goldens: the closest that was found to its order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(28)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- from the picture to the label map --------------------------------------------------------------------------------
+
+# Cityscapes' views take minutes; its single scale and LIP's views cover the same road quickly.
+SLOW = {("cityscapes-resnet50os8", "tta")}
+
+
+def each_label_map():
+    """A golden's path and the protocols that share its forward passes, the slow ones apart."""
+    cases = []
+    for path in sorted((GOLDENS / "e2e").glob("*.json")):
+        names = list(read_json(path)["results"])
+        slow = [name for name in names if (path.stem, name) in SLOW]
+        cases.append(pytest.param(path, [name for name in names if name not in slow], id=path.stem))
+        cases += [pytest.param(path, [name], id=f"{path.stem}-{name}", marks=pytest.mark.slow) for name in slow]
+    return cases or [pytest.param(None, None, marks=pytest.mark.skip(reason="no e2e goldens on this machine"))]
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(("path", "names"), each_label_map())
+def test_label_maps_of_real_pictures_are_the_authors(path, names):
+    golden = read_json(path)
+    weights = GOLDENS / "models" / f"{golden['benchmark']}.npz"
+    spec = get_dataset(golden["dataset"])
+    segmentor, _ = published_segmentor(weights)
+    transform = test_transform(load_benchmark(ROOT, golden["benchmark"]).inference.resize)
+    protocols = {name: as_protocol(golden["results"][name]["inference"]) for name in names}
+    for file in golden["files"]:
+        image = read_image(picture(file))
+        with torch.inference_mode():
+            maps = predict(segmentor, transform(image)[None], protocols, image.shape[:2], spec.flip_pairs)
+        for name, found in maps.items():
+            label_map = str(path.parent / f"{path.stem}__{name}__{Path(file).stem}.png")
+            expected = cv2.imread(label_map, cv2.IMREAD_GRAYSCALE)
+            assert np.mean(found[0].numpy() == expected) > 0.995, (file, name)
+
+
+def picture(file):
+    found = sorted(SAMPLES.rglob(Path(file).name))
+    if not found:
+        pytest.skip(f"no {file} under SAMPLES")
+    return found[0]
+
+
+def as_protocol(inference):
+    forward, tta = inference["forward"], inference["tta"]
+    window = {"crop": forward["cropsize"], "stride": forward["stride"]} if forward["mode"] == "slide" else {}
+    return ProtocolConfig(
+        mode=forward["mode"],
+        scales=tta["multiscale"],
+        flip=tta["flip"],
+        average="probabilities" if tta["use_probs_before_resize"] else "logits",
+        **window,
+    )

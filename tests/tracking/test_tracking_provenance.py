@@ -1,0 +1,70 @@
+"""What is noted about commit, machine and libraries."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.runtime.provenance import git_state, hardware, libraries, loaded_code
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init")
+    (tmp_path / "code.py").write_text("answer = 42\n")
+    (tmp_path / "dvc.lock").write_text("{}\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    return tmp_path
+
+
+def test_committed_code_is_clean(repository: Path) -> None:
+    commit, dirty = git_state(repository)
+    assert commit is not None
+    assert len(commit) == 40
+    assert not dirty
+
+
+@pytest.mark.parametrize("name", ["code.py", "new.py"])
+def test_edited_or_new_code_is_dirty(repository: Path, name: str) -> None:
+    (repository / name).write_text("answer = 43\n")
+    assert git_state(repository)[1]
+
+
+def test_what_the_pipeline_writes_itself_is_not_dirty(repository: Path) -> None:
+    (repository / "dvc.lock").write_text("stages: {}\n")
+    (repository / "runs").mkdir()
+    (repository / "runs" / "metrics.json").write_text("{}\n")
+    assert not git_state(repository)[1]
+
+
+def test_a_process_keeps_the_commit_that_it_began_with(repository: Path) -> None:
+    begun = loaded_code(repository)
+    (repository / "code.py").write_text("changed\n")
+    git(repository, "commit", "--all", "--message", "later")
+    assert loaded_code(repository) == begun != git_state(repository)
+
+
+def test_without_a_repository_there_is_no_commit(tmp_path: Path) -> None:
+    assert git_state(tmp_path) == (None, False)
+
+
+def test_hardware_names_the_machine() -> None:
+    machine = hardware()
+    assert machine["cpu"]
+    assert machine["cores"] >= 1
+    assert machine["threads"] == torch.get_num_threads()
+    assert machine["memory_bytes"] > 2**20
+
+
+def test_libraries_give_installed_versions() -> None:
+    assert libraries()["torch"] == importlib.metadata.version("torch")

@@ -1,0 +1,95 @@
+"""`runtime.compile`: the compiled network trains as the eager one, is compiled once, and says where it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.model_benchmarks import small_benchmark
+from helpers.project import edit_yaml
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from pipeline.config import Benchmark, load_benchmark, load_project
+from pipeline.config.compilable import compile_problem
+from pipeline.config.schema import RuntimeConfig
+from pipeline.errors import PipelineError
+from pipeline.models import build_segmentor
+from pipeline.planning.plan import make_plan
+from pipeline.runtime.distributed import arithmetic
+from pipeline.training.compiling import compiled
+from pipeline.training.optimizer import build_optimizer
+from pipeline.training.run import train_benchmark
+from pipeline.training.step import Trainer, training_step
+
+CLASSES = 5
+CPU = torch.device("cpu")
+
+
+def three_steps(config: Benchmark, backend: str | None) -> tuple[list[Tensor], Trainer]:
+    """Losses of three steps, the consistency loss among them, and what was trained; backend None: not compiled."""
+    torch.manual_seed(0)
+    model = build_segmentor(config, CLASSES, pretrained=False).train()
+    parallel = model if backend is None else compiled(model, backend)
+    optimizer = build_optimizer(model, config.optimizer)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    trainer = Trainer(config, model, parallel, optimizer, scaler, CPU, "float32", total_iterations=10)
+    generator = torch.Generator().manual_seed(1)
+    losses = []
+    for iteration in range(3):
+        images = torch.randn(2, 3, 64, 64, generator=generator)
+        labels = torch.randint(CLASSES, (2, 64, 64), generator=generator)
+        losses.append(training_step(trainer, [(images, labels)], iteration, epoch=2)["loss"])
+    return losses, trainer
+
+
+def with_memory(framework: str) -> Benchmark:
+    config = small_benchmark(framework, {})
+    return config.model_copy(update={"loss": config.loss.model_copy(update={"consistency": 1.0})})
+
+
+def test_compiled_steps_read_the_updated_memory_and_compile_once(tiny_benchmark: Benchmark) -> None:
+    encoder = tiny_benchmark.encoder.model_copy(update={"depth": 2})
+    config = with_memory("fcn").model_copy(update={"encoder": encoder})
+    expected, eager = three_steps(config, None)
+    torch.compiler.reset()
+    counters.clear()
+    found, trainer = three_steps(config, "aot_eager")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(trainer.model.memory.memory, eager.model.memory.memory, rtol=1e-4, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert trainer.model.state_dict().keys() == eager.model.state_dict().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["fcn", "pspnet", "deeplabv3", "ocrnet"])
+def test_every_framework_compiles_in_one_graph(framework: str) -> None:
+    config = with_memory(framework)
+    expected, _ = three_steps(config, None)
+    torch.compiler.reset()
+    counters.clear()
+    found, _ = three_steps(config, "aot_eager")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_gradient_through_the_updated_memory_cannot_be_compiled(project: Path) -> None:
+    edit_yaml(project / "params.yaml", runtime={"compile": True}, ablation={"memory": {"gradient": "updated"}})
+    with pytest.raises(PipelineError, match=r"runtime.compile: tiny-fcn-mcibi has memory.gradient: updated.*exact"):
+        make_plan(project)
+    benchmark = load_benchmark(project, "tiny-fcn-mcibi", {"memory": {"gradient": "updated"}})
+    with pytest.raises(PipelineError, match=r"tiny-fcn-mcibi has memory.gradient: updated"):
+        train_benchmark(project, benchmark, 0, load_project(project).runtime, lambda step, values: None)
+
+
+def test_several_devices_cannot_train_compiled(tiny_benchmark: Benchmark) -> None:
+    problem = compile_problem(tiny_benchmark, RuntimeConfig(compile=True, devices=2))
+    assert problem is not None
+    assert "2 devices on 1 nodes" in problem
+
+
+def test_a_compiled_training_is_another_run() -> None:
+    assert arithmetic(RuntimeConfig(compile=True)) == "float32, compiled"
+    assert arithmetic(RuntimeConfig(compile=True, accumulate=2)) == "float32, compiled, 1 devices, 2 parts on each"

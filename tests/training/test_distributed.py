@@ -1,0 +1,273 @@
+"""What several processes compute together is what one computes alone (real gloo processes on the CPU)."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers.model_benchmarks import small_benchmark
+from helpers.project import edit_yaml
+from helpers.rank_processes import on_ranks
+from helpers.tensors import features, random_labels
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.config import load_project, load_resolved
+from pipeline.config.schema import RuntimeConfig
+from pipeline.datasets.spec import IGNORE_INDEX
+from pipeline.errors import PipelineError
+from pipeline.evaluation.evaluate import ProtocolCounts, gathered
+from pipeline.layout import Layout
+from pipeline.models import FeatureMemory
+from pipeline.models.segmentor import SegmentorOutput
+from pipeline.runtime.distributed import ranks, wrap
+from pipeline.runtime.launch import ran_on_all_devices, torchrun_command
+from pipeline.training import loop
+from pipeline.training.optimizer import build_optimizer
+from pipeline.training.run import train_benchmark
+from pipeline.training.step import Trainer, training_step
+
+K, C = 5, 6
+
+
+# --- the memory -------------------------------------------------------------------------------------------------------
+
+
+def batches(steps=3, images=6):
+    """Per step the global batch: class 4 is on its last image only, and its first two images are void."""
+    for step in range(steps):
+        labels = random_labels((images, 16, 16), K - 1, seed=step)
+        labels[:2] = IGNORE_INDEX
+        labels[-1, :8] = K - 1
+        yield features(images, C, 4, 4, seed=step), labels
+
+
+def memory_after_updates(rank, world, sync):
+    torch.manual_seed(0)
+    config = small_benchmark("fcn", {"sync": sync}, channels=C, attention_channels=4, auxiliary=[])
+    trainer = a_trainer(config, _OnlyMemory(), wrapped=False)  # most of its parameters get no gradient
+    for images, labels in batches():
+        share = slice(rank * len(images) // world, (rank + 1) * len(images) // world)
+        training_step(trainer, [(images[share], labels[share])], iteration=0, epoch=1)
+    return trainer.model.memory.memory
+
+
+class _OnlyMemory(nn.Module):
+    """A network whose pixel representations are its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory = FeatureMemory(K, channels=C, attention_channels=4, fuse_context=False)
+        self.logits = nn.Conv2d(C, K, 1)
+
+    def forward(self, images):
+        logits = self.logits(images)
+        return SegmentorOutput(logits, None, (), images)
+
+
+def a_trainer(config, model, wrapped=True):
+    model = model.train()
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    device = torch.device("cpu")
+    parallel = wrap(model, device) if wrapped else model
+    return Trainer(config, model, parallel, build_optimizer(model, config.optimizer), scaler, device, "float32", 10)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_memory_of_several_ranks_is_that_of_one_with_the_whole_batch(world, tmp_path):
+    alone = memory_after_updates(0, 1, "statistics")
+    together = on_ranks(world, tmp_path, memory_after_updates, world, "statistics")
+    for memory in together:
+        torch.testing.assert_close(memory, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_authors_rule_averages_the_memories_of_the_ranks(tmp_path):
+    """A class that only one of two ranks sees first is stored at half its mean: METHOD section 4, dilution."""
+    alone = memory_after_updates(0, 1, "statistics")
+    together = on_ranks(2, tmp_path, memory_after_updates, 2, "per_rank_mean")
+    assert torch.equal(together[0], together[1])
+    assert not torch.allclose(together[0], alone, rtol=0.05)
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+def gradients(rank, world, parts):
+    """Gradients and loss of a norm-free network after one step on 12 images."""
+    torch.manual_seed(0)
+    config = small_benchmark("fcn", None)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, K, 1))
+    trainer = a_trainer(config, _Plain(model))
+    images = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = random_labels((12, 8, 8), K, seed=2)
+    labels[:5] = IGNORE_INDEX  # shares of very different weight, one of them void
+    own = slice(rank * 12 // world, (rank + 1) * 12 // world)
+    split = list(zip(images[own].chunk(parts), labels[own].chunk(parts), strict=True))
+    values = training_step(trainer, split, iteration=0, epoch=1)
+    return {"loss": values["loss"], "norm": values["grad_norm"]} | dict(model.named_parameters())
+
+
+class _Plain(nn.Module):
+    memory = None
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return SegmentorOutput(self.model(images), None, (), None)
+
+
+@pytest.mark.parametrize(("world", "parts"), [(1, 3), (2, 1), (3, 2)])
+def test_step_of_several_ranks_and_parts_is_that_of_one(world, parts, tmp_path):
+    alone = gradients(0, 1, 1)
+    together = [gradients(0, 1, parts)] if world == 1 else on_ranks(world, tmp_path, gradients, world, parts)
+    for found in together:
+        for name, value in alone.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def a_share_of_counts(rank, world, order):
+    ids = order[rank::world]
+    counts = ProtocolCounts(np.zeros((2, 2), np.int64))
+    for image_id in ids:
+        counts.add(np.full((2, 2), int(image_id)))
+    return gathered((ids, {"single_scale": counts}), order)
+
+
+def test_counts_of_all_ranks_are_those_of_one_in_the_order_of_the_split(tmp_path):
+    order = ["3", "1", "4", "15", "9"]
+    alone = a_share_of_counts(0, 1, order)
+    main, other = on_ranks(2, tmp_path, a_share_of_counts, 2, order)
+    assert other is None
+    assert main[0] == alone[0] == order
+    assert np.array_equal(main[1]["single_scale"].confusion, alone[1]["single_scale"].confusion)
+    assert np.array_equal(main[1]["single_scale"].per_image()["truth"], alone[1]["single_scale"].per_image()["truth"])
+
+
+def test_an_image_that_counts_twice_is_an_error():
+    counts = {"single_scale": ProtocolCounts(np.zeros((2, 2), np.int64))}
+    with pytest.raises(PipelineError, match="2 images were evaluated over all ranks, expected 1, each once"):
+        gathered((["a", "a"], counts), ["a"])
+
+
+# --- a whole training -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trainable(prepared_project, tmp_path):
+    root = tmp_path / "trainable"
+    shutil.copytree(prepared_project, root)
+    runtime = {"device": "cpu", "workers": 0, "mlflow": False, "log_every": 5, "save_every": 3}
+    edit_yaml(root / "params.yaml", runtime=runtime)
+    return root
+
+
+def a_training(rank, root, stop_after=None):
+    """Train tiny-fcn-mcibi on this rank; with `stop_after`, an interrupt arrives on rank 1 during that iteration."""
+    benchmark = load_resolved(Layout(root).resolved_for("train", "tiny-fcn-mcibi"))
+    logged = []
+
+    def log(iteration, values):
+        logged.append(iteration)
+
+    if rank == 1 and stop_after is not None:
+        interrupt_after(stop_after)
+    try:
+        train_benchmark(root, benchmark, 0, load_project(root).runtime, log)
+    except KeyboardInterrupt as stopped:
+        return str(stopped)
+    return logged
+
+
+def interrupt_after(iterations):
+    """Send this process SIGINT when its step number `iterations` begins."""
+    step, begun = loop.training_step, itertools.count(1)
+
+    def interrupting(*arguments):
+        if next(begun) == iterations:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*arguments)
+
+    loop.training_step = interrupting
+
+
+def test_two_ranks_train_and_the_main_one_writes(trainable, tmp_path):
+    main, other = on_ranks(2, tmp_path, a_training, trainable)
+    assert main == other != []
+    summary = json.loads((Layout(trainable).train("tiny-fcn-mcibi", 0) / "summary.json").read_text())
+    assert summary["precision"] == "float32, 2 devices, 1 parts on each"
+
+
+def test_an_interrupt_on_one_rank_stops_all_and_the_training_resumes_identically(trainable, tmp_path):
+    interrupted = tmp_path / "interrupted"
+    shutil.copytree(trainable, interrupted)
+    on_ranks(2, tmp_path, a_training, trainable)
+    stopped = on_ranks(2, tmp_path, a_training, interrupted, 4)
+    assert stopped == ["stopped after iteration 4; run again to resume"] * 2
+    on_ranks(2, tmp_path, a_training, interrupted)
+    expected, found = (
+        load_file(Layout(root).train("tiny-fcn-mcibi", 0) / "last.safetensors") for root in (trainable, interrupted)
+    )
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.slow
+def test_the_error_of_one_rank_ends_the_stage_with_its_own_message(trainable):
+    runtime = yaml.safe_load((trainable / "params.yaml").read_text())["runtime"]
+    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 2})
+    for image in (trainable / "data/prepared/digits/images/train").glob("*7.png"):
+        image.write_bytes(b"broken")
+    command = [sys.executable, "-m", "stages.train", "tiny-fcn-mcibi", "0"]
+    done = subprocess.run(command, cwd=trainable, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "7.png: cannot be decoded as an image" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: stages.train: one of 2 processes failed")
+    assert list((trainable / "runs" / "state").rglob("state.pt"))  # all ranks saved before they stopped
+
+
+@pytest.mark.slow
+def test_the_stage_trains_on_two_devices(trainable):
+    runtime = yaml.safe_load((trainable / "params.yaml").read_text())["runtime"]
+    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 2})
+    subprocess.run([sys.executable, "-m", "stages.train", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
+    subprocess.run([sys.executable, "-m", "stages.evaluate_msflip", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
+    together = json.loads((Layout(trainable).evaluate("tiny-fcn-mcibi", 0) / "metrics.json").read_text())
+    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 1})
+    subprocess.run([sys.executable, "-m", "stages.evaluate_msflip", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
+    assert json.loads((Layout(trainable).evaluate("tiny-fcn-mcibi", 0) / "metrics.json").read_text()) == together
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_device_works_in_the_stage_itself():
+    assert not ran_on_all_devices(RuntimeConfig(), "stages.train", ["x", "0"])
+    assert ranks().world == 1
+
+
+def test_several_devices_are_started_by_torchrun():
+    command = torchrun_command(RuntimeConfig(devices=8), "stages.train", ["x", "0"], {})
+    assert command[1:] == [
+        *("-m", "torch.distributed.run", "--nproc-per-node=8", "--standalone", "-m", "stages.train", "x", "0")
+    ]
+
+
+def test_several_nodes_are_started_by_slurm_or_explained():
+    runtime = RuntimeConfig(devices=8, nodes=2)
+    slurm = {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"}
+    command = torchrun_command(runtime, "stages.train", ["x", "0"], slurm)
+    assert command[:3] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
+    assert "--rdzv-endpoint=n1:29400" in command
+    with pytest.raises(PipelineError, match=r"runtime.nodes: 2 nodes, but this is no Slurm allocation.*--nnodes=2"):
+        torchrun_command(runtime, "stages.train", ["x", "0"], {})

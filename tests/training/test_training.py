@@ -1,0 +1,160 @@
+"""Training: identical after a real kill, whatever the moment; what it writes; how it fails."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers.project import edit_yaml
+from safetensors.numpy import load_file
+
+from pipeline.config import load_project, load_resolved
+from pipeline.errors import PipelineError
+from pipeline.layout import Layout
+from pipeline.training.run import train_benchmark
+
+BENCHMARK = "tiny-fcn-mcibi"
+
+
+def start(root: Path, seed: int = 0) -> BaseProcess:
+    """A process of its own that trains; forked, so that it need not import torch again."""
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        benchmark = load_resolved(Layout(root).resolved_for("train", BENCHMARK))
+        train_benchmark(root, benchmark, seed, load_project(root).runtime, lambda step, values: None)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def train(root: Path, seed: int = 0) -> None:
+    """Train to the end."""
+    process = start(root, seed)
+    process.join()
+    assert process.exitcode == 0
+
+
+@pytest.fixture
+def trainable(prepared_project: Path, tmp_path: Path) -> Path:
+    """A project ready to train, that saves its state every third iteration."""
+    root = tmp_path / "trainable"
+    shutil.copytree(prepared_project, root)
+    runtime = {"device": "cpu", "workers": 0, "evaluation_batch": 8, "mlflow": False, "log_every": 5, "save_every": 3}
+    edit_yaml(root / "params.yaml", runtime=runtime)
+    return root
+
+
+@pytest.fixture
+def brief(trainable: Path) -> Path:
+    """A project ready for a training of four iterations."""
+    edit_yaml(trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml", schedule={"epochs": 1, "batch_size": 300})
+    return trainable
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which tiny-fcn-mcibi was trained from start to end."""
+    root = tmp_path_factory.mktemp("uninterrupted") / "project"
+    shutil.copytree(prepared_project, root)
+    train(root)
+    return root
+
+
+def results(root: Path, seed: int = 0) -> Path:
+    return root / "runs" / "train" / BENCHMARK / str(seed)
+
+
+def interrupt(root: Path, iterations: int, number: signal.Signals) -> int:
+    """Train until the saved state is past `iterations`, then send `number`; returns the exit status."""
+    process = start(root)
+    states = root / "runs" / "state" / BENCHMARK
+    seen: set[float] = set()
+    while process.is_alive() and len(seen) < iterations // 3:
+        seen |= {path.stat().st_mtime_ns for path in states.glob("*/state.pt")}
+        time.sleep(0.002)
+    os.kill(process.pid, number)
+    process.join(timeout=60)
+    return process.exitcode
+
+
+def test_killed_twice_and_run_again_gives_identical_results(trainable: Path, uninterrupted: Path) -> None:
+    assert interrupt(trainable, 6, signal.SIGKILL) == -signal.SIGKILL
+    assert not results(trainable).exists()
+    assert interrupt(trainable, 9, signal.SIGKILL) == -signal.SIGKILL
+    assert list((trainable / "runs" / "state").rglob("state.pt"))
+    train(trainable)
+    for name in ("last.safetensors", "best.safetensors", "summary.json"):
+        assert (results(trainable) / name).read_bytes() == (results(uninterrupted) / name).read_bytes(), name
+
+
+def test_terminated_run_saves_its_iteration_and_resumes(trainable: Path, uninterrupted: Path) -> None:
+    assert interrupt(trainable, 3, signal.SIGTERM) not in (0, -signal.SIGTERM)
+    train(trainable)
+    name = "last.safetensors"
+    assert (results(trainable) / name).read_bytes() == (results(uninterrupted) / name).read_bytes()
+
+
+def test_worker_processes_do_not_change_the_weights(brief: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(brief, tmp_path / "alone")
+    edit_yaml(brief / "params.yaml", runtime={"device": "cpu", "workers": 2, "mlflow": False})
+    train(alone)
+    train(brief)
+    name = "last.safetensors"
+    assert (results(brief) / name).read_bytes() == (results(alone) / name).read_bytes()
+
+
+def test_another_seed_gives_other_weights(brief: Path) -> None:
+    train(brief, seed=0)
+    train(brief, seed=1)
+    first, other = (load_file(results(brief, seed) / "last.safetensors") for seed in (0, 1))
+    assert other.keys() == first.keys()
+    assert not np.array_equal(other["memory.memory"], first["memory.memory"])
+
+
+def test_finished_run_leaves_no_state_behind(uninterrupted: Path) -> None:
+    assert not list((uninterrupted / "runs" / "state").rglob("*.pt"))
+
+
+def test_curves_summary_and_memory_are_written(uninterrupted: Path) -> None:
+    curves = uninterrupted / "runs" / "curves" / BENCHMARK / "0"
+    history, validation = pd.read_csv(curves / "history.csv"), pd.read_csv(curves / "validation.csv")
+    summary = json.loads((results(uninterrupted) / "summary.json").read_text())
+    assert history["iteration"].iloc[-1] == summary["iterations"] == 2 * (1200 // 100)
+    assert history["lr"].is_monotonic_decreasing
+    assert history.loc[history["epoch"] == 1, "loss_consistency"].isna().all()  # starts with epoch 2
+    assert history.loc[history["epoch"] == 2, "loss_consistency"].notna().all()
+    assert list(validation["epoch"]) == [1, 2]
+    assert summary["best"]["miou"] == validation["miou"].max()
+    with np.load(results(uninterrupted) / "memory.npz") as memory:
+        assert memory["touched"].all()
+        assert memory["first_epoch"].shape == memory["final"].shape == (11, 1, 16)
+        weights = load_file(results(uninterrupted) / "last.safetensors")
+        np.testing.assert_array_equal(memory["final"], weights["memory.memory"])
+
+
+def test_loss_that_is_not_finite_stops_with_the_batch(trainable: Path) -> None:
+    plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
+    edit_yaml(plan, optimizer={"lr": 1e30})
+    runtime = load_project(trainable).runtime
+    with pytest.raises(PipelineError, match=r"(?s)loss is .* Lower optimizer.lr.*Images of the batch: "):
+        train_benchmark(trainable, load_resolved(plan), 0, runtime, lambda step, values: None)
+
+
+def test_batch_larger_than_the_split_is_an_error(trainable: Path) -> None:
+    plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
+    edit_yaml(plan, schedule={"epochs": 1, "batch_size": 5000})
+    runtime = load_project(trainable).runtime
+    with pytest.raises(PipelineError, match=r"schedule.batch_size: 5000 is larger than the training split of digits"):
+        train_benchmark(trainable, load_resolved(plan), 0, runtime, lambda step, values: None)
