@@ -49,7 +49,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """Exit with a message alone after a PipelineError, a refused file or an interrupt; other errors keep a traceback."""
+    """Exit with only a message after a PipelineError, a refused file or an interrupt; other errors keep a traceback."""
     try:
         yield
     except PipelineError as error:

@@ -24,7 +24,7 @@ _SHOWN = 3  # reasons per stage
 
 
 def pending_stages(root: Path, plan: Path) -> dict[str, str]:
-    """For every stage of dvc.yaml in order: `runs: WHY`, `follows: STAGES` (runs if their outputs change), `up to date`.
+    """Of every stage of dvc.yaml: `runs: WHY`, `follows: STAGES` (runs if their outputs change) or `up to date`.
 
     plan: a folder that holds what the stage `plan` would write. Raises PipelineError outside a DVC repository.
     """

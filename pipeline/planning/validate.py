@@ -43,8 +43,8 @@ def choice_problems(root: Path, project: Project, benchmark: Benchmark) -> list[
     problems = []
     if benchmark.mode == "import" and len(project.seeds) > 1:
         problems.append(
-            f"params.yaml: seeds: {list(project.seeds)}, but {benchmark.id} is imported (mode: import), and a published "
-            "checkpoint has no seeds; give one seed, or train instead with `ablation: {mode: train}`"
+            f"params.yaml: seeds: {list(project.seeds)}, but {benchmark.id} is imported (mode: import), and a "
+            "published checkpoint has no seeds; give one seed, or train instead with `ablation: {mode: train}`"
         )
     problems += _part_problems(project, benchmark)
     found = (compile_problem(benchmark, project.runtime), share_problem(benchmark, project.runtime))
