@@ -38,7 +38,7 @@ def git_state(root: Path, without: Sequence[str] = ()) -> tuple[str | None, bool
 
 @functools.cache
 def loaded_code(root: Path, without: tuple[str, ...] = ()) -> tuple[str | None, bool]:
-    """`git_state` at the first call, which should come before long work: later commits do not change the loaded code."""
+    """`git_state` at the first call, made before long work: later commits do not change the loaded code."""
     return git_state(root, without)
 
 
