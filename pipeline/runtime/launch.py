@@ -49,8 +49,8 @@ def torchrun_command(
     if "SLURM_JOB_ID" not in environment:
         shown = shlex.join([*torchrun, f"--rdzv-endpoint=FIRST_NODE:{_PORT}", *work])
         raise PipelineError(
-            f"params.yaml: runtime.nodes: {runtime.nodes} nodes, but this process runs outside a Slurm allocation. Submit "
-            f"`dvc repro` with sbatch --nodes={runtime.nodes}, or run on every node: {shown}"
+            f"params.yaml: runtime.nodes: {runtime.nodes} nodes, but this process runs outside a Slurm allocation. "
+            f"Submit `dvc repro` with sbatch --nodes={runtime.nodes}, or run on every node: {shown}"
         )
     meeting = f"{environment.get('SLURMD_NODENAME', 'localhost')}:{_PORT}"
     return [
