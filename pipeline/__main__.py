@@ -118,10 +118,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive_integer(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, found {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.checkpoints.planned import weights_of
-from pipeline.config import Benchmark, Project, load_valid_project
+from pipeline.config import Benchmark, Project, benchmark_ids, load_valid_project
+from pipeline.config.study import load_study, valid_variants
 from pipeline.errors import PipelineError
 from pipeline.planning.plan import describe, write_planned
-from pipeline.planning.study import load_study, valid_variants
 from pipeline.planning.validate import (
     PlannedBenchmark,
     benchmark_problems,
     checked_choice,
     file_problems,
     name_problems,
+    study_class_problems,
 )
 
 
@@ -34,9 +35,9 @@ def check(root: Path) -> str:
         planned, more = checked_choice(root, project)
         problems += more
     chosen = project.benchmarks if project is not None else ()
-    for path in sorted((root / "params").glob("*.yaml")):
-        if path.stem not in chosen:
-            problems += file_problems(root, path.stem)
+    for benchmark_id in benchmark_ids(root):
+        if benchmark_id not in chosen:
+            problems += file_problems(root, benchmark_id)
     for path in sorted((root / "studies").glob("*.yaml")):
         problems += _study_problems(root, path.stem)
     if problems or project is None:
@@ -54,6 +55,7 @@ def _study_problems(root: Path, name: str) -> list[str]:
         config = load_study(root, name)
         file, known = f"params/{config.benchmark}.yaml", file_problems(root, config.benchmark)
         problems += known
+        problems += study_class_problems(root, name, config)
         for size in config.sizes:
             benchmarks, found = valid_variants(root, name, config, size)
             problems += found

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import for_evaluation, for_training
 from pipeline.config.schema import Benchmark, RuntimeConfig, SourceConfig
+from pipeline.config.study import Plan
 from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.planned import path_and_images
@@ -18,7 +19,6 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.run import evaluate_benchmark
 from pipeline.files.locks import claimed
 from pipeline.layout import Layout
-from pipeline.planning.study import Plan
 from pipeline.results.stored import is_stored, store
 from pipeline.runtime.provenance import loaded_code
 from pipeline.tracking import stage_run

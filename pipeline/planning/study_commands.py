@@ -6,14 +6,18 @@ import argparse
 from pathlib import Path
 
 from pipeline.config import load_project
+from pipeline.config.study import Plan, load_plan
 from pipeline.errors import PipelineError
-from pipeline.planning.study import Plan, load_plan
+from pipeline.planning.validate import study_class_problems
 from pipeline.results.stored import is_stored, read_stored, result_file
 
 
 def study(root: Path, options: argparse.Namespace, arguments: list[str]) -> None:
     """Run the study and write its report, as far as `options` ask for it. arguments: as typed, for the record."""
     plan = load_plan(root, options.name, options.size)
+    problems = study_class_problems(root, plan.name, plan.config)
+    if problems:
+        raise PipelineError("\n".join(problems))
     if options.dry_run:
         print(describe(root, plan))
         return

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pipeline.checkpoints.imagenet import imagenet_names
 from pipeline.checkpoints.planned import weights_of
-from pipeline.config import Benchmark, Project, load_benchmark
-from pipeline.config.compilable import compile_problem
-from pipeline.config.parse import nearest
-from pipeline.config.sharing import share_problem
+from pipeline.config import Benchmark, Project, benchmark_ids, load_benchmark
+from pipeline.config.limits import compile_problem, share_problem
+from pipeline.config.parse import nearest, suggestion
+from pipeline.config.study import StudyConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.planned import path_and_images
 from pipeline.errors import PipelineError
@@ -33,7 +33,7 @@ def checked_choice(root: Path, project: Project) -> tuple[list[PlannedBenchmark]
     planned, problems = [], []
     repeated = sorted({b for b in project.benchmarks if project.benchmarks.count(b) > 1})
     if repeated:
-        problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} stands more than once; name each once")
+        problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} is listed more than once; list each once")
     for name, source in sorted(project.sources.items()):
         try:
             get_dataset(name, path_and_images(source)[1])
@@ -81,6 +81,21 @@ def name_problems(benchmark: Benchmark, where: str) -> list[str]:
     return problems
 
 
+def study_class_problems(root: Path, name: str, config: StudyConfig) -> list[str]:
+    """Rare classes of `studies/<name>.yaml` that its dataset does not have."""
+    where = f"studies/{name}.yaml"
+    try:
+        dataset = load_benchmark(root, config.benchmark).dataset.name
+        classes = get_dataset(dataset).classes
+    except PipelineError as error:
+        return [f"{where}: benchmark: {error}"]
+    return [
+        f"{where}: rare_classes: {dataset} has no class {rare!r}; {suggestion(rare, classes, 'classes')}"
+        for rare in config.rare_classes
+        if rare not in classes
+    ]
+
+
 def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = None) -> list[str]:
     """What a benchmark's own file cannot know: its dataset, its weights, the other files.
 
@@ -102,10 +117,10 @@ def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = Non
     except PipelineError as error:
         problems.append(str(error))
     if benchmark.baseline is not None:
-        known = sorted(path.stem for path in (root / "params").glob("*.yaml"))
+        known = benchmark_ids(root)
         if benchmark.baseline not in known:
-            near = nearest(benchmark.baseline, known)
-            problems.append(f"baseline: no params/{benchmark.baseline}.yaml{f'; did you mean {near}?' if near else ''}")
+            hint = suggestion(benchmark.baseline, known, "benchmarks")
+            problems.append(f"baseline: no params/{benchmark.baseline}.yaml; {hint}")
     return [f"{where}: {problem}" for problem in problems]
 
 
@@ -145,7 +160,7 @@ def _split_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
 
 def _weight_problems(root: Path, project: Project, planned: list[PlannedBenchmark]) -> list[str]:
     """Keys of `weights` that mean nothing, and local files in use that are not there."""
-    known = [*imagenet_names(), *sorted(path.stem for path in (root / "params").glob("*.yaml"))]
+    known = [*imagenet_names(), *benchmark_ids(root)]
     problems = []
     for name in project.weights:
         if name not in known:

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Benchmark, config_hash, evaluation_hash
+from pipeline.config.study import Plan
 from pipeline.errors import PipelineError
 from pipeline.files.storage import read_json, write_json
 from pipeline.layout import Layout
-from pipeline.planning.study import Plan
 from pipeline.reporting.wording import PROTOCOLS
 from pipeline.results.bootstrap import Counts
 

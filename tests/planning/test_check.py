@@ -72,14 +72,14 @@ def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(pr
     )
     found = problems(project)
     for expected in (
-        "studies/try.yaml: rare_classes: digits has no 'ones'; did you mean `one`?",
+        "studies/try.yaml: rare_classes: digits has no class 'ones'; did you mean `one`?",
         "params.yaml: seds: unknown key; did you mean `seeds`?",
         "params.yaml: ablation.memory.strtegy: unknown key; did you mean `strategy`?",
         "params.yaml: ablation.los: unknown key; did you mean `loss`?",
         "params.yaml: sources.digts: dataset 'digts': unknown; did you mean `digits`?",
         "params.yaml: weights.tiny-fnc: neither a benchmark nor ImageNet weights; did you mean `tiny-fcn`?",
         "params/tiny-fcn.yaml: encoder.name: 'resnet81' is unknown; did you mean `resnet18`?",
-        "params/tiny-fcn-mcibi.yaml: baseline: no params/tiny-fc.yaml; did you mean tiny-fcn?",
+        "params/tiny-fcn-mcibi.yaml: baseline: no params/tiny-fc.yaml; did you mean `tiny-fcn`?",
         "params/tiny-fcn-mcibi.yaml: augmentation.crop: [640, 32] is larger than the largest training image",
         "params/other.yaml: schedule.epoch: unknown key; did you mean `epochs`?",
         "params/third.yaml: dataset.name: dataset 'digit': unknown; did you mean `digits`?",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from helpers.project import ROOT, edit_yaml, write_yaml
 
-from pipeline.config import load_benchmark, load_project
+from pipeline.config import benchmark_ids, load_benchmark, load_project
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.planning.row_commands import chosen_so_far, run_row, run_rows
@@ -154,8 +154,8 @@ def test_an_import_with_several_seeds_is_an_error(root):
         run_row(root, ROW, "import", [0, 1], dry_run=True)
 
 
-def test_a_seed_that_stands_twice_is_an_error(root):
-    with pytest.raises(PipelineError, match="--seeds: 3 stands more than once; name each seed once"):
+def test_a_repeated_seed_is_an_error(root):
+    with pytest.raises(PipelineError, match="--seeds: 3 is listed more than once; list each seed once"):
         run_row(root, ROW, "train", [3, 4, 3], dry_run=True)
 
 
@@ -165,9 +165,9 @@ def test_a_seed_that_stands_twice_is_an_error(root):
 def test_rows_takes_those_whose_data_is_here_and_says_why_not_the_others(root, capsys):
     (root / "lip").mkdir()
     # a small set of files keeps this quick; which models they are does not matter here
-    for path in (root / "params").glob("*.yaml"):
-        if not path.stem.startswith("base-") and path.stem not in ("lip-resnet50os8", ROW, "cityscapes-resnet50os8"):
-            path.unlink()
+    for name in benchmark_ids(root):
+        if not name.startswith("base-") and name not in ("lip-resnet50os8", ROW, "cityscapes-resnet50os8"):
+            (root / "params" / f"{name}.yaml").unlink()
     edit_yaml(root / "params.yaml", sources={"lip": "lip", "ade20k": "/nowhere"})
     run_rows(root, dry_run=True)
     text = capsys.readouterr().out
