@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pipeline.config import Benchmark
-from pipeline.config.schema import RuntimeConfig
+from pipeline.config.schema import PRIMARY, RuntimeConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
@@ -30,7 +30,6 @@ from pipeline.results.statistics import frame_blocks, scores
 from pipeline.runtime.device import make_deterministic, resolve_device, worker_count
 from pipeline.runtime.distributed import gather_on_main, ranks
 
-PRIMARY = "ms_flip"
 PANEL_IMAGES = 8  # label maps kept for the report's pictures
 
 
@@ -52,7 +51,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     weights = TrainingFiles(layout, benchmark.id, seed).weights(benchmark.inference.checkpoint)
     model = load_model(benchmark, len(spec.classes), weights)
     model = folded(model.to(device))
-    protocols = {"single_scale": benchmark.inference.single_scale, "ms_flip": benchmark.inference.ms_flip}
+    protocols = benchmark.inference.protocols
     panel = panel_ids(list(table["id"]))
 
     def keep(image_id: str, maps: dict[str, Prediction]) -> None:

@@ -24,7 +24,7 @@ def project_problems(root: Path, project: Project) -> list[str]:
     problems = []
     repeated = sorted({b for b in project.benchmarks if project.benchmarks.count(b) > 1})
     if repeated:
-        problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} is named more than once; name each once")
+        problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} is listed more than once; list each once")
     for name, source in sorted(project.sources.items()):
         try:
             get_dataset(name, path_and_images(source)[1])
@@ -32,7 +32,7 @@ def project_problems(root: Path, project: Project) -> list[str]:
             problems.append(f"params.yaml: sources.{name}: {error}")
     known = [*imagenet_names(), *benchmark_ids(root)]
     return problems + [
-        f"params.yaml: weights.{name}: neither a benchmark nor ImageNet weights; {suggestion(name, known)}"
+        f"params.yaml: weights.{name}: neither a benchmark nor ImageNet weights; {suggestion(name, known, 'names')}"
         for name in project.weights
         if name not in known
     ]
@@ -96,7 +96,8 @@ def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = Non
         problems.append(str(error))
     known = benchmark_ids(root)
     if benchmark.baseline is not None and benchmark.baseline not in known:
-        problems.append(f"baseline: no benchmark {benchmark.baseline!r}; {suggestion(benchmark.baseline, known)}")
+        hint = suggestion(benchmark.baseline, known, "benchmarks")
+        problems.append(f"baseline: no params/{benchmark.baseline}.yaml; {hint}")
     return [f"{where}: {problem}" for problem in problems]
 
 
@@ -172,10 +173,11 @@ def _size_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
 
 
 def rare_class_problems(root: Path, name: str, config: StudyConfig) -> list[str]:
-    """Rare classes of a study that its dataset does not have."""
-    classes = get_dataset(load_benchmark(root, config.benchmark).dataset.name).classes
+    """Rare classes of `studies/<name>.yaml` that its dataset does not have."""
+    dataset = load_benchmark(root, config.benchmark).dataset.name
+    classes = get_dataset(dataset).classes
     return [
-        f"studies/{name}.yaml: rare_classes: no class {rare!r}; {suggestion(rare, classes)}"
+        f"studies/{name}.yaml: rare_classes: {dataset} has no class {rare!r}; {suggestion(rare, classes, 'classes')}"
         for rare in config.rare_classes
         if rare not in classes
     ]

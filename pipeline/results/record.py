@@ -25,14 +25,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, load_resolved, resolved_yaml
+from pipeline.config.schema import PROTOCOLS
 from pipeline.errors import PipelineError
 from pipeline.files.storage import new_file, write_json
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts, iou
 
 T = TypeVar("T")
-
-PROTOCOLS = ("single_scale", "ms_flip")
 
 HISTORY = (
     *("iteration", "epoch", "lr", "loss", "loss_final", "loss_coarse", "loss_auxiliary", "loss_consistency"),

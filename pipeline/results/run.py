@@ -17,12 +17,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, config_hash, evaluation_hash
+from pipeline.config.schema import PRIMARY, PROTOCOLS
 from pipeline.errors import PipelineError
 from pipeline.files.storage import read_json, write_json
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts, iou
 from pipeline.results.record import (
-    PROTOCOLS,
     EvaluationFiles,
     ProtocolScores,
     TrainingFiles,
@@ -180,7 +180,7 @@ def result_table(runs: Sequence[Run], classes: Sequence[str]) -> pd.DataFrame:
         row = {"variant": run.name, "seed": run.seed}
         row |= {f"{protocol}_miou": round(run.scores[protocol].miou, 6) for protocol in PROTOCOLS}
         row |= {"training_loss": run.training_loss, "validation_miou": round(run.validation_miou or np.nan, 6)}
-        row |= dict(zip([f"ms_flip_{name}" for name in classes], run.class_iou("ms_flip").round(6), strict=True))
+        row |= dict(zip([f"{PRIMARY}_{name}" for name in classes], run.class_iou(PRIMARY).round(6), strict=True))
         row |= {"training_seconds": run.training_seconds, "evaluation_seconds": run.evaluation_seconds}
         row |= {key: getattr(run, key) for key in ("config_hash", "evaluation_hash", "commit", "dirty", "command")}
         rows.append(row | {"finished": run.finished, "hardware": run.hardware["gpu"] or run.hardware["cpu"]})

@@ -16,7 +16,7 @@ from pipeline.checkpoints.download import WeightFile
 from pipeline.checkpoints.published import from_published
 from pipeline.checkpoints.read import StateDict, read_state_dict
 from pipeline.checkpoints.starting import starting_weights
-from pipeline.config import Benchmark, load_benchmark
+from pipeline.config import Benchmark, benchmark_ids, load_benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import Prepared
@@ -166,9 +166,9 @@ def _require_own_name(root: Path, benchmark: Benchmark, file: WeightFile) -> Non
 
 
 def _published_rows(root: Path) -> Iterator[Benchmark]:
-    for path in sorted((root / "params").glob("*.yaml")):
+    for benchmark_id in benchmark_ids(root):
         try:
-            row = load_benchmark(root, path.stem)
+            row = load_benchmark(root, benchmark_id)
         except PipelineError:
             continue  # a benchmark that was not chosen may be unfinished; `plan` reports it once it is
         if row.published is not None and row.published.checkpoints:

@@ -11,7 +11,7 @@ import torch
 from pipeline.checkpoints.download import WeightFile
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
-from pipeline.config.compilable import compile_problem
+from pipeline.config.limits import compile_problem
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.loader import Share, TrainLoader, eval_loader

@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 from helpers.project import edit_yaml, make_project, write_yaml
+from pipeline.planning.cost import TrainingCost, training_cost
+from pipeline.planning.estimate import machine_speed
 
 from pipeline import __main__
 from pipeline.config import Benchmark, load_resolved
@@ -18,8 +20,6 @@ from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.planning import estimate
 from pipeline.planning.check import check
-from pipeline.planning.cost import TrainingCost, training_cost
-from pipeline.planning.estimate import machine_speed
 from pipeline.planning.plan import write_plan
 
 CPU = torch.device("cpu")
@@ -72,14 +72,14 @@ def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(pr
     )
     found = problems(project)
     for expected in (
-        "studies/try.yaml: rare_classes: digits has no 'ones'; did you mean `one`?",
+        "studies/try.yaml: rare_classes: digits has no class 'ones'; did you mean `one`?",
         "params.yaml: seds: unknown key; did you mean `seeds`?",
         "params.yaml: ablation.memory.strtegy: unknown key; did you mean `strategy`?",
         "params.yaml: ablation.los: unknown key; did you mean `loss`?",
         "params.yaml: sources.digts: dataset 'digts': unknown; did you mean `digits`?",
         "params.yaml: weights.tiny-fnc: neither a benchmark nor ImageNet weights; did you mean `tiny-fcn`?",
         "params/tiny-fcn.yaml: encoder.name: 'resnet81' is unknown; did you mean `resnet18`?",
-        "params/tiny-fcn-mcibi.yaml: baseline: no params/tiny-fc.yaml; did you mean tiny-fcn?",
+        "params/tiny-fcn-mcibi.yaml: baseline: no params/tiny-fc.yaml; did you mean `tiny-fcn`?",
         "params/tiny-fcn-mcibi.yaml: augmentation.crop: [640, 32] is larger than the largest training image",
         "params/other.yaml: schedule.epoch: unknown key; did you mean `epochs`?",
         "params/third.yaml: dataset.name: dataset 'digit': unknown; did you mean `digits`?",

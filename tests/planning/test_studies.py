@@ -13,16 +13,16 @@ import pandas as pd
 import pytest
 from helpers.project import edit_yaml, write_yaml
 from helpers.small_study import STUDY, changed
-
-from pipeline.config import config_hash, load_project
-from pipeline.errors import PipelineError
-from pipeline.files.locks import claimed, exclusive
 from pipeline.planning.run_study import Outcome, run_study
-from pipeline.planning.study import load_plan
-from pipeline.reporting.study_analysis import StudyAnalysis, frame_blocks
-from pipeline.reporting.study_report import write_study_report
 from pipeline.results.bootstrap import block_weights
 from pipeline.results.stored import late_loss, read_stored, result_file
+
+from pipeline.config import config_hash, load_project
+from pipeline.config.study import load_plan
+from pipeline.errors import PipelineError
+from pipeline.files.locks import claimed, exclusive
+from pipeline.reporting.study_analysis import StudyAnalysis, frame_blocks
+from pipeline.reporting.study_report import write_study_report
 
 
 @pytest.fixture(scope="module")
