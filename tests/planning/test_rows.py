@@ -125,7 +125,7 @@ def test_an_import_with_several_seeds_is_an_error(root: Path) -> None:
 
 
 def test_a_repeated_seed_is_an_error(root: Path) -> None:
-    with pytest.raises(PipelineError, match=r"--seeds: 3 .*name each seed once"):
+    with pytest.raises(PipelineError, match=r"--seeds: 3 .*list each seed once"):
         run_row(root, ROW, "train", [3, 4, 3], dry_run=True)
 
 
@@ -182,7 +182,7 @@ def test_a_row_leaves_the_workspace_as_it_was_and_gains_an_experiment_and_its_re
     run("git", "config", "user.email", "test@example.org")
     run("git", "config", "user.name", "test")
     run(sys.executable, "-m", "dvc", "init", "-q")
-    (tmp_path / ".gitignore").write_text("/reports/\n/dvc.lock\n")
+    (tmp_path / ".gitignore").write_text("/reports/report.html\n/reports/published/\n")
     run("git", "add", "-A")
     run("git", "commit", "-qm", "start")
     (tmp_path / "new.txt").write_text("uncommitted")
