@@ -8,7 +8,6 @@ from helpers.project import ROOT, write_yaml
 from helpers.small_study import STUDY, changed
 
 from pipeline.config import config_hash
-from pipeline.config.overlay import overlay
 from pipeline.config.study import load_plan
 from pipeline.datasets.prepared import drawn
 from pipeline.errors import PipelineError
@@ -43,12 +42,6 @@ def test_less_data_trains_for_more_epochs(project):
     write_yaml(project / "studies" / "try.yaml", study)
     schedule = load_plan(project, "try", "short").benchmarks["half"].schedule
     assert (schedule.epochs, schedule.validate_every) == (2, 2)
-
-
-def test_options_of_another_framework_replace_the_old_ones():
-    base = {"segmentor": {"framework": "deeplabv3", "options": {"dilations": [1, 2]}}}
-    over = {"segmentor": {"framework": "pspnet", "options": {"bins": [1]}}}
-    assert overlay(base, over)["segmentor"]["options"] == {"bins": [1]}
 
 
 @pytest.mark.parametrize(
