@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.config import Benchmark
 from pipeline.config.schema import OptimizerConfig
 from pipeline.datasets import DatasetSpec
-from pipeline.datasets.augment import resized
+from pipeline.datasets.transforms import resized
 from pipeline.evaluation.averaging import BAND_BYTES
 from pipeline.evaluation.inference import views_of
 from pipeline.models import Segmentor, build_segmentor

@@ -12,9 +12,8 @@ from PIL import Image
 
 from pipeline.datasets import DatasetSpec, RawSample
 from pipeline.datasets.download import download
-from pipeline.datasets.index import read_index, write_index
 from pipeline.datasets.prepare import prepare
-from pipeline.datasets.prepared import Prepared, read_image, read_label
+from pipeline.datasets.prepared import Prepared, read_image, read_index, read_label, write_index
 from pipeline.errors import PipelineError
 
 SIZE = (6, 8)

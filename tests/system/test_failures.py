@@ -230,7 +230,7 @@ def test_a_damaged_image_saves_the_training_which_ends_the_same_once_it_is_mende
     assert stopped.status == 1
     assert stopped.said.splitlines()[-1] == (
         f"error: {image}: cannot be decoded as an image (7 bytes); delete this file and run `dvc repro`: preprocess "
-        "makes it anew, then the work goes on"
+        "recreates it and the run resumes"
     )
     assert saved_iteration(root) == 5
     assert ended(lambda: train(root)).status == 0
