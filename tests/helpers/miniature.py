@@ -1,6 +1,6 @@
 """Small synthetic copies of the published datasets in their official layouts.
 
-Each builder writes below `folder`, which must exist, and returns what `sources:` in params.yaml may name: one archive, a
+Each builder writes below `folder`, which must exist, and returns a path for `sources:` in params.yaml: one archive, a
 folder with archives, or with `packed=False` the unpacked folder. Files are real JPEG, PNG and .mat; pixels depend only
 on the dataset, the split and the number.
 """
