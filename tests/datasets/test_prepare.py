@@ -1,4 +1,4 @@
-"""The prepared form: what it holds, when it is made anew, and which raw data it refuses."""
+"""The prepared form: what it holds, when it is made again, and which raw data is refused."""
 
 from __future__ import annotations
 
