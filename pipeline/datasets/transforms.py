@@ -117,8 +117,7 @@ class RandomScaleResize(PairTransform):
 
     def get_params_dependent_on_data(self, params: Params, data: Params) -> Params:
         """Draw the scale."""
-        size = resized(params["shape"][:2], self.config, self.random_generator.uniform(*self.scale))
-        return {"size": size}
+        return {"size": resized(params["shape"][:2], self.config, self.random_generator.uniform(*self.scale))}
 
     def apply(self, img: Pixels, size: tuple[int, int], **params: Any) -> Pixels:
         """Resize the image."""
