@@ -1,12 +1,12 @@
 """Commands beside `dvc repro`.
 
-python -m pipeline check   validate params.yaml, params/ and studies/, print what `dvc repro` would run and take
-python -m pipeline sync    create MLflow runs for results that DVC restored from its cache
-python -m pipeline row ID  run one published row: evaluate its checkpoint, or train it (--mode train)
-python -m pipeline rows    evaluate the checkpoints of all published rows whose data is on this machine
+python -m pipeline check    validate all configuration files; if they are valid, list the stages that would run
+python -m pipeline sync     create MLflow runs for results that DVC restored from its cache
+python -m pipeline row ID   evaluate the checkpoint of one published row, or train it (--mode train)
+python -m pipeline rows     evaluate the checkpoints of all published rows whose data is on this machine
 python -m pipeline study NAME --size SIZE   train and evaluate what the study lacks, then write its report
-python -m pipeline predict --model MODEL --images FOLDER --out FOLDER   label maps of your own pictures
-python -m pipeline export  --model MODEL --out FOLDER                   weights and card, torch.export, ONNX
+python -m pipeline predict --model MODEL --images FOLDER --out FOLDER   label maps of your own images
+python -m pipeline export  --model MODEL --out FOLDER                   weights with a card, torch.export, ONNX
 
 MODEL is a run, BENCHMARK/SEED as under runs/train, or a .safetensors file that `export` wrote, with its card beside it.
 `row`, `rows` and `study` first print what they will do; with --dry-run they stop there.
@@ -18,45 +18,35 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.errors import told_in_one_line
+from pipeline.errors import report_user_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def check() -> None:
-    """Validate everything and print what would run; nothing is written."""
-    from pipeline.planning.check import check as checked
-
-    print(checked(ROOT))
-
-
-def sync() -> None:
-    """Back-fill MLflow from the files under runs/."""
-    from pipeline.tracking.sync import sync as sync_runs
-
-    created = sync_runs(ROOT)
-    print("\n".join(created) if created else "every result has its MLflow run already")
-
-
 def main(arguments: list[str]) -> None:
-    """Entry point."""
+    """Run one command. Its modules are imported here: torch and MLflow take seconds."""
     options = _parser().parse_args(arguments)
-    with told_in_one_line():
+    with report_user_errors():
         match options.command:
             case "check":
-                check()
+                from pipeline.planning.check import check
+
+                print(check(ROOT))
             case "sync":
-                sync()
+                from pipeline.tracking.sync import sync
+
+                created = sync(ROOT)
+                print("\n".join(created) if created else "every result has its MLflow run already")
             case "row":
-                from pipeline.planning.row_commands import run_row
+                from pipeline.planning.rows import run_row
 
                 run_row(ROOT, options.id, options.mode, options.seeds, options.dry_run)
             case "rows":
-                from pipeline.planning.row_commands import run_rows
+                from pipeline.planning.rows import run_rows
 
                 run_rows(ROOT, options.dry_run)
             case "study":
-                from pipeline.planning.study_commands import study
+                from pipeline.planning.studies import study
 
                 study(ROOT, options, arguments)
             case "predict":
@@ -89,39 +79,36 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("check")
     commands.add_parser("sync")
     row, rows = commands.add_parser("row"), commands.add_parser("rows")
-    row.add_argument("id", help="a file of params/ with published numbers, without its ending")
+    row.add_argument("id", help="a benchmark of params/ with published numbers")
     row.add_argument("--mode", choices=("import", "train"), default="import")
     row.add_argument("--seeds", type=int, nargs="+", help="of the trainings; default: those of params.yaml")
     study = commands.add_parser("study")
     study.add_argument("name", help="a file of studies/ without its ending")
     study.add_argument("--size", required=True, help="one of the study's sizes")
-    study.add_argument("--report-only", action="store_true", help="write the report from the stored results and stop")
+    study.add_argument("--report-only", action="store_true", help="write the report from the records and stop")
     study.add_argument("--at-most", type=int, metavar="N", help="stop after N runs")
     for command in (row, rows, study):
         command.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
     predict, export = commands.add_parser("predict"), commands.add_parser("export")
     for command in (predict, export):
         command.add_argument("--model", required=True, help="BENCHMARK/SEED, or a .safetensors file with its card")
-        command.add_argument("--out", required=True, type=Path, help="folder, made if need be")
-    predict.add_argument("--images", required=True, type=Path, help="folder of pictures with its sub-folders, or one")
+        command.add_argument("--out", required=True, type=Path, help="folder, created if it does not exist")
+    predict.add_argument("--images", required=True, type=Path, help="an image, or a folder with its sub-folders")
     predict.add_argument("--ms-flip", action="store_true", help="the model's multi-scale + flip protocol")
-    predict.add_argument("--windows", action="store_true", help="slide the training crop over large pictures")
-    predict.add_argument("--overlay", action="store_true", help="also the pictures under the classes' colours")
+    predict.add_argument("--windows", action="store_true", help="slide the training crop over large images")
+    predict.add_argument("--overlay", action="store_true", help="also the images under the classes' colours")
     predict.add_argument("--probabilities", action="store_true", help="also (K, H, W) float16 .npy files")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    predict.add_argument("--batch", type=_positive_integer, default=1, help="pictures of equal size that run together")
+    predict.add_argument("--batch", type=_positive, default=1, help="images of equal size per forward pass")
     export.add_argument("--format", nargs="+", choices=("torch", "onnx"), default=(), help="graphs beside the weights")
-    export.add_argument(
-        "--size", type=_positive_integer, nargs=2, metavar=("HEIGHT", "WIDTH"), help="fixed input of graphs"
-    )
+    export.add_argument("--size", type=_positive, nargs=2, metavar=("HEIGHT", "WIDTH"), help="fixed input of graphs")
     return parser
 
 
-def _positive_integer(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, found {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the person at the keyboard can put right, told in one line instead of a traceback."""
+"""User-facing errors, printed without a traceback."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_INTERRUPTED = 130  # exit status of a program that Ctrl-C ended, by convention of shells
+_INTERRUPTED = 130  # exit status after Ctrl-C, by convention of shells
 
-_OBSTACLE = "something else is there in place of the file or folder that is needed; move it elsewhere"
+_OBSTACLE = "another file or folder is in the way; move it elsewhere"
 _REMEDIES = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some of your quota there",
     errno.EFBIG: "raise the limit on the size of files (`ulimit -f`)",
-    errno.EACCES: "give yourself the right to it",
-    errno.EPERM: "give yourself the right to it",
+    errno.EACCES: "give yourself the permission",
+    errno.EPERM: "give yourself the permission",
     errno.EROFS: "make this file system writable, or work in another place",
     errno.ENOTDIR: _OBSTACLE,
     errno.EISDIR: _OBSTACLE,
@@ -24,13 +24,13 @@ _REMEDIES = {
 
 
 class PipelineError(Exception):
-    """Something the user can put right; the message names the file or key, what was expected and the remedy."""
+    """Something the user can correct; the message names the file or key, what was expected and the remedy."""
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """Path, reason and remedy when `error` says that this machine refuses a file (disk full, no right, ...), or None.
+    """Path, reason and remedy when this machine refuses a file (disk full, no permission, ...), else None.
 
-    None for every other error: a file that is not there, say, is a mistake of the program and keeps its traceback.
+    None also for a file that does not exist: that is a mistake in the program and keeps its traceback.
     """
     if not isinstance(error, OSError) or error.errno not in _REMEDIES:
         return None
@@ -43,16 +43,13 @@ def disk_problem(error: BaseException) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line; its kind when it says nothing."""
+    """The first line of a library's error message; the kind of error when there is none."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """End the program with a message alone for a PipelineError, a refused file or an interrupt.
-
-    All other errors keep their traceback.
-    """
+def report_user_errors() -> Iterator[None]:
+    """Exit with only a message after a PipelineError, a refused file or an interrupt; other errors keep a traceback."""
     try:
         yield
     except PipelineError as error:
@@ -63,5 +60,5 @@ def told_in_one_line() -> Iterator[None]:
             raise
         sys.exit(f"error: {problem}")
     except KeyboardInterrupt as stopped:
-        print(f"interrupted: {stopped or 'run the same command again to go on'}", file=sys.stderr)
+        print(f"interrupted: {stopped or 'run the same command again to resume'}", file=sys.stderr)
         sys.exit(_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Where everything that the pipeline generates lies below the repository root. `dvc.yaml` names the same paths."""
+"""Folders below the repository root in which the pipeline writes. `dvc.yaml` names the same paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 class Layout:
     """Paths below `root`. Only `raw` and `state` are not outputs of a DVC stage: both must survive a failed one.
 
-    They lie below `home`, so that experiments in a queue share the raw data, and one that failed can be resumed.
+    They are below `home`, so that queued experiments share the raw data, and a failed experiment can be resumed.
     """
 
     root: Path
@@ -49,12 +49,12 @@ class Layout:
 
     @property
     def weights_lock(self) -> Path:
-        """Size and sha256 of every weight file ever downloaded; belongs into Git."""
-        return self.root / "weights.lock.json"
+        """Size and sha256 of every weight file ever downloaded; belongs in Git. Shared by queued experiments."""
+        return self.home / "weights.lock.json"
 
     @property
     def weights_source(self) -> Path:
-        """Which weight file each benchmark starts from, and where it lies."""
+        """Which weight file each benchmark starts from, and its path."""
         return self.source("weights")
 
     def prepared(self, dataset: str) -> Path:
@@ -70,7 +70,7 @@ class Layout:
         return self.root / "runs" / "train" / benchmark / str(seed)
 
     def curves(self, benchmark: str, seed: int) -> Path:
-        """Loss and validation curves of one training, apart so that DVC can plot them."""
+        """Loss and validation curves of one training, in a folder that DVC plots."""
         return self.root / "runs" / "curves" / benchmark / str(seed)
 
     def evaluate(self, benchmark: str, seed: int) -> Path:

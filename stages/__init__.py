@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.errors import told_in_one_line as stage
+from pipeline.errors import report_user_errors
 
-__all__ = ["ROOT", "stage"]
+__all__ = ["ROOT", "report_user_errors"]
 
 ROOT = Path(__file__).resolve().parents[1]

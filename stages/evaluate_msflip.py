@@ -10,16 +10,16 @@ from pipeline.evaluation.run import evaluate_benchmark
 from pipeline.layout import Layout
 from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import process_group
-from pipeline.runtime.launch import ran_on_all_devices
+from pipeline.runtime.launch import relaunch_with_torchrun
 from pipeline.tracking import stage_run
-from stages import ROOT, stage
+from stages import ROOT, report_user_errors
 
 if __name__ == "__main__":
     benchmark_id, seed = sys.argv[1], int(sys.argv[2])
-    with stage():
+    with report_user_errors():
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("evaluate", benchmark_id))
-        if ran_on_all_devices(runtime, "stages.evaluate_msflip", sys.argv[1:]):
+        if relaunch_with_torchrun(runtime, "stages.evaluate_msflip", sys.argv[1:]):
             sys.exit()
         with (
             process_group(resolve_device(runtime.device)),

@@ -2,8 +2,8 @@
 
 from pipeline.layout import Layout
 from pipeline.planning.plan import write_plan
-from stages import ROOT, stage
+from stages import ROOT, report_user_errors
 
 if __name__ == "__main__":
-    with stage():
+    with report_user_errors():
         print(write_plan(ROOT, Layout(ROOT).plan))

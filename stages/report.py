@@ -2,9 +2,9 @@
 
 from pipeline.layout import Layout
 from pipeline.reporting.report import write_report
-from stages import ROOT, stage
+from stages import ROOT, report_user_errors
 
 if __name__ == "__main__":
-    with stage():
+    with report_user_errors():
         write_report(ROOT, Layout(ROOT).report)
         print(f"open {Layout(ROOT).report / 'report.html'}")

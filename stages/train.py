@@ -11,18 +11,18 @@ from pipeline.config import load_project, load_resolved
 from pipeline.layout import Layout
 from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import process_group
-from pipeline.runtime.launch import ran_on_all_devices
+from pipeline.runtime.launch import relaunch_with_torchrun
 from pipeline.tracking import stage_run
 from pipeline.training.importing import import_benchmark
 from pipeline.training.run import train_benchmark
-from stages import ROOT, stage
+from stages import ROOT, report_user_errors
 
 if __name__ == "__main__":
     benchmark_id, seed = sys.argv[1], int(sys.argv[2])
-    with stage():
+    with report_user_errors():
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("train", benchmark_id))
-        if benchmark.mode == "train" and ran_on_all_devices(runtime, "stages.train", sys.argv[1:]):
+        if benchmark.mode == "train" and relaunch_with_torchrun(runtime, "stages.train", sys.argv[1:]):
             sys.exit()
         with (
             process_group(resolve_device(runtime.device)),

@@ -1,6 +1,11 @@
-"""Typed configuration: `schema` (what can be said), `parse` (good errors), `load` (files and ablations)."""
+"""Typed configuration: params.yaml, the benchmarks of params/ and the studies of studies/.
+
+`parse` (YAML and errors), `schema` (every key and its default), `overlay` (one mapping over another), `load` (files,
+hashes), `study` (variants of one benchmark), `limits` (what `runtime` cannot run).
+"""
 
 from pipeline.config.load import (
+    benchmark_ids,
     config_hash,
     evaluation_hash,
     for_evaluation,
@@ -16,6 +21,7 @@ from pipeline.config.schema import Benchmark, Project
 __all__ = [
     "Benchmark",
     "Project",
+    "benchmark_ids",
     "config_hash",
     "evaluation_hash",
     "for_evaluation",

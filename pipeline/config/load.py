@@ -1,20 +1,18 @@
-"""Load `params.yaml`, the chosen `params/<benchmark>.yaml`, and lay the ablation over them."""
+"""Load `params.yaml` and the benchmarks of `params/`, and hash what decides their results."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.config.parse import nearest, parse, parse_valid, read_yaml
+from pipeline.config.overlay import REPORT_ONLY, Changes, applicable, change_problems, for_heirs, overlay
+from pipeline.config.parse import parse, parse_valid, read_yaml, suggestion
 from pipeline.config.schema import Benchmark, InferenceConfig, Project
 from pipeline.errors import PipelineError
-
-Overlay = dict[str, Any]
 
 
 def load_project(root: Path) -> Project:
@@ -23,9 +21,9 @@ def load_project(root: Path) -> Project:
 
 
 def load_valid_project(root: Path) -> tuple[Project | None, list[str]]:
-    """What is valid of `params.yaml`, and its problems, one a line; None when no benchmark can be told from it.
+    """What is valid of `params.yaml`, and its problems, one per line; None when its benchmarks cannot be read.
 
-    A key with a problem is at its default, an ablation with one is left out: what else is wrong can then be looked for.
+    A key with a problem gets its default, an ablation with one is left out, so that other problems can be looked for.
     """
     try:
         data = read_yaml(root / "params.yaml")
@@ -38,31 +36,65 @@ def load_valid_project(root: Path) -> tuple[Project | None, list[str]]:
     return project, problems + wrong
 
 
-def ablation_problems(ablation: Overlay) -> list[str]:
+def ablation_problems(ablation: Changes) -> list[str]:
     """Keys of `ablation` that no benchmark can have, one line each."""
-    return _unknown_keys(_set_values(ablation), Benchmark.model_json_schema(), "ablation")
+    return [f"params.yaml: ablation.{problem}" for problem in change_problems(ablation)]
 
 
-def load_benchmark(root: Path, benchmark_id: str, ablation: Overlay | None = None) -> Benchmark:
-    """`params/<benchmark_id>.yaml` with `ablation` laid over it. Raises PipelineError for any invalid key."""
-    path = root / "params" / f"{benchmark_id}.yaml"
-    data = read_yaml(path)
+def benchmark_ids(root: Path) -> list[str]:
+    """Ids of all benchmarks of `params/`, sorted: its files, except those that others merely extend (`_NAME.yaml`)."""
+    return [name for name in _file_names(root) if not _is_shared(name)]
+
+
+def load_benchmark(root: Path, benchmark_id: str, ablation: Changes | None = None) -> Benchmark:
+    """`params/<benchmark_id>.yaml` over what it extends, and `ablation` over it.
+
+    Raises PipelineError for a missing file and for every key or value that is not valid.
+    """
+    where = f"params/{benchmark_id}.yaml"
+    if _is_shared(benchmark_id):
+        raise PipelineError(f"{where}: shared keys, not a benchmark; choose one of {', '.join(benchmark_ids(root))}")
+    data, extended = _stated(root, benchmark_id)
     if "id" in data:
-        raise PipelineError(f"params/{path.name}: id: unknown key; the file's name is the benchmark's id")
-    where = f"params/{path.name}"
-    plain = parse(Benchmark, {"id": benchmark_id, **data}, where)
-    overlay = _set_values(ablation or {})
-    if not overlay:
-        return plain
-    unknown = ablation_problems(overlay)
-    if unknown:
-        raise PipelineError("\n".join(unknown))
-    merged = _merge(plain.model_dump(mode="json"), overlay)
-    return parse(Benchmark, merged, f"{where} with params.yaml ablation")
+        raise PipelineError("\n".join(f"{where}: {problem}" for problem in change_problems(data)))
+    where = " over ".join([where, *(f"params/{name}.yaml" for name in extended)])
+    benchmark = parse(Benchmark, {"id": benchmark_id, **data}, where)
+    problems = ablation_problems(ablation or {})
+    if problems:
+        raise PipelineError("\n".join(problems))
+    resolved = benchmark.model_dump(mode="json")
+    changes = applicable(ablation or {}, resolved)
+    return parse(Benchmark, overlay(resolved, changes), f"{where} with params.yaml ablation") if changes else benchmark
+
+
+def _stated(root: Path, name: str, heirs: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[str]]:
+    """The keys of `params/<name>.yaml` over those of the files that it extends, and the names of these files."""
+    data = read_yaml(root / "params" / f"{name}.yaml")
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data, []
+    where = f"params/{name}.yaml: extends"
+    if parent not in _file_names(root):
+        raise PipelineError(f"{where}: no params/{parent}.yaml; {suggestion(str(parent), _file_names(root))}")
+    if parent in (*heirs, name):
+        raise PipelineError(f"{where}: params/{parent}.yaml extends this file in turn")
+    base, extended = _stated(root, parent, (*heirs, name))
+    problems = change_problems(base)
+    if problems:
+        raise PipelineError("\n".join(f"params/{parent}.yaml: {problem}" for problem in problems))
+    return overlay(base if _is_shared(parent) else for_heirs(base), data), [parent, *extended]
+
+
+def _file_names(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "params").glob("*.yaml"))
+
+
+def _is_shared(name: str) -> bool:
+    return name.startswith("_")
 
 
 def resolved_yaml(benchmark: Benchmark) -> str:
-    """The benchmark with every default written out, as YAML text with stable order."""
+    """The benchmark with every default written out, as YAML text in a fixed order."""
     return yaml.safe_dump(benchmark.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -72,12 +104,12 @@ def load_resolved(path: Path) -> Benchmark:
 
 
 def for_evaluation(benchmark: Benchmark) -> Benchmark:
-    """`benchmark` without what only the report reads: a new description does not evaluate anything again."""
-    return benchmark.model_copy(update={"description": "", "published": None, "baseline": None})
+    """`benchmark` without the keys that only the report reads: a new description evaluates nothing again."""
+    return benchmark.model_copy(update=REPORT_ONLY)
 
 
 def for_training(benchmark: Benchmark) -> Benchmark:
-    """`for_evaluation`, and what only the final test reads is at its default: a new scale does not train again."""
+    """`for_evaluation` with defaults for what only the final test reads: a new test scale trains nothing again."""
     default = InferenceConfig()
     inference = benchmark.inference.model_copy(update={"ms_flip": default.ms_flip, "checkpoint": default.checkpoint})
     dataset = benchmark.dataset.model_copy(update={"evaluation_split": benchmark.dataset.validation_split})
@@ -85,55 +117,14 @@ def for_training(benchmark: Benchmark) -> Benchmark:
 
 
 def config_hash(benchmark: Benchmark) -> str:
-    """Twelve hex digits over everything that can move the trained weights."""
+    """Twelve hex digits of everything that can change the trained weights."""
     return _digest(for_training(benchmark))
 
 
 def evaluation_hash(benchmark: Benchmark) -> str:
-    """Twelve hex digits over everything that can move the scores: the training, and how its outcome is tested."""
+    """Twelve hex digits of everything that can change the scores: the training, and how its result is tested."""
     return _digest(for_evaluation(benchmark))
 
 
 def _digest(benchmark: Benchmark) -> str:
     return hashlib.sha256(json.dumps(benchmark.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _set_values(overlay: Overlay) -> Overlay:
-    """The overlay without its nulls: those leave the benchmark's own value."""
-    kept = {key: _set_values(value) if isinstance(value, dict) else value for key, value in overlay.items()}
-    return {key: value for key, value in kept.items() if value is not None and value != {}}
-
-
-def _merge(base: dict[str, Any], overlay: Overlay) -> dict[str, Any]:
-    """`overlay` over `base`. A section that the benchmark does not have (no memory, say) stays absent."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        if isinstance(value, dict):
-            if merged.get(key) is not None:
-                merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _unknown_keys(overlay: Overlay, schema: dict[str, Any], where: str) -> list[str]:
-    """Every overlay key that does not exist in the schema, also where a section is absent from a benchmark."""
-    definitions = schema.get("$defs", {})
-
-    def properties(node: dict[str, Any]) -> dict[str, Any] | None:
-        for option in [node, *node.get("anyOf", ())]:
-            target = definitions.get(option.get("$ref", "").rpartition("/")[2], option)
-            if "properties" in target:
-                return target["properties"]
-        return None
-
-    def walk(part: Overlay, known: dict[str, Any], path: str) -> Iterator[str]:
-        for key, value in part.items():
-            if key not in known or (path == "ablation" and key == "id"):
-                near = nearest(str(key), sorted(known))
-                hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(sorted(known))}"
-                yield f"params.yaml: {path}.{key}: unknown key; {hint}"
-            elif isinstance(value, dict) and (inner := properties(known[key])) is not None:
-                yield from walk(value, inner, f"{path}.{key}")
-
-    return list(walk(overlay, schema["properties"], where))

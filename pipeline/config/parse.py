@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,53 +15,19 @@ from pipeline.errors import PipelineError
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
-_MERGE = "tag:yaml.org,2002:merge"  # the key `<<`, which lays the keys of another mapping under those that stand here
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader keeps the last of two equal keys without a word; here that is an error."""
-
-    def __init__(self, text: str, name: str) -> None:
-        super().__init__(text)
-        self.name = name
-        self._checked: set[yaml.MappingNode] = set()
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        # Before the first merge: it puts the keys of the other mapping into the node, where they may stand again. A
-        # node may be merged into another one before it is constructed itself, hence not in `construct_mapping`.
-        if node not in self._checked:
-            self._checked.add(node)
-            self._require_unique(node)
-        super().flatten_mapping(node)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ArithmeticError, LookupError, ValueError) as error:  # SafeLoader trusts what looks like a date
-            kind = node.tag.rpartition(":")[2]
-            problem = f"{node.value!r} is no {kind} ({error}); put it in quotes if it is text"
-            raise ConstructorError(None, None, problem, node.start_mark) from None
-
-    def _require_unique(self, node: yaml.MappingNode) -> None:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = "<<" if key_node.tag == _MERGE else self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                problem = "found braces or brackets as a key; put a text with braces in quotes"
-                raise ConstructorError("while reading a mapping", node.start_mark, problem, key_node.start_mark)
-            if key in seen:
-                raise PipelineError(
-                    f"{node.start_mark.name}: key {key!r} stands twice (line {key_node.start_mark.line + 1}): keep one"
-                )
-            seen.add(key)
+_MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Mapping in the YAML file `path`. Raises PipelineError when it is missing, malformed or no mapping."""
+    """Mapping in the YAML file `path`. Raises PipelineError when it is missing, malformed or not a mapping."""
     try:
-        data = _UniqueKeyLoader(_text(path), str(path)).get_single_data()
+        loader = yaml.SafeLoader(_text(path))
+        loader.name = str(path)
+        node = loader.get_single_node()
+        _check_node(loader, node, set())
+        data = loader.construct_document(node) if node is not None else None
     except FileNotFoundError:
-        near = nearest(path.stem, sorted(p.stem for p in path.parent.glob(f"*{path.suffix}")))
+        near = nearest(path.stem, [p.stem for p in path.parent.glob(f"*{path.suffix}")])
         raise PipelineError(f"{path}: no such file{f'; did you mean {near}{path.suffix}?' if near else ''}") from None
     except yaml.YAMLError as error:
         raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
@@ -79,24 +45,54 @@ def _text(path: Path) -> str:
         raise PipelineError(f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
 
 
-def nearest(word: str, candidates: list[str]) -> str | None:
-    """The candidate most like `word`, or None when nothing is alike."""
-    found = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+def _check_node(loader: yaml.SafeLoader, node: yaml.Node | None, seen: set[yaml.Node]) -> None:
+    """Raise for duplicate keys, of which SafeLoader keeps the last, and for impossible dates, on which it fails."""
+    if node is None or node in seen:  # an alias is the node of its anchor
+        return
+    seen.add(node)
+    if isinstance(node, yaml.ScalarNode) and node.tag != _MERGE:
+        try:
+            loader.construct_object(node)
+        except (ArithmeticError, LookupError, ValueError) as error:
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{node.value!r} is not a valid {kind} ({error}); put it in quotes if it is text"
+            raise ConstructorError(None, None, problem, node.start_mark) from None
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_node(loader, item, seen)
+    elif isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "found braces or brackets as a key; put a text with braces in quotes"
+                raise ConstructorError("while reading a mapping", node.start_mark, problem, key.start_mark)
+            if (key.tag, key.value) in keys:
+                line = key.start_mark.line + 1
+                raise PipelineError(f"{loader.name}: duplicate key {key.value!r} (line {line}): keep one")
+            keys.add((key.tag, key.value))
+            _check_node(loader, key, seen)
+            _check_node(loader, value, seen)
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate most like `word`, or None when none is similar."""
+    found = difflib.get_close_matches(word, sorted(candidates), n=1, cutoff=0.5)
     return found[0] if found else None
 
 
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """What to write in place of the unknown `word`: the name most like it, else all that there are."""
-    near = nearest(word, list(known))
-    return f"did you mean `{near}`?" if near else f"there are {', '.join(known) or 'none'}"
+def suggestion(word: str, known: Iterable[str], kind: str = "names") -> str:
+    """What to write instead of the unknown `word`: the most similar of the `known` names, else all of them."""
+    known = list(known)
+    near = nearest(word, known)
+    return f"did you mean `{near}`?" if near else f"valid {kind}: {', '.join(known) or 'none'}"
 
 
 def parse(section: type[SectionT], data: dict[str, Any], where: str) -> SectionT:
-    """`data` as a `section`. Raises PipelineError that lists every problem, one per line, `where` in front."""
+    """`data` as a `section`. Raises PipelineError that lists every problem, one per line after `where`."""
     try:
         return section.model_validate(data)
     except ValidationError as error:
-        raise PipelineError("\n".join(_lines(section, error, where))) from None
+        raise PipelineError("\n".join(f"{where}: {line}" for line in _problems(section, error))) from None
 
 
 def problems_of(section: type[BaseModel], data: dict[str, Any]) -> list[str]:
@@ -104,55 +100,62 @@ def problems_of(section: type[BaseModel], data: dict[str, Any]) -> list[str]:
     try:
         section.model_validate(data)
     except ValidationError as error:
-        return [_describe(section, item) for item in error.errors()]
+        return _problems(section, error)
+    return []
+
+
+def unknown_keys(section: type[BaseModel], data: dict[str, Any]) -> list[str]:
+    """The keys of `data`, which may be incomplete, that a `section` cannot have; one line each."""
+    try:
+        section.model_validate(data)
+    except ValidationError as error:
+        return [_describe(section, item) for item in error.errors() if item["type"] == "extra_forbidden"]
     return []
 
 
 def parse_valid(section: type[SectionT], data: dict[str, Any], where: str) -> tuple[SectionT | None, list[str]]:
-    """`data` as a `section` without its top-level keys that have problems, and these; None when one was required."""
+    """`data` as a `section` without the top-level keys that have problems, and the problems.
+
+    The first is None when a key with a problem is required.
+    """
     try:
         return section.model_validate(data), []
     except ValidationError as error:
         wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
-        problems = _lines(section, error, where)
+        problems = [f"{where}: {line}" for line in _problems(section, error)]
     try:
         return section.model_validate({key: value for key, value in data.items() if key not in wrong}), problems
     except ValidationError:
         return None, problems
 
 
-def _lines(section: type[BaseModel], error: ValidationError, where: str) -> list[str]:
-    return [f"{where}: {_describe(section, item)}" for item in error.errors()]
+def _problems(section: type[BaseModel], error: ValidationError) -> list[str]:
+    return [_describe(section, item) for item in error.errors()]
 
 
 def _describe(section: type[BaseModel], item: Any) -> str:
     loc = [str(part) for part in item["loc"]]
     key = ".".join(loc)
     if item["type"] == "extra_forbidden":
-        owner = _section_at(section, item["loc"][:-1])
-        valid = sorted(owner.model_fields) if owner else []
-        near = nearest(loc[-1], valid)
-        hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(valid)}"
-        return f"{key}: unknown key; {hint}"
+        owner = _section_at(section, loc[:-1])
+        return f"{key}: unknown key; {suggestion(loc[-1], sorted(owner.model_fields), 'keys')}"
     if item["type"] == "missing":
         return f"{key}: required but absent"
     message = item["msg"].removeprefix("Value error, ")
     found = "" if isinstance(item["input"], dict | BaseModel) else f" (found {item['input']!r})"
-    return f"{key}: {message}{found}" if key else message  # what concerns several sections names its key itself
+    return f"{key}: {message}{found}" if key else message  # a problem of several sections names its key itself
 
 
-def _section_at(section: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] | None:
+def _section_at(section: type[BaseModel], loc: list[str]) -> type[BaseModel]:
     """The section class that the key path `loc` leads to."""
-    parts = list(loc)
-    while parts:
-        field = section.model_fields.get(str(parts.pop(0)))
-        if field is None:
-            return None
-        inner = [field.annotation, *get_args(field.annotation)]
-        found = [a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not found:
-            return None
-        section = found[0]
-        if get_origin(field.annotation) in (dict, tuple) and parts:
-            parts.pop(0)  # the key or position of one of several such sections
+    for part in loc:
+        field = section.model_fields.get(part)  # absent: the key or position of one of several sections
+        section = next(_sections(field.annotation), section) if field else section
     return section
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections(inner)

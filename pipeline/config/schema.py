@@ -1,9 +1,9 @@
-"""Typed form of `params/<benchmark>.yaml` and `params.yaml`: every knob, its unit and its default.
+"""Typed form of `params/<benchmark>.yaml` and `params.yaml`: every key, its unit and its default.
 
-Defaults are the published ones (spec: METHOD sections 1-6, PROTOCOL sections 2-5), so a benchmark file only states what
-differs. Two are not: `memory.gradient`, which the published rows therefore set to `updated`, and `memory.sync`. Sizes
-are (height, width) in pixels unless a name says otherwise. Values that depend on the dataset or on the encoder's
-abilities are checked in `pipeline.planning.validate`, which can see both.
+Defaults are the published settings (docs/method.md), so a benchmark file states only what differs. The exceptions are
+`memory.gradient`, which the published rows therefore set to `updated`, and `memory.sync`. Sizes are (height, width) in
+pixels unless a name says otherwise. What depends on the dataset or on the encoder's abilities is checked in
+`pipeline.planning.validate`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 
 def each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    """`seeds` as they are. Raises ValueError for one that stands twice: its runs are equal, and would count as two."""
+    """`seeds` unchanged. Raises ValueError for a repeated one: its runs are equal, but would count as two."""
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if repeated:
-        verb = "stands" if len(repeated) == 1 else "stand"
-        raise ValueError(f"{', '.join(map(str, repeated))} {verb} more than once; name each seed once")
+        verb = "is" if len(repeated) == 1 else "are"
+        raise ValueError(f"{', '.join(map(str, repeated))} {verb} listed more than once; list each seed once")
     return seeds
 
 
@@ -27,7 +27,10 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(each_once)]
 
-_ROUNDING = 1e-5  # the published 0.9 / 0.009 * 0.01 is 1; a remedy is printed with six digits
+PROTOCOLS = ("single_scale", "ms_flip")  # keys of `inference`, and of every result file
+PRIMARY = "ms_flip"  # the protocol of headline numbers, class tables, confusion matrices and pictures
+
+_ROUNDING = 1e-5  # the published 0.9 / 0.009 * 0.01 is 1, and a remedy is printed with six digits
 
 
 class Section(BaseModel):
@@ -37,11 +40,11 @@ class Section(BaseModel):
 
 
 class DatasetConfig(Section):
-    """Which dataset (a module of `pipeline.datasets.sources`) and which of its splits play which part."""
+    """Which dataset (a module of `pipeline.datasets.sources`) and the roles of its splits."""
 
     name: str
     train_splits: tuple[str, ...] = ("train",)  # Cityscapes rows of the paper train on (train, val)
-    # Share of the training images in use, drawn by the run's seed: a smaller share is part of every larger one.
+    # Fraction of the training images, drawn with the run's seed: a smaller one is a subset of every larger one.
     train_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     validation_split: str = "val"  # watched during training, picks the best checkpoint
     evaluation_split: str = "test"  # what the report's numbers are measured on
@@ -51,18 +54,17 @@ class EncoderConfig(Section):
     """An encoder of `pipeline.models.encoders`, or of segmentation-models-pytorch, timm's as `tu-NAME`."""
 
     name: str
-    weights: str | None = (
-        None  # null: random | `package:NAME` | `file:PATH` | `imagenet:NAME` | a pretrained tag of smp
-    )
-    output_stride: Literal[4, 8, 16, 32] | None = None  # dilate instead of striding; null: the encoder's own stride
+    # null: random | `package:NAME` | `file:PATH` | `imagenet:NAME` | a pretrained tag of segmentation-models-pytorch
+    weights: str | None = None
+    output_stride: Literal[4, 8, 16, 32] | None = None  # reached by dilation; null: the encoder's own
     depth: Annotated[int, Field(ge=2, le=5)] = 5  # number of stride-2 stages kept: depth 3 cuts at stride 8
     options: dict[str, Any] = {}  # of an encoder of `pipeline.models.encoders`, e.g. {stem_relu: false}
 
 
 class AuxiliaryConfig(Section):
-    """Fully convolutional head on an earlier feature map, for a loss in training.
+    """Fully convolutional head on an earlier feature map, for an auxiliary loss.
 
-    OCRNet without memory takes its object regions from the last of them, in evaluation too.
+    OCRNet without memory takes its object regions from the last of them, also in evaluation.
     """
 
     feature: Annotated[int, Field(le=-1)] = -2  # index into the encoder's feature maps, counted from the last
@@ -72,7 +74,7 @@ class AuxiliaryConfig(Section):
 
 
 class SegmentorConfig(Section):
-    """The framework, with or without memory (METHOD section 2)."""
+    """The framework, with or without memory (docs/method.md, Architecture)."""
 
     framework: str  # a module of `pipeline.models.frameworks`: fcn, pspnet, deeplabv3, ocrnet, upernet
     options: dict[str, Any] = {}  # of that framework's context module, e.g. {dilations: [1, 12, 24, 36]}
@@ -81,30 +83,30 @@ class SegmentorConfig(Section):
     activation: Literal["relu", "leaky_relu"] = "relu"  # of the head, never of the encoder
     dropout: Fraction = 0.1
     auxiliary: tuple[AuxiliaryConfig, ...] = (AuxiliaryConfig(),)
-    downsample: bool = False  # halve the encoder's last map before the head (HRNet on Cityscapes and LIP)
-    feature_norm: bool = False  # a layer norm over the channels of each encoder map (ViT)
+    downsample: bool = False  # halve the encoder's last map before the head: HRNet on Cityscapes and LIP
+    feature_norm: bool = False  # layer norm over the channels of each encoder map: ViT
 
 
 class MemoryConfig(Section):
-    """The dataset-level feature memory (METHOD sections 3 and 4)."""
+    """The dataset-level feature memory (docs/method.md, Architecture and Memory update)."""
 
-    # What the module reads: vectors of the whole dataset, updated in training (the method); or, as controls that keep
-    # the module and its parameters, fixed random vectors, or the class means of the batch at hand (in evaluation: of
-    # the image at hand) weighted by the coarse probabilities.
+    # What the module reads: class vectors of the whole dataset, updated in training (the method); or, as controls with
+    # the same parameters, fixed random vectors, or the batch's own class means (in evaluation: the image's), weighted
+    # by the coarse probabilities.
     content: Literal["dataset", "random", "batch"] = "dataset"
     slots: Positive = 1  # vectors per class; the paper uses one
     aggregation: Literal["soft", "hard"] = "soft"
     strategy: Literal["cosine", "mean"] = "cosine"
-    # Share of the new vector in the blend, the reverse of the usual convention: 0.9 keeps 10 % of the old one.
+    # Weight of the new vector in the moving average, the reverse of the usual convention: 0.9 keeps 10 % of the old.
     momentum: Fraction = 0.9
     momentum_schedule: Literal["learning_rate", "fixed"] = "learning_rate"
-    base_lr: Annotated[float, Field(gt=0)] | None = None  # the lr at which `momentum` holds; null: optimizer.lr
+    base_lr: Annotated[float, Field(gt=0)] | None = None  # the lr at which `momentum` applies; null: optimizer.lr
     context_within_image: bool = True  # fuse the framework's own context features (if it has any)
-    # Which memory the coarse softmax gets its gradient from: the one that the forward pass read (`exact`), or the one
-    # after this iteration's update (`updated`), as in the authors' code and hence in the published rows.
+    # The memory in the gradient of the coarse softmax: the one that the forward pass read (`exact`), or the one after
+    # this iteration's update (`updated`), as in the authors' code and therefore in the published rows.
     gradient: Literal["exact", "updated"] = "exact"
-    # Over several devices: sum the batch statistics and blend once, which gives the memory of a single device, or blend
-    # on each device and average the memories, as the authors do (METHOD section 4, cross-rank).
+    # On several devices: sum the batch statistics and update once, which gives the memory of a single device, or update
+    # on each device and average the memories, as the authors do.
     sync: Literal["statistics", "per_rank_mean"] = "statistics"
 
     @model_validator(mode="after")
@@ -117,12 +119,12 @@ class MemoryConfig(Section):
 
 
 class LossConfig(Section):
-    """Weights of the cross-entropy terms (METHOD section 5). A weight of 0 switches a term off."""
+    """Weights of the cross-entropy terms (docs/method.md, Losses). A weight of 0 switches a term off."""
 
     final: Weight = 1.0
-    coarse: Weight = 0.4  # stage one: the logits that weigh the memory
+    coarse: Weight = 0.4  # coarse segmentation: the logits that weight the memory
     auxiliary: Weight = 0.4
-    consistency: Weight = 0.0  # the final decoder classifies the memory itself
+    consistency: Weight = 0.0  # representation consistency loss: the final decoder classifies the memory itself
     consistency_from_epoch: Positive = 2  # epochs count from 1
 
 
@@ -140,7 +142,7 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Poly decay per iteration: lr(t) = (lr - min_lr) * (1 - t/T)^power + min_lr (PROTOCOL section 3)."""
+    """Poly decay per iteration t: (lr - min_lr) * (1 - t/T)^power + min_lr (docs/method.md, Training schedule)."""
 
     epochs: Positive
     batch_size: Annotated[int, Field(ge=2)]  # global: over all devices; BatchNorm of a 1x1 map needs two images
@@ -150,7 +152,7 @@ class ScheduleConfig(Section):
 
 
 class ResizeConfig(Section):
-    """Resize before cropping. `keep_ratio`: fit into the box (long, short); else: exactly `size`."""
+    """Resize, to fit into the box (long, short) with `keep_ratio`, else to exactly `size`."""
 
     keep_ratio: bool = True
     long: Positive | None = None  # bounds of the longer and the shorter side, used when the ratio is kept
@@ -175,12 +177,12 @@ class RotationConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """Training transforms in the order of PROTOCOL section 2."""
+    """Training transforms, in the order of docs/method.md, Data augmentation."""
 
     resize: ResizeConfig | None = None  # null: the prepared size
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)  # multiplies the box
     crop: tuple[Positive, Positive]
-    max_class_share: Fraction = 0.75  # retry a crop that one class fills beyond this share of the valid pixels
+    max_class_share: Fraction = 0.75  # redraw a crop in which one class has more than this share of the valid pixels
     flip: Fraction = 0.5  # probability; left/right classes are swapped where the dataset names pairs
     rotation: RotationConfig | None = None  # LIP
     photometric: bool = True
@@ -193,7 +195,7 @@ class AugmentationConfig(Section):
 
 
 class ProtocolConfig(Section):
-    """One way to turn an image into a label map (PROTOCOL section 4)."""
+    """One way to turn an image into a label map (docs/method.md, Inference and metrics)."""
 
     mode: Literal["whole", "slide"] = "whole"
     crop: tuple[Positive, Positive] | None = None  # window (height, width), slide only
@@ -223,6 +225,11 @@ class InferenceConfig(Section):
         scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True, average="probabilities"
     )
 
+    @property
+    def protocols(self) -> dict[str, ProtocolConfig]:
+        """By name, in the order of PROTOCOLS."""
+        return {name: getattr(self, name) for name in PROTOCOLS}
+
 
 class Scores(Section):
     """mIoU in percent as printed by the authors; null: not reported."""
@@ -232,23 +239,23 @@ class Scores(Section):
 
 
 class OpenQuestion(Section):
-    """Something that the authors' publications leave open and the weights cannot tell."""
+    """A setting that neither the authors' publications nor their weights determine."""
 
     key: str  # the parameter that decides it, such as `encoder.options.stem_relu`
-    note: str  # why this file's value was chosen, and what speaks for another
+    note: str  # why this file's value was chosen, and the evidence for another
 
 
 class PublishedConfig(Section):
-    """What the authors published for this benchmark (spec: benchmarks.yaml, CHECKPOINTS section 1)."""
+    """What the authors published for this benchmark (docs/published-rows.md, Checkpoints)."""
 
     paper: Scores | None = None  # the paper repository's table
-    model_zoo: Scores | None = None  # the later table of the authors' toolbox, known to use this file's protocol
+    model_zoo: Scores | None = None  # the later table of the authors' toolbox, which uses this file's protocol
     checkpoints: tuple[str, ...] = ()  # addresses of the weights, tried in this order
     open_questions: tuple[OpenQuestion, ...] = ()
 
 
 class Benchmark(Section):
-    """Everything that defines one benchmark; `id` is the file's stem."""
+    """Everything that defines one benchmark; `id` is the file's name."""
 
     id: str
     description: str
@@ -274,7 +281,7 @@ class Benchmark(Section):
         return self
 
     @model_validator(mode="after")
-    def _momentum_is_a_share(self) -> Benchmark:
+    def _momentum_is_at_most_one(self) -> Benchmark:
         memory, optimizer = self.memory, self.optimizer
         if memory is None or memory.content != "dataset" or memory.momentum_schedule == "fixed":
             return self
@@ -284,7 +291,7 @@ class Benchmark(Section):
         if momentum > 1.0 + _ROUNDING:
             raise ValueError(
                 f"memory.base_lr: memory.momentum: {memory.momentum:g} at a learning rate of {base:g} is {momentum:g} "
-                f"at the highest, {highest:g}, but it is a share, at most 1; set memory.base_lr to "
+                f"at the highest, {highest:g}, but a momentum is at most 1; set memory.base_lr to "
                 f"{memory.momentum * highest:g} or more, or memory.momentum_schedule: fixed"
             )
         return self
@@ -293,35 +300,35 @@ class Benchmark(Section):
 class RuntimeConfig(Section):
     """How to run, never what.
 
-    Only `precision` may move a result beyond rounding, the number of parts through batch norm and dropout, and
+    Only `precision` may change a result beyond rounding, `devices` and `accumulate` through batch norm and dropout, and
     `compile` through dropout.
     """
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     devices: Positive = 1  # per node; each takes an equal share of the global batch
     nodes: Positive = 1
-    accumulate: Positive = 1  # parts that a device's share is cut into where memory is short
+    accumulate: Positive = 1  # parts into which a device's share is divided, to save memory
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    compile: bool = False  # torch.compile the network in training; on one device, see `pipeline.config.compilable`
-    workers: Annotated[int, Field(ge=0)] | None = None  # data-loading processes per device; null: from the machine
+    compile: bool = False  # torch.compile the network in training; see `pipeline.config.limits`
+    workers: Annotated[int, Field(ge=0)] | None = None  # data-loading processes per device; null: automatic
     log_every: Positive = 10  # iterations between two points of a curve
     save_every: Positive = 200  # iterations between two saves of the resumable state
     evaluation_batch: Positive = 1  # test images of equal size that share a forward pass
     mlflow: bool = True
 
     @model_validator(mode="after")
-    def _each_device_is_another(self) -> RuntimeConfig:
+    def _one_device_for_each_process(self) -> RuntimeConfig:
         kind, colon, _ = self.device.partition(":")
         if colon and self.devices > 1:
             raise ValueError(
-                f"device: {self.device} is a single device, on which all of devices: {self.devices} would run; "
-                f"set device: {kind}, and each process takes its own, or devices: 1"
+                f"device: {self.device} is a single device, which all of devices: {self.devices} would share; "
+                f"set device: {kind}, and each process takes another, or devices: 1"
             )
         return self
 
 
 class SourceConfig(Section):
-    """A local copy of a dataset that is known to be only a part of it."""
+    """A local copy of a part of a dataset."""
 
     path: str  # folder or archive
     images: dict[str, Annotated[int, Field(ge=0)]]  # expected number per split, in place of the official ones
@@ -335,4 +342,4 @@ class Project(Section):
     sources: dict[str, str | SourceConfig | None] = {}  # dataset: local folder or archive; null: the public address
     weights: dict[str, str | None] = {}  # benchmark (its checkpoint) or ImageNet name: local file; null: public address
     runtime: RuntimeConfig = RuntimeConfig()
-    ablation: dict[str, Any] = {}  # laid over every chosen benchmark; null leaves the benchmark's own value
+    ablation: dict[str, Any] = {}  # changes to every chosen benchmark (`pipeline.config.overlay`)

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pipeline.config import Benchmark
-from pipeline.config.schema import RuntimeConfig
+from pipeline.config.schema import PRIMARY, RuntimeConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate, gathered
+from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, evaluate, gathered
 from pipeline.evaluation.folding import folded
 from pipeline.evaluation.submission import Submission, joined
-from pipeline.files.storage import new_file, read_json, write_json, write_png
+from pipeline.files.storage import write_png
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
-from pipeline.results.bootstrap import bootstrap_miou, interval
-from pipeline.results.metrics import summarise
+from pipeline.results.metrics import Counts, summarise
+from pipeline.results.record import EvaluationCost, EvaluationFiles, EvaluationRecord, ProtocolScores, TrainingFiles
+from pipeline.results.statistics import frame_blocks, scores
 from pipeline.runtime.device import make_deterministic, resolve_device, worker_count
 from pipeline.runtime.distributed import gather_on_main, ranks
 
@@ -47,17 +47,16 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     table = prepared.split([split])
     if table.empty:
         raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
-    train_dir, out = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
-    model = load_model(benchmark, len(spec.classes), train_dir / f"{benchmark.inference.checkpoint}.safetensors")
+    files = EvaluationFiles(layout, benchmark.id, seed)
+    weights = TrainingFiles(layout, benchmark.id, seed).weights(benchmark.inference.checkpoint)
+    model = load_model(benchmark, len(spec.classes), weights)
     model = folded(model.to(device))
-    protocols = {"single_scale": benchmark.inference.single_scale, "ms_flip": benchmark.inference.ms_flip}
+    protocols = benchmark.inference.protocols
     panel = panel_ids(list(table["id"]))
-    predictions = out / "details" / "predictions"
-    predictions.mkdir(parents=True, exist_ok=True)
 
     def keep(image_id: str, maps: dict[str, Prediction]) -> None:
         if image_id in panel:
-            write_png(predictions / f"{image_id.replace('/', '__')}.png", maps["ms_flip"])
+            write_png(files.prediction(image_id), maps[PRIMARY])
 
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
         own = images.iloc[ranks().rank :: ranks().world]
@@ -81,33 +80,41 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     hidden = prepared.split([benchmark.dataset.evaluation_split])
     submission = None
     if split != benchmark.dataset.evaluation_split and not hidden.empty:  # a declared part may lack the test images
-        with Submission(out / "details", list(protocols), _server_ids(spec), ranks().rank) as archives:
+        with Submission(files.details, list(protocols), _server_ids(spec), ranks().rank) as archives:
             predict(hidden, benchmark.dataset.evaluation_split, archives.add)
         gather_on_main(None)  # every rank's archives are complete
         submission = {"split": benchmark.dataset.evaluation_split, "images": len(hidden)}
     if scored is None:
-        return out
+        return files.folder
     if submission is not None:
-        files = {name: joined(out / "details", name, ranks().world) for name in protocols}
-        submission["files"] = {name: path.relative_to(out).as_posix() for name, path in files.items()}
+        files = {name: joined(files.details, name, ranks().world) for name in protocols}
+        submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in files.items()}
     ids, counts = scored
     seconds = time.perf_counter() - started
-    about = {"images": len(ids), "split": split, "submission": submission}
-    _write(out, about, spec.classes, ids, counts)
-    training = read_json(train_dir / "summary.json", "run `dvc repro`")
-    write_json(
-        out / "details" / "evaluation.json",
-        {
-            **{key: training[key] for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
-            **about,
-            "checkpoint": benchmark.inference.checkpoint,
-            "panel": panel,
-            "protocol": benchmark.inference.model_dump(mode="json"),
-        },
+    per_image = {name: Counts(**c.per_image()) for name, c in counts.items()}
+    blocks = frame_blocks(ids, spec.frames_per_block)
+    training = TrainingFiles(layout, benchmark.id, seed).record
+    record = EvaluationRecord(
+        **{key: getattr(training, key) for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
+        images=len(ids),
+        split=split,
+        submission=submission,
+        checkpoint=benchmark.inference.checkpoint,
+        panel=panel,
+        protocol=benchmark.inference.model_dump(mode="json"),
+        scores={name: _scores(c.confusion, per_image[name], blocks) for name, c in counts.items()},
     )
-    images = len(ids) + (submission["images"] if submission else 0)
-    write_json(out / "cost.json", {"seconds": seconds, "seconds_per_image": seconds / images, "device": str(device)})
-    return out
+    number = len(ids) + (submission["images"] if submission else 0)
+    cost = EvaluationCost(seconds, seconds / number, str(device))
+    files.write(record, cost, spec.classes, ids, per_image, {name: c.confusion for name, c in counts.items()})
+    return files.folder
+
+
+def _scores(confusion: NDArray[np.int64], counts: Counts, blocks: NDArray[np.int64]) -> ProtocolScores:
+    """confusion: (K, K); counts: (N, K); blocks: (N,). The interval is that of the report for a single seed."""
+    summary = summarise(confusion)
+    estimate = scores(Counts.of_seeds([counts]), blocks).mean()
+    return ProtocolScores(summary.miou, estimate.low, estimate.high, summary.pixel_accuracy, summary.mean_accuracy)
 
 
 def _server_ids(spec: DatasetSpec) -> tuple[int, ...]:
@@ -135,34 +142,3 @@ def panel_ids(ids: list[str]) -> list[str]:
     """Ids spread evenly over the split: the same for every benchmark, chosen without looking at any result."""
     positions = np.linspace(0, len(ids) - 1, min(PANEL_IMAGES, len(ids))).round().astype(int)
     return [ids[i] for i in positions]
-
-
-def _write(
-    out: Path, about: dict[str, Any], classes: tuple[str, ...], ids: list[str], counts: Mapping[str, ProtocolCounts]
-) -> None:
-    details = out / "details"
-    metrics: dict[str, Any] = {}
-    per_image: dict[str, Any] = {"ids": np.array(ids)}
-    per_class = pd.DataFrame({"class": classes})
-    for name, protocol_counts in counts.items():
-        images = protocol_counts.per_image()
-        low, high = interval(bootstrap_miou(**images))
-        summary = summarise(protocol_counts.confusion)
-        metrics[name] = {
-            "miou": summary.miou,
-            "miou_low": low,
-            "miou_high": high,
-            "pixel_accuracy": summary.pixel_accuracy,
-            "mean_accuracy": summary.mean_accuracy,
-        }
-        per_class[f"{name}_iou"] = summary.class_iou
-        per_image |= {f"{name}/{part}": array for part, array in images.items()}
-    truth = next(iter(counts.values())).confusion.sum(axis=1)
-    per_class["gt_share"] = truth / truth.sum()
-    with new_file(details / "per_class.csv") as stream:
-        per_class.to_csv(stream, index=False)
-    with new_file(details / "confusion.npz") as stream:
-        np.savez(stream, **{name: c.confusion for name, c in counts.items()})
-    with new_file(details / "per_image.npz") as stream:
-        np.savez_compressed(stream, **per_image)
-    write_json(out / "metrics.json", metrics | about)

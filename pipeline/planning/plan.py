@@ -1,66 +1,108 @@
-"""Resolve and check everything before any work: what `dvc repro` is going to run.
+"""What will run: the chosen benchmarks, resolved, checked, and with what they need.
 
-The plan is the first stage. It lays the ablation over the chosen benchmarks, validates each against its dataset and
-builds its model without weights (meta device), so that a typo, an encoder that cannot be dilated or a crop that does
-not fit stops here. Its outputs are what later stages depend on: a benchmark whose resolved form did not change is not
-trained again, whichever line of `params.yaml` was edited.
+Every command that runs something asks `plan_benchmarks`: the stage `plan`, `check`, `row`, `rows`. It lays the ablation
+over the chosen benchmarks, checks each against its dataset and builds its network without weights, so that a typo, an
+encoder that cannot be dilated or a crop that does not fit is found before any work.
+
+The stage writes the plan to `runs/plan`. Later stages depend on single files of it: a benchmark whose resolved form did
+not change is not trained again, whichever line of `params.yaml` was edited.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checkpoints.planned import write_planned_weights
-from pipeline.config import Project, for_evaluation, for_training, load_project, resolved_yaml
+from pipeline.config import (
+    Benchmark,
+    Project,
+    for_evaluation,
+    for_training,
+    load_benchmark,
+    load_project,
+    resolved_yaml,
+)
 from pipeline.datasets.planned import write_planned_datasets
 from pipeline.errors import PipelineError
 from pipeline.files.storage import new_file
-from pipeline.planning.validate import PlannedBenchmark, checked_choice
+from pipeline.planning.needs import Need, data_need, weights_need
+from pipeline.planning.validate import benchmark_problems, choice_problems, count_parameters, project_problems
 
 
-def make_plan(root: Path) -> tuple[Project, list[PlannedBenchmark]]:
-    """The project and its chosen benchmarks. Raises PipelineError that lists every problem of what was chosen."""
-    project = load_project(root)
-    planned, problems = checked_choice(root, project)
-    if problems:
-        raise PipelineError("\n".join(dict.fromkeys(problems)))
-    return project, planned
+@dataclass(frozen=True)
+class Planned:
+    """A valid benchmark, the size of its network, and what it starts from."""
+
+    benchmark: Benchmark
+    parameters: int
+    data: Need
+    weights: Need | None
+
+
+def plan_benchmarks(root: Path, project: Project) -> tuple[list[Planned], list[str]]:
+    """The benchmarks that `project` chooses, as far as they can run, and the problems of all of them, one a line."""
+    planned, problems = [], project_problems(root, project)
+    for benchmark_id in dict.fromkeys(project.benchmarks):
+        try:
+            benchmark = load_benchmark(root, benchmark_id, project.ablation)
+            found = benchmark_problems(root, benchmark) or choice_problems(root, project, benchmark)
+            if not found:
+                parameters = count_parameters(benchmark)
+                data = data_need(root, project, benchmark.dataset.name)
+                weights = weights_need(root, project, benchmark, parameters)
+                found = [need.problem for need in (data, weights) if need is not None and need.problem]
+                planned += [] if found else [Planned(benchmark, parameters, data, weights)]
+            problems += found
+        except PipelineError as error:
+            problems += str(error).splitlines()
+    return planned, list(dict.fromkeys(problems))
 
 
 def write_plan(root: Path, out_dir: Path) -> str:
-    """Make the plan and write it to `out_dir`; return it as text."""
-    project, planned = make_plan(root)
+    """Stage `plan`: write resolved benchmarks, and the data and weights to fetch; returns the plan as text.
+
+    Raises PipelineError that lists every problem of what is chosen.
+    """
+    project = load_project(root)
+    planned, problems = plan_benchmarks(root, project)
+    if problems:
+        raise PipelineError("\n".join(problems))
     write_planned(project, planned, out_dir)
     return describe(project, planned)
 
 
-def write_planned(project: Project, planned: Sequence[PlannedBenchmark], out_dir: Path) -> None:
-    """Write resolved benchmarks, `datasets.json` and `weights.json` (what to fetch, from where)."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for item in planned:
-        parts = {"": item.benchmark, "train": for_training(item.benchmark), "evaluate": for_evaluation(item.benchmark)}
+def write_planned(project: Project, planned: Sequence[Planned], out_dir: Path) -> None:
+    """The files of `runs/plan`."""
+    benchmarks = [item.benchmark for item in planned]
+    for benchmark in benchmarks:
+        parts = {"": benchmark, "train": for_training(benchmark), "evaluate": for_evaluation(benchmark)}
         for folder, part in parts.items():
-            path = out_dir / folder / f"{part.id}.yaml"
-            with new_file(path) as stream:
+            with new_file(out_dir / folder / f"{part.id}.yaml") as stream:
                 stream.write(resolved_yaml(part).encode())
-    write_planned_datasets(out_dir, [item.benchmark for item in planned], project.sources)
-    write_planned_weights(out_dir, [item.benchmark for item in planned], project.weights)
+    write_planned_datasets(out_dir, benchmarks, project.sources)
+    write_planned_weights(out_dir, benchmarks, project.weights)
 
 
-def describe(project: Project, planned: Sequence[PlannedBenchmark]) -> str:
-    """The plan as a table for the terminal."""
-    width = max(len(item.benchmark.id) for item in planned)
-    lines = [f"{'benchmark':{width}}  dataset       encoder                  memory  epochs  parameters"]
+def describe(project: Project, planned: Sequence[Planned]) -> str:
+    """The plan as a table for the terminal, and what will be downloaded from where."""
+    heads = ("benchmark", "dataset", "encoder", "memory", "epochs", "parameters", "data", "weights")
+    rows = [heads]
     for item in planned:
         b = item.benchmark
-        epochs = "import" if b.mode == "import" else b.schedule.epochs
-        lines.append(
-            f"{b.id:{width}}  {b.dataset.name:12}  {b.encoder.name:23}  {'yes' if b.memory else 'no':6}"
-            f"  {epochs:>6}  {item.parameters / 1e6:8.1f} M"
+        rows.append(
+            (
+                *(b.id, b.dataset.name, b.encoder.name, "yes" if b.memory else "no"),
+                "import" if b.mode == "import" else str(b.schedule.epochs),
+                f"{item.parameters / 1e6:.1f} M",
+                *(str(item.data), str(item.weights) if item.weights else "-"),
+            )
         )
-    seeds = ", ".join(map(str, project.seeds))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows]
     imports = sum(item.benchmark.mode == "import" for item in planned)
-    trainings = f"{(len(planned) - imports) * len(project.seeds)} trainings"
-    published = f", {imports} published checkpoint{'s' if imports > 1 else ''}" if imports else ""
-    return "\n".join([*lines, f"seeds: {seeds}; {trainings}{published}"])
+    counts = [f"{(len(planned) - imports) * len(project.seeds)} trainings", f"{imports} imported checkpoints"]
+    lines.append(f"seeds {', '.join(map(str, project.seeds))}: {', '.join(counts[: 1 + (imports > 0)])}")
+    downloads = {n.place: n for item in planned for n in (item.data, item.weights) if n is not None and not n.present}
+    return "\n".join([*lines, *(f"{need}: {place}" for place, need in downloads.items())])

@@ -1,61 +1,54 @@
-"""What is wrong with `params.yaml` and `params/*.yaml`: every problem of every file, one line each.
+"""What is wrong with `params.yaml` and the benchmark files: every problem, one line each.
 
 A line names the file, the key and the remedy. What a single file cannot say about itself is checked here: that its
-dataset has the splits it names, that its crop fits, that its baseline exists, that its model can be built.
+dataset has the splits it names, that its crop fits, that its baseline exists, that its network can be built.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checkpoints.imagenet import imagenet_names
 from pipeline.checkpoints.planned import weights_of
-from pipeline.config import Benchmark, Project, load_benchmark
-from pipeline.config.compilable import compile_problem
-from pipeline.config.parse import nearest
-from pipeline.config.sharing import share_problem
+from pipeline.config import Benchmark, Project, benchmark_ids, load_benchmark
+from pipeline.config.limits import compile_problem, share_problem
+from pipeline.config.parse import suggestion
+from pipeline.config.study import StudyConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.planned import path_and_images
 from pipeline.errors import PipelineError
 
 
-@dataclass(frozen=True)
-class PlannedBenchmark:
-    """A valid benchmark and the size of its model."""
-
-    benchmark: Benchmark
-    parameters: int
-
-
-def checked_choice(root: Path, project: Project) -> tuple[list[PlannedBenchmark], list[str]]:
-    """The chosen benchmarks that are valid, their models built without weights, and the problems of all of them."""
-    planned, problems = [], []
+def project_problems(root: Path, project: Project) -> list[str]:
+    """What is wrong with params.yaml apart from single benchmarks."""
+    problems = []
     repeated = sorted({b for b in project.benchmarks if project.benchmarks.count(b) > 1})
     if repeated:
-        problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} stands more than once; name each once")
+        problems.append(f"params.yaml: benchmarks: {', '.join(repeated)} is listed more than once; list each once")
     for name, source in sorted(project.sources.items()):
         try:
             get_dataset(name, path_and_images(source)[1])
         except PipelineError as error:
             problems.append(f"params.yaml: sources.{name}: {error}")
-    for benchmark_id in dict.fromkeys(project.benchmarks):
-        try:
-            benchmark = load_benchmark(root, benchmark_id, project.ablation)
-            found = benchmark_problems(root, benchmark)
-            if found:
-                problems += found
-            else:
-                planned.append(PlannedBenchmark(benchmark, _built_parameters(benchmark)))
-        except PipelineError as error:
-            problems += str(error).splitlines()
-    problems += _weight_problems(root, project, planned)
-    problems += _seed_problems(project, planned)
-    for item in planned:
-        problems += _part_problems(project, item.benchmark)
-        found = (compile_problem(item.benchmark, project.runtime), share_problem(item.benchmark, project.runtime))
-        problems += [problem for problem in found if problem is not None]
-    return planned, problems
+    known = [*imagenet_names(), *benchmark_ids(root)]
+    return problems + [
+        f"params.yaml: weights.{name}: neither a benchmark nor ImageNet weights; {suggestion(name, known, 'names')}"
+        for name in project.weights
+        if name not in known
+    ]
+
+
+def choice_problems(root: Path, project: Project, benchmark: Benchmark) -> list[str]:
+    """What keeps params.yaml from running this valid benchmark: seeds, devices, a part of the data."""
+    problems = []
+    if benchmark.mode == "import" and len(project.seeds) > 1:
+        problems.append(
+            f"params.yaml: seeds: {list(project.seeds)}, but {benchmark.id} is imported (mode: import), and a "
+            "published checkpoint has no seeds; give one seed, or train instead with `ablation: {mode: train}`"
+        )
+    problems += _part_problems(project, benchmark)
+    found = (compile_problem(benchmark, project.runtime), share_problem(benchmark, project.runtime))
+    return problems + [problem for problem in found if problem is not None]
 
 
 def file_problems(root: Path, benchmark_id: str) -> list[str]:
@@ -101,16 +94,15 @@ def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = Non
         weights_of(benchmark, {})
     except PipelineError as error:
         problems.append(str(error))
-    if benchmark.baseline is not None:
-        known = sorted(path.stem for path in (root / "params").glob("*.yaml"))
-        if benchmark.baseline not in known:
-            near = nearest(benchmark.baseline, known)
-            problems.append(f"baseline: no params/{benchmark.baseline}.yaml{f'; did you mean {near}?' if near else ''}")
+    known = benchmark_ids(root)
+    if benchmark.baseline is not None and benchmark.baseline not in known:
+        hint = suggestion(benchmark.baseline, known, "benchmarks")
+        problems.append(f"baseline: no params/{benchmark.baseline}.yaml; {hint}")
     return [f"{where}: {problem}" for problem in problems]
 
 
-def _built_parameters(benchmark: Benchmark) -> int:
-    """Numbers in the benchmark's model, built without content. Raises PipelineError when it cannot be built."""
+def count_parameters(benchmark: Benchmark) -> int:
+    """Parameters of the benchmark's network, built without content. Raises PipelineError when it cannot be built."""
     import torch  # takes seconds to import: a typo is told without
 
     from pipeline.models import build_segmentor
@@ -143,20 +135,6 @@ def _split_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
     ]
 
 
-def _weight_problems(root: Path, project: Project, planned: list[PlannedBenchmark]) -> list[str]:
-    """Keys of `weights` that mean nothing, and local files in use that are not there."""
-    known = [*imagenet_names(), *sorted(path.stem for path in (root / "params").glob("*.yaml"))]
-    problems = []
-    for name in project.weights:
-        if name not in known:
-            near = nearest(name, known)
-            hint = f"did you mean `{near}`?" if near else f"ImageNet weights are {', '.join(imagenet_names())}"
-            problems.append(f"params.yaml: weights.{name}: neither a benchmark nor ImageNet weights; {hint}")
-    used = [weights_of(item.benchmark, project.weights) for item in planned]
-    missing = {w.name: w.file for w in used if w.file and not (root / Path(w.file).expanduser()).is_file()}
-    return problems + [f"params.yaml: weights.{name}: {file}: no such file" for name, file in missing.items()]
-
-
 def _part_problems(project: Project, benchmark: Benchmark) -> list[str]:
     """Splits of a declared part that have no images, although the benchmark trains, validates or is scored on them."""
     data = benchmark.dataset
@@ -172,17 +150,6 @@ def _part_problems(project: Project, benchmark: Benchmark) -> list[str]:
         f"params.yaml: sources.{data.name}.images.{split}: no images, but {benchmark.id} uses this split "
         f"({', '.join(f'dataset.{key}' for key in dict.fromkeys(keys))}); say how many the part has, or name another"
         for split, keys in empty.items()
-    ]
-
-
-def _seed_problems(project: Project, planned: list[PlannedBenchmark]) -> list[str]:
-    imported = [item.benchmark.id for item in planned if item.benchmark.mode == "import"]
-    if len(project.seeds) == 1 or not imported:
-        return []
-    return [
-        f"params.yaml: seeds: {list(project.seeds)}, but {', '.join(imported)} "
-        f"{'is' if len(imported) == 1 else 'are'} imported (mode: import), and a published checkpoint has no seeds; "
-        "give one seed, or train instead with `ablation: {mode: train}`"
     ]
 
 
@@ -202,4 +169,15 @@ def _size_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
     return [
         f"augmentation.crop: {list(crop)} is larger than the largest training image, {list(reach)} "
         f"(augmentation.resize or the prepared size, times scale {augmentation.scale[1]}); use a smaller crop"
+    ]
+
+
+def rare_class_problems(root: Path, name: str, config: StudyConfig) -> list[str]:
+    """Rare classes of `studies/<name>.yaml` that its dataset does not have."""
+    dataset = load_benchmark(root, config.benchmark).dataset.name
+    classes = get_dataset(dataset).classes
+    return [
+        f"studies/{name}.yaml: rare_classes: {dataset} has no class {rare!r}; {suggestion(rare, classes, 'classes')}"
+        for rare in config.rare_classes
+        if rare not in classes
     ]

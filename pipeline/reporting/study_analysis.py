@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.planning.study import ComparisonConfig, Plan
+from pipeline.config.study import ComparisonConfig, Plan
+from pipeline.datasets import get_dataset
 from pipeline.results.bootstrap import Counts
 from pipeline.results.statistics import Estimate, Scores, gain, pooled_gain, scores
 from pipeline.results.stored import Stored
@@ -30,7 +31,13 @@ class StudyAnalysis:
     @cached_property
     def blocks(self) -> NDArray[np.int64]:
         """Which block of neighbouring frames each test image belongs to (N,)."""
-        return frame_blocks(self.stored[0].ids, self.plan.config.frames_per_block)
+        return frame_blocks(self.stored[0].ids, self.frames_per_block)
+
+    @property
+    def frames_per_block(self) -> int:
+        """Consecutive test images that are resampled together, because they show almost the same."""
+        name = next(iter(self.plan.benchmarks.values())).dataset.name
+        return getattr(get_dataset(name), "frames_per_block", 10 if name == "camvid" else 1)
 
     def seeds(self, *variants: str) -> tuple[int, ...]:
         """Seeds with which all of `variants` were run, ascending."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.config.study import Plan
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
-from pipeline.planning.study import Plan
 from pipeline.reporting.analysis import PRIMARY
 from pipeline.reporting.content import Block, Fact, Facts, Report, Section, Text
 from pipeline.reporting.report import write_pages
@@ -121,7 +121,7 @@ def _hedge(analysis: StudyAnalysis) -> str:
 
 
 def _reading(analysis: StudyAnalysis) -> Section:
-    plan, frames = analysis.plan, analysis.plan.config.frames_per_block
+    plan, frames = analysis.plan, analysis.frames_per_block
     blocks = int(analysis.blocks.max()) + 1
     return Section(
         "reading",

@@ -1,4 +1,4 @@
-"""mIoU and its relatives from per-image pixel counts (PROTOCOL section 5).
+"""mIoU and its relatives from per-image pixel counts (docs/method.md, "Inference and metrics").
 
 Everything is derived from confusion matrices (K, K) int64, row = truth, column = prediction, over valid pixels only, so
 memory does not grow with the size of the images, and per image only three vectors of length K are kept.
@@ -6,17 +6,30 @@ memory does not grow with the size of the images, and per image only three vecto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.spec import IGNORE_INDEX
 
-Counts = NDArray[np.int64]
+
+class Counts(NamedTuple):
+    """Valid pixels per image and class: each (N, K), or (S, N, K) for S seeds."""
+
+    intersection: NDArray
+    prediction: NDArray
+    truth: NDArray
+
+    @classmethod
+    def of_seeds(cls, seeds: Sequence[Counts]) -> Counts:
+        """Counts (N, K) of several seeds as one (S, N, K)."""
+        return cls(*(np.stack(parts) for parts in zip(*seeds, strict=True)))
 
 
-def confusion_matrix(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> Counts:
+def confusion_matrix(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
     """(K, K) pixel counts of one image. prediction, truth: (H, W) train ids; truth 255 = ignore, never counted."""
     valid = truth != IGNORE_INDEX
     index = truth[valid].astype(np.int64) * num_classes + prediction[valid]  # (valid pixels,)
@@ -48,7 +61,7 @@ class Summary:
     class_iou: NDArray[np.float64]  # (K,), NaN where the class occurs nowhere
 
 
-def summarise(confusion: Counts) -> Summary:
+def summarise(confusion: NDArray[np.int64]) -> Summary:
     """All scores of a (K, K) confusion matrix."""
     intersection, prediction, truth = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
     present = truth > 0

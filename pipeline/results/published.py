@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Benchmark, load_benchmark
+from pipeline.config import Benchmark, benchmark_ids, load_benchmark
 from pipeline.config.parse import nearest, read_yaml
 from pipeline.config.schema import PublishedConfig
 from pipeline.errors import PipelineError
@@ -16,8 +16,8 @@ _NOT_COMPARED = ("id", "description", "mode", "baseline", "published")
 
 def published_benchmarks(root: Path) -> tuple[Benchmark, ...]:
     """Every `params/*.yaml` under `root` that has a `published` section, without any ablation, by dataset and id."""
-    stems = [path.stem for path in (root / "params").glob("*.yaml") if read_yaml(path).get("published")]
-    found = [load_benchmark(root, stem) for stem in stems]
+    ids = [name for name in benchmark_ids(root) if read_yaml(root / "params" / f"{name}.yaml").get("published")]
+    found = [load_benchmark(root, name) for name in ids]
     return tuple(sorted(found, key=lambda benchmark: (benchmark.dataset.name, benchmark.id)))
 
 

@@ -1,4 +1,4 @@
-"""Start a stage once per device, by `torchrun`, when params.yaml asks for several."""
+"""Start a stage once per device with `torchrun`, when params.yaml asks for several devices."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pipeline.errors import PipelineError
 from pipeline.runtime.device import available_cores
 from pipeline.runtime.distributed import started_as_rank
 
-_PORT = 29400  # of the node where the ranks of several nodes meet
+_PORT = 29400  # on the node where the ranks of several nodes meet
 
 
-def ran_on_all_devices(runtime: RuntimeConfig, module: str, arguments: Sequence[str]) -> bool:
-    """Run `python -m module arguments` on every device; False when this process is to do the work itself.
+def relaunch_with_torchrun(runtime: RuntimeConfig, module: str, arguments: Sequence[str]) -> bool:
+    """Run `python -m module arguments` on every device; False when this process should do the work itself.
 
-    That is so with one device on one node, and in the ranks themselves, whoever started them. With several nodes the
-    stage has to run inside a Slurm allocation, where `srun` starts one torchrun per node. Raises PipelineError when a
-    rank fails: the others are then stopped, and its own message stands above.
+    That is the case with one device on one node, and in the ranks themselves, whoever started them. With several nodes
+    the stage must run inside a Slurm allocation, where `srun` starts one torchrun per node. Raises PipelineError when a
+    rank fails; the other ranks are stopped, and the failed one has printed its own message.
     """
     if started_as_rank() or runtime.devices * runtime.nodes == 1:
         return False
@@ -32,7 +32,7 @@ def ran_on_all_devices(runtime: RuntimeConfig, module: str, arguments: Sequence[
         raise KeyboardInterrupt
     if done.returncode != 0:
         raise PipelineError(
-            f"{module}: one of {runtime.devices * runtime.nodes} processes failed; its own message stands above"
+            f"{module}: one of {runtime.devices * runtime.nodes} processes failed, see its message above"
         )
     return True
 
@@ -49,8 +49,8 @@ def torchrun_command(
     if "SLURM_JOB_ID" not in environment:
         shown = shlex.join([*torchrun, f"--rdzv-endpoint=FIRST_NODE:{_PORT}", *work])
         raise PipelineError(
-            f"params.yaml: runtime.nodes: {runtime.nodes} nodes, but this is no Slurm allocation. Submit `dvc repro` "
-            f"with sbatch --nodes={runtime.nodes}, or run on every node: {shown}"
+            f"params.yaml: runtime.nodes: {runtime.nodes} nodes, but this process runs outside a Slurm allocation. "
+            f"Submit `dvc repro` with sbatch --nodes={runtime.nodes}, or run on every node: {shown}"
         )
     meeting = f"{environment.get('SLURMD_NODENAME', 'localhost')}:{_PORT}"
     return [

@@ -20,7 +20,7 @@ LIBRARIES = (
     *("numpy", "scipy", "pandas", "pyarrow", "safetensors", "pydantic", "PyYAML", "scikit-learn", "Pillow", "dvc"),
     "mlflow",
 )
-# Rewritten by the pipeline while it runs: a change there is a result and does not make the code another one.
+# Written by the pipeline while it runs: changes there are results and do not make the code dirty.
 _GENERATED = ("dvc.lock", "weights.lock.json", "runs", "reports")
 
 
@@ -38,14 +38,14 @@ def git_state(root: Path, without: Sequence[str] = ()) -> tuple[str | None, bool
 
 @functools.cache
 def loaded_code(root: Path, without: tuple[str, ...] = ()) -> tuple[str | None, bool]:
-    """`git_state` when this process first asked, to be asked before long work: later commits do not reach its code."""
+    """`git_state` at the first call, made before long work: later commits do not change the loaded code."""
     return git_state(root, without)
 
 
 def hardware() -> dict[str, str | int | None]:
     """This machine: processor, logical cores, GPU (None without one), main memory in bytes, operating system.
 
-    threads: how many of the cores torch uses; another number rounds otherwise.
+    threads: cores that torch uses; another number rounds differently.
     """
     return {
         "cpu": _cpu_name(),
@@ -66,7 +66,7 @@ def libraries() -> dict[str, str]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # an optional one: mlflow on a cluster that tracks otherwise, say
+            continue  # optional, such as mlflow on a cluster that tracks otherwise
     return versions
 
 
@@ -79,7 +79,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    """Marketing name of the processor; the architecture where the system does not tell."""
+    """Marketing name of the processor; the architecture where the system does not say."""
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

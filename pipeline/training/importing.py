@@ -7,9 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,17 +16,17 @@ from pipeline.checkpoints.download import WeightFile
 from pipeline.checkpoints.published import from_published
 from pipeline.checkpoints.read import StateDict, read_state_dict
 from pipeline.checkpoints.starting import starting_weights
-from pipeline.config import Benchmark, load_benchmark
+from pipeline.config import Benchmark, benchmark_ids, load_benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
-from pipeline.files.storage import new_file
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
+from pipeline.results.record import Memory, TrainingFiles, TrainingRecord
 from pipeline.runtime.distributed import arithmetic
 from pipeline.training.loop import peak_memory, save_weights
-from pipeline.training.results import write_cost, write_curves, write_summary
+from pipeline.training.outcome import cost_now, identity, parameter_counts, untouched_classes
 from pipeline.training.state import run_key
 
 _AUXILIARY = "auxiliary_decoder."
@@ -49,31 +47,37 @@ def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runti
         raise PipelineError(f"{layout.index(benchmark.id)}: names no checkpoint for {benchmark.id}; run `dvc repro`")
     _require_own_name(root, benchmark, file)
     model = load_published(root, benchmark, layout.home / file.path)
-    out = layout.train(benchmark.id, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    save_weights(model, out / "last.safetensors")
-    shutil.copyfile(out / "last.safetensors", out / "best.safetensors")
+    files = TrainingFiles(layout, benchmark.id, seed)
+    save_weights(model, files.weights("last"))
+    shutil.copyfile(files.weights("last"), files.weights("best"))
     fingerprint = prepared.info["fingerprint"]
-    write_summary(
-        out,
-        benchmark,
-        model,
-        seed=seed,
-        run_key=run_key(benchmark, seed, fingerprint, arithmetic(runtime), file.sha256),
-        data_fingerprint=fingerprint,
-        precision=arithmetic(runtime),
+    key = run_key(benchmark, seed, fingerprint, arithmetic(runtime), file.sha256)
+    record = TrainingRecord(
+        **identity(benchmark, seed, key, fingerprint, arithmetic(runtime)),
         epochs=0,
         iterations=0,
+        parameters=parameter_counts(model),
         weights=file.sha256,
-        checkpoint=_checkpoint(file),
+        checkpoint={
+            "url": file.url,
+            "file": PurePath(file.path).name,
+            "bytes": file.bytes,
+            "sha256": file.sha256,
+            "generation": file.generation,
+        },
         best=None,
         final=None,
-        untouched_memory=_write_memory(out, model, benchmark),
+        training_loss=None,
+        untouched_memory=untouched_classes(model, prepared.info["classes"]),
     )
-    write_curves(layout.curves(benchmark.id, seed), [], [])
+    memory = None
+    if model.memory is not None:
+        final = model.memory.memory.numpy()  # (K, S, C)
+        memory = Memory(None, final, (final != 0).any(axis=-1))
     cpu = torch.device("cpu")
-    write_cost(out, root, cpu, started, time.perf_counter() - clock, None, peak_memory(cpu))
-    return out
+    cost = cost_now(root, cpu, started, time.perf_counter() - clock, None, peak_memory(cpu))
+    files.write(benchmark, record, cost, memory, [], [])
+    return files.folder
 
 
 def load_published(root: Path, benchmark: Benchmark, path: Path) -> Segmentor:
@@ -162,32 +166,10 @@ def _require_own_name(root: Path, benchmark: Benchmark, file: WeightFile) -> Non
 
 
 def _published_rows(root: Path) -> Iterator[Benchmark]:
-    for path in sorted((root / "params").glob("*.yaml")):
+    for benchmark_id in benchmark_ids(root):
         try:
-            row = load_benchmark(root, path.stem)
+            row = load_benchmark(root, benchmark_id)
         except PipelineError:
             continue  # a benchmark that was not chosen may be unfinished; `plan` reports it once it is
         if row.published is not None and row.published.checkpoints:
             yield row
-
-
-def _checkpoint(file: WeightFile) -> dict[str, Any]:
-    return {
-        "url": file.url,
-        "file": PurePath(file.path).name,
-        "bytes": file.bytes,
-        "sha256": file.sha256,
-        "generation": file.generation,
-    }
-
-
-def _write_memory(out: Path, model: Segmentor, benchmark: Benchmark) -> list[str]:
-    """Write `memory.npz` and return the classes whose vectors are zero: no pixel of theirs was ever seen."""
-    if model.memory is None:
-        return []
-    final = model.memory.memory.numpy()  # (K, S, C)
-    touched = (final != 0).any(axis=-1)  # (K, S)
-    with new_file(out / "memory.npz") as stream:
-        np.savez(stream, final=final, touched=touched)
-    classes = get_dataset(benchmark.dataset.name).classes
-    return [name for name, row in zip(classes, touched, strict=True) if not row.any()]

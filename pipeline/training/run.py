@@ -6,13 +6,12 @@ import datetime
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pipeline.checkpoints.download import WeightFile
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
-from pipeline.config.compilable import compile_problem
+from pipeline.config.limits import compile_problem
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.loader import Share, TrainLoader, eval_loader
@@ -20,17 +19,17 @@ from pipeline.datasets.prepared import Prepared, subsample
 from pipeline.datasets.transforms import EvalTransform, TrainTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import evaluate, gathered
-from pipeline.files.storage import new_file, read_json
 from pipeline.layout import Layout
-from pipeline.models import build_segmentor
+from pipeline.models import Segmentor, build_segmentor
 from pipeline.results.metrics import summarise
+from pipeline.results.record import Memory, TrainingFiles, TrainingRecord, late_loss
 from pipeline.runtime.device import make_deterministic, resolve_device, seed_everything, worker_count
 from pipeline.runtime.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.runtime.provenance import loaded_code
 from pipeline.training.compiling import compiled
 from pipeline.training.loop import Log, Progress, save_weights, train
 from pipeline.training.optimizer import build_optimizer
-from pipeline.training.results import write_cost, write_curves, write_summary
+from pipeline.training.outcome import cost_now, identity, parameter_counts, untouched_classes
 from pipeline.training.state import drop_state, run_key
 from pipeline.training.step import Trainer
 
@@ -61,28 +60,28 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
 
     state_dir = layout.state(benchmark.id, key)
     progress = train(trainer, loader, validate, runtime, state_dir, log)
-    out = layout.train(benchmark.id, seed)
-    if not ranks().is_main:
-        return out
-    digest = weights and weights.sha256
-    _write(out, trainer, progress, state_dir, seed, key, prepared.info["fingerprint"], arithmetic(runtime), digest)
-    write_curves(layout.curves(benchmark.id, seed), progress.history, progress.validation)
-    per_iteration = progress.seconds / max(progress.iteration, 1)
-    write_cost(out, root, device, started, progress.seconds, per_iteration, progress.peak_memory)
-    drop_state(state_dir)
-    return out
+    files = TrainingFiles(layout, benchmark.id, seed)
+    if ranks().is_main:
+        save_weights(trainer.model, files.weights("last"))
+        shutil.copyfile(state_dir / "best.safetensors", files.weights("best"))
+        record = _record(trainer, progress, seed, key, prepared, arithmetic(runtime), weights and weights.sha256)
+        per_iteration = progress.seconds / max(progress.iteration, 1)
+        cost = cost_now(root, device, started, progress.seconds, per_iteration, progress.peak_memory)
+        memory = _memory(trainer.model, progress)
+        files.write(benchmark, record, cost, memory, progress.history, progress.validation)
+        drop_state(state_dir)
+    return files.folder
 
 
 def is_trained(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> bool:
     """Whether `runs/train` holds what training now would make, complete: the same run key, nothing left to resume."""
-    layout = Layout(root)
-    summary = layout.train(benchmark.id, seed) / "summary.json"
-    if not summary.is_file():
+    files = TrainingFiles(Layout(root), benchmark.id, seed)
+    if not files.is_complete:
         return False
-    prepared = Prepared(layout.prepared(benchmark.dataset.name))
-    key = _key(benchmark, seed, runtime, prepared, starting_weights(layout, benchmark))
-    found = read_json(summary, "delete its folder to train again")["run_key"]
-    return found == key and not layout.state(benchmark.id, key).exists()  # the state goes when all files are there
+    prepared = Prepared(files.layout.prepared(benchmark.dataset.name))
+    key = _key(benchmark, seed, runtime, prepared, starting_weights(files.layout, benchmark))
+    # The state is removed once all files are written.
+    return files.record.run_key == key and not files.layout.state(benchmark.id, key).exists()
 
 
 def _key(
@@ -153,40 +152,27 @@ def with_encoder_weights(benchmark: Benchmark, path: Path) -> Benchmark:
     return benchmark.model_copy(update={"encoder": encoder})
 
 
-def _write(
-    out: Path,
-    trainer: Trainer,
-    progress: Progress,
-    state_dir: Path,
-    seed: int,
-    key: str,
-    fingerprint: str,
-    precision: str,
-    weights: str | None,
-) -> None:
-    """The deterministic results: weights (last, best), configuration, memory and summary."""
-    model = trainer.model
-    out.mkdir(parents=True, exist_ok=True)
-    save_weights(model, out / "last.safetensors")
-    shutil.copyfile(state_dir / "best.safetensors", out / "best.safetensors")
-    if model.memory is not None and progress.first_epoch_memory is not None:
-        final = model.memory.memory.detach().cpu().numpy()
-        first = progress.first_epoch_memory.numpy()
-        with new_file(out / "memory.npz") as stream:
-            np.savez(stream, first_epoch=first, final=final, touched=(final != 0).any(axis=-1))
+def _record(
+    trainer: Trainer, progress: Progress, seed: int, key: str, prepared: Prepared, precision: str, weights: str | None
+) -> TrainingRecord:
+    benchmark, model = trainer.benchmark, trainer.model
     best = max(progress.validation, key=lambda row: row["miou"])
-    write_summary(
-        out,
-        trainer.benchmark,
-        model,
-        seed=seed,
-        run_key=key,
-        data_fingerprint=fingerprint,
-        precision=precision,
-        epochs=trainer.benchmark.schedule.epochs,
+    return TrainingRecord(
+        **identity(benchmark, seed, key, prepared.info["fingerprint"], precision),
+        epochs=benchmark.schedule.epochs,
         iterations=progress.iteration,
+        parameters=parameter_counts(model),
         weights=weights,
         checkpoint=None,
         best={"epoch": best["epoch"], "miou": best["miou"]},
-        final={"loss": progress.history[-1]["loss"], "miou": progress.validation[-1]["miou"]},
+        final={"miou": progress.validation[-1]["miou"]},
+        training_loss=late_loss(progress.history),
+        untouched_memory=untouched_classes(model, prepared.info["classes"]),
     )
+
+
+def _memory(model: Segmentor, progress: Progress) -> Memory | None:
+    if model.memory is None or progress.first_epoch_memory is None:
+        return None
+    final = model.memory.memory.detach().cpu().numpy()  # (K, S, C)
+    return Memory(progress.first_epoch_memory.numpy(), final, (final != 0).any(axis=-1))

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from helpers.project import ROOT, edit_yaml, write_yaml
 
-from pipeline.config import config_hash, for_training, load_benchmark, load_project, load_resolved, resolved_yaml
+from pipeline.config import (
+    benchmark_ids,
+    config_hash,
+    for_training,
+    load_benchmark,
+    load_project,
+    load_resolved,
+    resolved_yaml,
+)
 from pipeline.config.parse import parse, read_yaml
 from pipeline.config.schema import Benchmark
 from pipeline.errors import PipelineError
@@ -19,9 +27,7 @@ def benchmark(data: dict[str, Any]) -> Benchmark:
 
 
 def test_every_shipped_benchmark_is_valid() -> None:
-    ids = [path.stem for path in (ROOT / "params").glob("*.yaml")]
-    assert len(ids) >= 6
-    for benchmark_id in ids:
+    for benchmark_id in benchmark_ids(ROOT):
         assert load_benchmark(ROOT, benchmark_id).id == benchmark_id
 
 
@@ -104,9 +110,9 @@ def test_not_a_number_is_an_error(tiny: dict[str, Any]) -> None:
         benchmark(tiny)
 
 
-def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seeds: [0]\nseeds: [1]\n")
-    with pytest.raises(PipelineError, match=r"'seeds' stands twice \(line 2\)"):
+    with pytest.raises(PipelineError, match=r"duplicate key 'seeds' \(line 2\): keep one"):
         read_yaml(tmp_path / "a.yaml")
 
 
@@ -115,11 +121,14 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     [
         (b"a: 1\n# caf\xe9\n", r"a.yaml: line 2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
         (b"a: 1\nb: {{x}}\n", r"a.yaml: .*braces or brackets as a key; put a text with braces in quotes.* line 2,"),
-        (b"a: 1\nb: 2020-13-45\n", r"a.yaml: .*'2020-13-45' is no timestamp \(month must .*in quotes.* line 2,"),
-        (b"a: 1\nb: !!int many\n", r"a.yaml: .*'many' is no int .* line 2,"),
+        (
+            b"a: 1\nb: 2020-13-45\n",
+            r"a.yaml: .*'2020-13-45' is not a valid timestamp \(month must .*quotes.* line 2,",
+        ),
+        (b"a: 1\nb: !!int many\n", r"a.yaml: .*'many' is not a valid int .* line 2,"),
     ],
 )
-def test_what_is_no_yaml_names_file_line_and_remedy(tmp_path: Path, content: bytes, message: str) -> None:
+def test_what_is_not_yaml_names_file_line_and_remedy(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(PipelineError, match=message):
         read_yaml(tmp_path / "a.yaml")
@@ -137,9 +146,9 @@ def test_a_merge_into_what_is_merged_itself_repeats_no_key(tmp_path: Path) -> No
     assert data["own"] == data["of"]["middle"] == {"lr": 3, "power": 2}
 
 
-def test_a_key_that_stands_twice_beside_a_merge_is_an_error(tmp_path: Path) -> None:
+def test_a_duplicate_key_beside_a_merge_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: &base {lr: 1}\nown: {<<: *base, lr: 2, lr: 3}\n")
-    with pytest.raises(PipelineError, match=r"'lr' stands twice \(line 2\)"):
+    with pytest.raises(PipelineError, match=r"duplicate key 'lr' \(line 2\): keep one"):
         read_yaml(tmp_path / "a.yaml")
 
 
@@ -180,9 +189,9 @@ def test_misspelt_key_in_params_yaml(project: Path) -> None:
         load_project(project)
 
 
-def test_a_seed_that_stands_twice_is_an_error(project: Path) -> None:
+def test_a_repeated_seed_is_an_error(project: Path) -> None:
     edit_yaml(project / "params.yaml", seeds=[0, 1, 0])
-    with pytest.raises(PipelineError, match=r"params.yaml: seeds: 0 stands more than once; name each seed once"):
+    with pytest.raises(PipelineError, match=r"params.yaml: seeds: 0 is listed more than once; list each seed once"):
         load_project(project)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import config_hash, evaluation_hash, load_benchmark
-from pipeline.planning.study import load_plan, load_study
+from pipeline.config.study import load_plan, load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDENS = ROOT / "tests" / "goldens"

@@ -307,11 +307,11 @@ READ_WITH_LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 import psutil
-from pipeline.errors import told_in_one_line
+from pipeline.errors import report_user_errors
 from pipeline.predict.pictures import read_picture
 room = psutil.Process().memory_info().vms + 2**24
 resource.setrlimit(resource.RLIMIT_AS, (room, room))
-with told_in_one_line():
+with report_user_errors():
     read_picture(Path(sys.argv[1]))
 """
 
@@ -413,7 +413,7 @@ def test_probabilities_have_their_blocks_before_they_are_mapped(tmp_path: Path) 
     or subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0,
     reason="needs a mount namespace of its own",
 )
-def test_probabilities_on_a_full_disk_are_told_in_one_line(root: Path, images: Path, tmp_path: Path) -> None:
+def test_probabilities_on_a_full_disk_are_report_user_errors(root: Path, images: Path, tmp_path: Path) -> None:
     export_model(root, "tiny/0", tmp_path / "model", (), None)
     write(images / "a.png", scene(size=(400, 400)))
     (tmp_path / "full").mkdir()

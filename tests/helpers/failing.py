@@ -15,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from pipeline.errors import told_in_one_line
+from pipeline.errors import report_user_errors
 
 NOBODY = 65534
 
@@ -39,7 +39,7 @@ def ended(work: Callable[[], object], *circumstances: Callable[[], object]) -> E
         torch.set_num_threads(1)
         for circumstance in circumstances:
             circumstance()
-        with told_in_one_line():
+        with report_user_errors():
             work()
 
     process = multiprocessing.get_context("fork").Process(target=child)

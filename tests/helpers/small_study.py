@@ -8,7 +8,6 @@ STUDY = {
     "title": "Does it help?",
     "benchmark": "tiny-fcn",
     "rare_classes": ["one"],
-    "frames_per_block": 5,
     "sizes": {
         "short": {
             "description": "seconds",

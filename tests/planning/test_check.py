@@ -1,28 +1,17 @@
-"""`python -m pipeline check`: every mistake at once; what would run, for how long, on how much disk."""
+"""`python -m pipeline check`: every mistake at once, else what would run."""
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import yaml
-from helpers.project import edit_yaml, make_project, write_yaml
+from helpers.project import edit_yaml, write_yaml
 
 from pipeline import __main__
-from pipeline.config import Benchmark, load_resolved
-from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-from pipeline.layout import Layout
-from pipeline.planning import estimate
 from pipeline.planning.check import check
-from pipeline.planning.cost import TrainingCost, training_cost
-from pipeline.planning.estimate import machine_speed
-from pipeline.planning.plan import write_plan
-
-CPU = torch.device("cpu")
 
 
 def problems(root: Path) -> list[str]:
@@ -72,14 +61,14 @@ def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(pr
     )
     found = problems(project)
     for expected in (
-        "studies/try.yaml: rare_classes: digits has no 'ones'; did you mean `one`?",
+        "studies/try.yaml: rare_classes: digits has no class 'ones'; did you mean `one`?",
         "params.yaml: seds: unknown key; did you mean `seeds`?",
         "params.yaml: ablation.memory.strtegy: unknown key; did you mean `strategy`?",
         "params.yaml: ablation.los: unknown key; did you mean `loss`?",
         "params.yaml: sources.digts: dataset 'digts': unknown; did you mean `digits`?",
         "params.yaml: weights.tiny-fnc: neither a benchmark nor ImageNet weights; did you mean `tiny-fcn`?",
         "params/tiny-fcn.yaml: encoder.name: 'resnet81' is unknown; did you mean `resnet18`?",
-        "params/tiny-fcn-mcibi.yaml: baseline: no params/tiny-fc.yaml; did you mean tiny-fcn?",
+        "params/tiny-fcn-mcibi.yaml: baseline: no params/tiny-fc.yaml; did you mean `tiny-fcn`?",
         "params/tiny-fcn-mcibi.yaml: augmentation.crop: [640, 32] is larger than the largest training image",
         "params/other.yaml: schedule.epoch: unknown key; did you mean `epochs`?",
         "params/third.yaml: dataset.name: dataset 'digit': unknown; did you mean `digits`?",
@@ -161,72 +150,12 @@ def test_the_command_ends_with_status_1(project: Path, monkeypatch: pytest.Monke
     assert isinstance(stopped.value.code, str)  # printed to stderr, status 1
 
 
-# --- the outlook ------------------------------------------------------------------------------------------------------
+# --- what would run ---------------------------------------------------------------------------------------------------
 
 
-def test_outside_a_repository_every_stage_counts_and_the_basis_of_the_time_is_told(project: Path) -> None:
+def test_outside_a_repository_the_plan_is_shown_without_the_stages(project: Path) -> None:
     before = sorted(project.rglob("*"))
     text = check(project)
-    assert "tiny-fcn-mcibi  digits        resnet18                 yes          2" in text
-    assert "what is up to date is unknown (dvc status --json: you are not inside of a DVC repository" in text
-    assert "GFLOP/s of one convolution, timed just now on cpu" in text
-    assert "disk: about" in text
+    assert re.search(r"tiny-fcn-mcibi +digits +resnet18 +yes +2 ", text)
+    assert "which stages are up to date is unknown: dvc status --json: you are not inside of a DVC repository" in text
     assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == before
-
-
-def earlier_training(root: Path, benchmark: str, seed: int, **changes: Any) -> Path:
-    """What a training of half a second per iteration left behind, weights apart. changes: to its configuration."""
-    folder = Layout(root).train(benchmark, seed)
-    config = yaml.safe_load(Layout(root).resolved(benchmark).read_text())
-    write_yaml(folder / "config.yaml", config | changes)
-    (folder / "cost.json").write_text(json.dumps({"device": "cpu", "seconds_per_iteration": 0.5}))
-    return folder / "config.yaml"
-
-
-def test_an_earlier_training_gives_the_speed_of_its_benchmark(tmp_path: Path) -> None:
-    root = make_project(tmp_path / "project")
-    write_plan(root, Layout(root).plan)
-    resolved = earlier_training(root, "tiny-fcn", 0)
-    speed = machine_speed(root, CPU)
-    spec = get_dataset("digits")
-    assert speed.of("tiny-fcn") == training_cost(load_resolved(resolved), spec, spec.splits).flops / 0.5
-    assert speed.of("another") == speed.of("tiny-fcn")
-    assert speed.basis.startswith("at what 1 earlier training under runs/train reached")
-
-
-def test_earlier_trainings_of_what_is_no_more_do_not_count(project: Path) -> None:
-    write_plan(project, Layout(project).plan)
-    earlier_training(project, "tiny-fcn", 0)
-    config = yaml.safe_load(earlier_training(project, "tiny-fcn", 1).read_text())
-    earlier_training(project, "tiny-fcn", 2).unlink()
-    for seed, changes in enumerate(
-        (
-            {"dataset": config["dataset"] | {"name": "removed"}},
-            {"dataset": config["dataset"] | {"train_splits": ["removed"]}},
-            {"segmentor": config["segmentor"] | {"framework": "removed"}},
-            {"of_older_code": 1},
-        ),
-        start=3,
-    ):
-        earlier_training(project, "tiny-fcn", seed, **changes)
-    assert machine_speed(project, CPU).basis.endswith("; 5 left out, whose configuration is missing or no longer valid")
-    for seed in (0, 1):
-        earlier_training(project, "tiny-fcn", seed).unlink()
-    assert "timed just now on cpu" in (basis := machine_speed(project, CPU).basis)
-    assert "; 7 left out" in basis
-
-
-def test_operations_are_counted_once_per_configuration(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = []
-
-    def counting(benchmark: Benchmark, *rest: Any) -> TrainingCost:
-        counted.append(benchmark.id)
-        return training_cost(benchmark, *rest)
-
-    monkeypatch.setattr(estimate, "training_cost", counting)
-    write_plan(project, Layout(project).plan)
-    for seed in range(3):
-        earlier_training(project, "tiny-fcn", seed)
-    earlier_training(project, "tiny-fcn-mcibi", 0)
-    assert machine_speed(project, CPU).basis.startswith("at what 4 earlier trainings")
-    assert counted == ["tiny-fcn", "tiny-fcn-mcibi"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.planning.study import load_plan
+from pipeline.config.study import load_plan
 from pipeline.reporting.study_report import write_study_report
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,11 +8,11 @@ import torch
 import yaml
 from helpers.golden_recipe import ROOT
 
-from pipeline.config import load_benchmark
+from pipeline.config import benchmark_ids, load_benchmark
 from pipeline.models import build_segmentor
 from pipeline.training.schedule import memory_momentum, poly_lr
 
-ROWS = sorted(p.stem for p in (ROOT / "params").glob("*.yaml") if "published:" in p.read_text())
+ROWS = [name for name in benchmark_ids(ROOT) if load_benchmark(ROOT, name).published]
 MEMORY_ROWS = [row for row in ROWS if not row.startswith("base-")]
 CLASSES = {"ade20k": 150, "cocostuff10k": 182, "cityscapes": 19, "lip": 20}
 SPEC = Path(os.environ.get("SPEC", ROOT.parent / "shared" / "spec" / "benchmarks.yaml"))

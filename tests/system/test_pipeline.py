@@ -13,16 +13,18 @@ import yaml
 from helpers.project import edit_yaml, make_project
 from helpers.repro import run, stages_run
 
-from pipeline.planning.forecast import forecast
-from pipeline.planning.plan import make_plan, write_planned
+from pipeline.config import load_project
+from pipeline.planning.plan import plan_benchmarks, write_planned
+from pipeline.planning.stages import pending_stages
 from pipeline.tracking.sync import sync
 
 
-def forecast_of(root: Path) -> dict[str, str]:
-    """What `python -m pipeline check` says of each stage."""
+def pending(root: Path) -> dict[str, str]:
+    """What `python -m pipeline check` says of each stage: runs, follows, or up to date."""
+    project = load_project(root)
     with tempfile.TemporaryDirectory() as folder:
-        write_planned(*make_plan(root), Path(folder))
-        return {item.stage: item.state for item in forecast(root, Path(folder))}
+        write_planned(project, plan_benchmarks(root, project)[0], Path(folder))
+        return {stage: state.partition(":")[0] for stage, state in pending_stages(root, Path(folder)).items()}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_mlflow_holds_one_parent_per_benchmark_with_training_and_evaluation_belo
 def test_ablation_of_the_memory_runs_only_the_memory_benchmark_again(repository: Path) -> None:
     edit_yaml(repository / "params.yaml", ablation={"memory": {"strategy": "mean"}, "loss": {"consistency": None}})
     assert run(repository, "dvc", "params", "diff").count("ablation.memory.strategy") == 1
-    told = forecast_of(repository)
+    told = pending(repository)
     ran = stages_run(run(repository, "dvc", "repro"))
     assert ran == ["plan", "train@tiny-fcn-mcibi-0", "evaluate-msflip@tiny-fcn-mcibi-0", "report"]
     assert [stage for stage, state in told.items() if state != "up to date"] == ran

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from pipeline.config import Benchmark, load_benchmark, load_project
-from pipeline.config.compilable import compile_problem
+from pipeline.config.limits import compile_problem
 from pipeline.config.schema import RuntimeConfig
 from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor

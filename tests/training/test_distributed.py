@@ -28,7 +28,7 @@ from pipeline.layout import Layout
 from pipeline.models import FeatureMemory
 from pipeline.models.segmentor import SegmentorOutput
 from pipeline.runtime.distributed import ranks, wrap
-from pipeline.runtime.launch import ran_on_all_devices, torchrun_command
+from pipeline.runtime.launch import relaunch_with_torchrun, torchrun_command
 from pipeline.training import loop
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.run import train_benchmark
@@ -252,7 +252,7 @@ def test_the_stage_trains_on_two_devices(trainable):
 
 
 def test_one_device_works_in_the_stage_itself():
-    assert not ran_on_all_devices(RuntimeConfig(), "stages.train", ["x", "0"])
+    assert not relaunch_with_torchrun(RuntimeConfig(), "stages.train", ["x", "0"])
     assert ranks().world == 1
 
 

@@ -1,4 +1,4 @@
-"""What a study runs: `studies/<name>.yaml`, typed, and the benchmarks that its variants stand for."""
+"""Study files: `studies/<name>.yaml`, typed, and the benchmarks that its variants are."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline.config import Benchmark, load_benchmark
+from pipeline.config.load import load_benchmark
+from pipeline.config.overlay import overlay
 from pipeline.config.parse import parse, problems_of, read_yaml, suggestion
-from pipeline.config.schema import Positive, Section, Seeds
-from pipeline.datasets import get_dataset
+from pipeline.config.schema import Benchmark, Positive, Section, Seeds
 from pipeline.errors import PipelineError
 
 
 class VariantConfig(Section):
-    """One line of the study: what it changes, of another variant (`of`) or of the study's benchmark."""
+    """One variant: its changes to another variant (`of`), or to the study's benchmark."""
 
     group: str
     title: str
     of: str | None = None
-    set: dict[str, Any] = Field(
-        default_factory=dict
-    )  # keys of a benchmark file; a section that is absent so far is added
+    set: dict[str, Any] = Field(default_factory=dict)  # keys of a benchmark file, see `pipeline.config.overlay`
     epochs_times: Positive = 1  # multiplies `schedule.epochs` and `validate_every`: fewer images, equal iterations
 
 
@@ -35,11 +33,11 @@ class RoundConfig(Section):
 
 
 class SizeConfig(Section):
-    """One way to afford the study; `set` is laid over the benchmark before any variant is."""
+    """One computational budget of the study."""
 
     description: str
     note: str = ""  # how its settings were chosen, for the report
-    set: dict[str, Any] = Field(default_factory=dict)
+    set: dict[str, Any] = Field(default_factory=dict)  # laid over the benchmark before any variant is
     order: Annotated[tuple[RoundConfig, ...], Field(min_length=1)]
 
 
@@ -57,7 +55,6 @@ class StudyConfig(Section):
 
     title: str
     benchmark: str
-    frames_per_block: Positive = 1  # consecutive images that are resampled together
     rare_classes: tuple[str, ...] = ()
     sizes: Annotated[dict[str, SizeConfig], Field(min_length=1)]
     variants: Annotated[dict[str, VariantConfig], Field(min_length=1)]
@@ -66,7 +63,7 @@ class StudyConfig(Section):
 
 @dataclass(frozen=True)
 class Plan:
-    """A study in one size. runs: (variant, seed) in the order in which they are worth their time."""
+    """A study in one size. runs: (variant, seed), most informative first, as `order` of the study says."""
 
     name: str
     size: str
@@ -74,17 +71,25 @@ class Plan:
     benchmarks: dict[str, Benchmark]  # by variant; the id is `<study>-<size>-<variant>`
     runs: tuple[tuple[str, int], ...]
 
+    def folder(self, root: Path) -> Path:
+        """Where the study's report is written."""
+        return root / "reports" / self.name / self.size
+
+    def records(self, root: Path) -> Path:
+        """Where the records of its runs are kept, in Git."""
+        return self.folder(root) / "runs"
+
 
 def load_study(root: Path, name: str) -> StudyConfig:
-    """`studies/<name>.yaml`. Raises PipelineError for keys that it does not have, or values that are none."""
+    """`studies/<name>.yaml`, its variants not resolved. Raises PipelineError for unknown keys and invalid values."""
     return parse(StudyConfig, read_yaml(root / "studies" / f"{name}.yaml"), f"studies/{name}.yaml")
 
 
 def load_plan(root: Path, name: str, size: str) -> Plan:
-    """Study `name` in `size`. Raises PipelineError that lists everything that is wrong with its file."""
+    """Study `name` in `size`. Raises PipelineError that lists every problem of its file."""
     config = load_study(root, name)
     if size not in config.sizes:
-        raise PipelineError(f"studies/{name}.yaml: no size {size!r}; it has {', '.join(config.sizes)}")
+        raise PipelineError(f"studies/{name}.yaml: unknown size {size!r}; {suggestion(size, config.sizes, 'sizes')}")
     benchmarks, problems = valid_variants(root, name, config, size)
     if problems:
         raise PipelineError("\n".join(problems))
@@ -99,63 +104,47 @@ def load_plan(root: Path, name: str, size: str) -> Plan:
 
 
 def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tuple[dict[str, Benchmark], list[str]]:
-    """The benchmarks of the variants that are valid in `size`, and the problems of the file, one a line.
+    """The benchmarks of the variants that are valid in `size`, and the problems of the file, one per line.
 
-    A mistake is told where it stands, not again for every variant that is made of another. Raises PipelineError when
-    the study's own benchmark is not valid.
+    A problem is reported where it is made, not again for the variants derived from there. Raises PipelineError when the
+    study's own benchmark is not valid.
     """
-    base = load_benchmark(root, config.benchmark).model_dump(mode="json")
-    problems = [*_unknown_names(config), *_unknown_classes(config, base["dataset"]["name"])]
-    base = laid_over(base, config.sizes[size].set)
+    base = overlay(load_benchmark(root, config.benchmark).model_dump(mode="json"), config.sizes[size].set)
     of_size = problems_of(Benchmark, base)
-    mistakes: dict[str, list[str]] = {}
+    problems = _unknown_names(config)
+    found: dict[str, list[str]] = {}
     benchmarks: dict[str, Benchmark] = {}
     for variant, its in config.variants.items():
-        if its.of is not None and its.of not in mistakes:
-            continue  # made of a variant that is unknown or stands below it, as told already
+        if its.of is not None and its.of not in found:
+            continue  # unknown, or listed below this one; `_unknown_names` reports both
         data = _variant_data(base, config, variant) | {"id": f"{name}-{size}-{variant}"}
-        mistakes[variant] = problems_of(Benchmark, data)
-        if not mistakes[variant]:
+        found[variant] = problems_of(Benchmark, data)
+        if not found[variant]:
             benchmarks[variant] = Benchmark.model_validate(data)
-        inherited = mistakes.get(its.of or "", [])
-        problems += [f"sizes.{size}.set: {mistake}" for mistake in mistakes[variant] if mistake in of_size]
-        problems += [
-            f"variants.{variant}: {mistake}" for mistake in mistakes[variant] if mistake not in {*of_size, *inherited}
-        ]
+        inherited = {*of_size, *found.get(its.of or "", ())}
+        problems += [f"sizes.{size}.set: {problem}" for problem in found[variant] if problem in of_size]
+        problems += [f"variants.{variant}: {problem}" for problem in found[variant] if problem not in inherited]
     return benchmarks, [f"studies/{name}.yaml: {problem}" for problem in dict.fromkeys(problems)]
 
 
-def laid_over(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """`overlay` over `base`, key by key; unlike an ablation it adds sections, so that `memory: {}` adds a memory.
-
-    The options of a framework are replaced as a whole: those of another one would not fit.
-    """
-    merged = dict(base)
-    for key, value in overlay.items():
-        deeper = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "options"
-        merged[key] = laid_over(merged[key], value) if deeper else value
-    return merged
-
-
 def _variant_data(base: dict[str, Any], config: StudyConfig, variant: str) -> dict[str, Any]:
-    """The variant's benchmark, untyped: what its ancestors change first, then its own changes."""
+    """The variant's benchmark, not yet typed: the changes of its ancestors first, then its own."""
     chain = [variant]
     while (parent := config.variants[chain[-1]].of) is not None:
         chain.append(parent)
     data, times = base, 1
     for name in reversed(chain):
-        data = laid_over(data, config.variants[name].set)
+        data = overlay(data, config.variants[name].set)
         times *= config.variants[name].epochs_times
-    data = data | {"description": config.variants[variant].title}
     schedule = data["schedule"]
-    if isinstance(schedule, dict):  # what is none, or holds no numbers, is told when it gets its type
+    if isinstance(schedule, dict):  # otherwise parsing reports it, as it does a number of epochs that is not one
         counts = {key: schedule.get(key) for key in ("epochs", "validate_every")}
-        data["schedule"] = schedule | {key: times * n for key, n in counts.items() if isinstance(n, int)}
-    return data
+        schedule = schedule | {key: times * n for key, n in counts.items() if isinstance(n, int)}
+    return data | {"description": config.variants[variant].title, "schedule": schedule}
 
 
 def _unknown_names(config: StudyConfig) -> list[str]:
-    """Variants, groups and classes that are named but do not exist, and variants that are made of themselves."""
+    """Variants and groups that are named but do not exist, and variants of one that is listed below them."""
     groups = sorted({variant.group for variant in config.variants.values()})
     named = [(f"variants.{name}.of", v.of, config.variants) for name, v in config.variants.items() if v.of is not None]
     named += [
@@ -173,22 +162,9 @@ def _unknown_names(config: StudyConfig) -> list[str]:
     problems = []
     for place, name, known in named:
         if name not in known:
-            problems.append(f"{place}: no {name!r}; {suggestion(name, list(known))}")
+            problems.append(f"{place}: unknown name {name!r}; {suggestion(name, known)}")
     order = list(config.variants)
     for name, variant in config.variants.items():
         if variant.of in order and order.index(variant.of) >= order.index(name):
-            problems.append(f"variants.{name}.of: {variant.of!r} must stand above it")
+            problems.append(f"variants.{name}.of: {variant.of!r} must be listed above it")
     return problems
-
-
-def _unknown_classes(config: StudyConfig, dataset: str) -> list[str]:
-    """Rare classes that the dataset does not have."""
-    try:
-        classes = get_dataset(dataset).classes
-    except PipelineError as error:
-        return [f"benchmark: {error}"]
-    return [
-        f"rare_classes: {dataset} has no {name!r}; {suggestion(name, classes)}"
-        for name in config.rare_classes
-        if name not in classes
-    ]

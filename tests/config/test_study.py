@@ -8,9 +8,10 @@ from helpers.project import ROOT, write_yaml
 from helpers.small_study import STUDY, changed
 
 from pipeline.config import config_hash
+from pipeline.config.overlay import overlay
+from pipeline.config.study import load_plan
 from pipeline.datasets.prepared import subsample
 from pipeline.errors import PipelineError
-from pipeline.planning.study import laid_over, load_plan
 
 
 @pytest.mark.parametrize("size", ["small", "full"])
@@ -47,23 +48,21 @@ def test_less_data_trains_for_more_epochs(project):
 def test_options_of_another_framework_replace_the_old_ones():
     base = {"segmentor": {"framework": "deeplabv3", "options": {"dilations": [1, 2]}}}
     over = {"segmentor": {"framework": "pspnet", "options": {"bins": [1]}}}
-    assert laid_over(base, over)["segmentor"]["options"] == {"bins": [1]}
+    assert overlay(base, over)["segmentor"]["options"] == {"bins": [1]}
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("variants.memory.of", "plian", "variants.memory.of: no 'plian'; did you mean `plain`?"),
-        ("variants.plain.of", "memory", "variants.plain.of: 'memory' must stand above it"),
-        ("comparisons.memory.pairs", [["plain", "memori"]], "no 'memori'; did you mean `memory`?"),
-        ("sizes.short.order", [{"groups": ["al"], "seeds": [0]}], "no 'al'; did you mean `all`?"),
-        ("sizes.short.order", [{"groups": ["zzz"], "seeds": [0]}], "no 'zzz'; there are all, extra"),
-        ("sizes.short.order", [{"groups": ["all"], "seeds": [1, 1]}], "order.0.seeds: 1 stands more than once"),
+        ("variants.memory.of", "plian", "variants.memory.of: unknown name 'plian'; did you mean `plain`?"),
+        ("variants.plain.of", "memory", "variants.plain.of: 'memory' must be listed above it"),
+        ("comparisons.memory.pairs", [["plain", "memori"]], "unknown name 'memori'; did you mean `memory`?"),
+        ("sizes.short.order", [{"groups": ["al"], "seeds": [0]}], "unknown name 'al'; did you mean `all`?"),
+        ("sizes.short.order", [{"groups": ["zzz"], "seeds": [0]}], "unknown name 'zzz'; valid names: all, extra"),
+        ("sizes.short.order", [{"groups": ["all"], "seeds": [1, 1]}], "order.0.seeds: 1 is listed more than once"),
         ("sizes.short.order", [{"groups": [], "seeds": [1]}], "order.0.groups: Tuple should have at least 1 item"),
         ("sizes.short.order", [], "sizes.short.order: Tuple should have at least 1 item"),
         ("sizes.short.set", {"schedule": 3}, "sizes.short.set: schedule: Input should be a valid dictionary"),
-        ("rare_classes", ["ones"], "rare_classes: digits has no 'ones'; did you mean `one`?"),
-        ("rare_classes", ["zzz"], "rare_classes: digits has no 'zzz'; there are background, zero"),
         ("variants.memory.set", {"memry": {}}, "variants.memory: memry: unknown key; did you mean `memory`?"),
         ("variants.memory.titel", "x", "titel: unknown key; did you mean `title`?"),
     ],
@@ -81,13 +80,11 @@ def test_mistakes_of_all_variants_are_told_at_once_each_where_it_stands(project)
     study["variants"]["random"]["set"] = {"los": {}}
     study["variants"]["other"] = {"group": "all", "title": "?", "of": "plan"}
     study["sizes"]["short"]["set"]["schedul"] = {}
-    study["rare_classes"] = ["ones"]
     write_yaml(project / "studies" / "try.yaml", study)
     with pytest.raises(PipelineError) as error:
         load_plan(project, "try", "short")
     assert [line.partition("; ")[0] for line in str(error.value).splitlines()] == [
-        "studies/try.yaml: variants.other.of: no 'plan'",
-        "studies/try.yaml: rare_classes: digits has no 'ones'",
+        "studies/try.yaml: variants.other.of: unknown name 'plan'",
         "studies/try.yaml: sizes.short.set: schedul: unknown key",
         "studies/try.yaml: variants.memory: memory.slot: unknown key",
         "studies/try.yaml: variants.random: los: unknown key",
@@ -95,7 +92,7 @@ def test_mistakes_of_all_variants_are_told_at_once_each_where_it_stands(project)
 
 
 def test_an_unknown_size_lists_those_there_are():
-    with pytest.raises(PipelineError, match="no size 'medium'; it has small, full"):
+    with pytest.raises(PipelineError, match="unknown size 'medium'; valid sizes: small, full"):
         load_plan(ROOT, "camvid", "medium")
 
 

@@ -1,4 +1,4 @@
-"""What the plan says about published rows, before any work."""
+"""The plan: what the chosen benchmarks start from, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.rows import make_rows_project
 from pipeline.config import for_training, load_benchmark, load_resolved
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
-from pipeline.planning.plan import make_plan, write_plan
+from pipeline.planning.plan import write_plan
 
 ROW = "ade20k-resnet50os8"
 RELEASES = "https://github.com/SegmentationBLWX/modelstore/releases/download"
@@ -61,7 +61,7 @@ def test_a_row_trained_from_other_weights_has_nothing_to_fetch(project: Path) ->
 def test_local_weights_are_planned_and_have_to_exist(project: Path) -> None:
     edit_yaml(project / "params.yaml", weights={ROW: "mine.pth"})
     with pytest.raises(PipelineError, match=f"weights.{ROW}: mine.pth: no such file"):
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
     (project / "mine.pth").touch()
     assert planned_weights(project)["file"] == "mine.pth"
 
@@ -69,7 +69,7 @@ def test_local_weights_are_planned_and_have_to_exist(project: Path) -> None:
 def test_weights_for_nothing_are_an_error_with_the_nearest_name(project: Path) -> None:
     edit_yaml(project / "params.yaml", weights={"ade20k-resnet50os": "x", "resnet50_v1": "y"})
     with pytest.raises(PipelineError) as caught:
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
     assert f"weights.ade20k-resnet50os: neither a benchmark nor ImageNet weights; did you mean `{ROW}`?" in str(
         caught.value
     )
@@ -79,21 +79,21 @@ def test_weights_for_nothing_are_an_error_with_the_nearest_name(project: Path) -
 def test_a_published_checkpoint_has_no_seeds(project: Path) -> None:
     edit_yaml(project / "params.yaml", seeds=[0, 1])
     with pytest.raises(PipelineError, match=rf"{ROW} is imported.*ablation: {{mode: train}}"):
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
     edit_yaml(project / "params.yaml", ablation={"mode": "train"})
-    make_plan(project)
+    write_plan(project, Layout(project).plan)
 
 
 def test_import_without_an_address_is_an_error(project: Path) -> None:
     edit_yaml(project / "params" / f"{ROW}.yaml", published=None)
     with pytest.raises(PipelineError, match=rf"params/{ROW}.yaml: mode: import needs the address"):
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
 
 
 def test_unknown_imagenet_weights_are_an_error(project: Path) -> None:
     edit_yaml(project / "params.yaml", ablation={"mode": "train", "encoder": {"weights": "imagenet:resnet50"}})
     with pytest.raises(PipelineError, match="did you mean `imagenet:resnet50_v1c`"):
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
 
 
 def test_splits_without_public_labels_cannot_train_or_validate(project: Path) -> None:
@@ -101,13 +101,13 @@ def test_splits_without_public_labels_cannot_train_or_validate(project: Path) ->
     edit_yaml(project / "params" / f"{row}.yaml", dataset={"name": "cityscapes", "validation_split": "test"})
     edit_yaml(project / "params.yaml", benchmarks=[row])
     with pytest.raises(PipelineError, match=r"dataset.validation_split: .*test are not public; choose from train, val"):
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_an_error_before_any_work(project: Path) -> None:
     edit_yaml(project / "params.yaml", runtime={"devices": 2, "nodes": 3}, ablation={"mode": "train"})
     with pytest.raises(PipelineError) as caught:
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
     assert str(caught.value) == (
         f"params.yaml: runtime: devices: 2, nodes: 3, accumulate: 1, but {ROW} has schedule.batch_size: 16, which "
         "these cannot share equally; devices x nodes x accumulate may be 1, 2, 4, 8, 16"
@@ -116,7 +116,7 @@ def test_a_batch_that_the_devices_cannot_share_is_an_error_before_any_work(proje
 
 def test_an_import_shares_no_batch(project: Path) -> None:
     edit_yaml(project / "params.yaml", runtime={"accumulate": 3})
-    make_plan(project)
+    write_plan(project, Layout(project).plan)
 
 
 def test_a_declared_part_without_a_split_that_is_used_is_an_error(project: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_declared_part_without_a_split_that_is_used_is_an_error(project: Path)
         ablation={"mode": "train"},
     )
     with pytest.raises(PipelineError) as caught:
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
     assert str(caught.value).startswith(
         "params.yaml: sources.cityscapes.images.val: no images, but cityscapes-resnet50os8 uses this split "
         "(dataset.validation_split, dataset.train_splits); "
@@ -135,11 +135,12 @@ def test_a_declared_part_without_a_split_that_is_used_is_an_error(project: Path)
 
 
 def test_an_imported_row_needs_no_images_to_train_on(project: Path) -> None:
+    (project / "ade").mkdir()
     edit_yaml(project / "params.yaml", sources={"ade20k": {"path": "ade", "images": {"val": 2}}})
-    make_plan(project)
+    write_plan(project, Layout(project).plan)
     edit_yaml(project / "params.yaml", sources={"ade20k": {"path": "ade", "images": {"train": 2, "val": 0}}})
     with pytest.raises(PipelineError, match=r"sources.ade20k.images.val: no images, but ade20k-resnet50os8 uses"):
-        make_plan(project)
+        write_plan(project, Layout(project).plan)
 
 
 def test_scores_and_descriptions_import_nothing_again(project: Path) -> None:

@@ -1,0 +1,57 @@
+"""One mapping over another: what `extends`, the ablation of params.yaml and the variants of a study have in common.
+
+All three are `overlay`; where they differ, one of the two mappings is reduced first:
+
+- `extends`: `for_heirs` removes what is true of the extended benchmark only (its description and published numbers).
+- ablation: `applicable` removes nulls, and sections that the benchmark does not have.
+- study: nothing. `memory: {}` adds a memory, and null sets null.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.config.parse import unknown_keys
+from pipeline.config.schema import Benchmark
+
+Changes = dict[str, Any]
+
+# Keys that only the report reads, at their neutral values.
+REPORT_ONLY: Changes = {"description": "", "baseline": None, "published": None}
+
+
+def overlay(base: dict[str, Any], changes: Changes) -> dict[str, Any]:
+    """`changes` over `base`, key by key; lists and single values are replaced.
+
+    `options` belong to a framework or an encoder: naming another one in `changes` drops those of `base`.
+    """
+    merged = dict(base)
+    if any(key in changes and changes[key] != base.get(key) for key in ("framework", "name")):
+        merged.pop("options", None)
+    for key, value in changes.items():
+        deeper = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = overlay(merged[key], value) if deeper else value
+    return merged
+
+
+def for_heirs(benchmark: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a benchmark that one which extends it inherits."""
+    return {key: value for key, value in benchmark.items() if key not in REPORT_ONLY}
+
+
+def applicable(ablation: Changes, benchmark: dict[str, Any]) -> Changes:
+    """The ablation without its nulls and without sections that the benchmark lacks, such as `memory`."""
+    kept = {}
+    for key, value in ablation.items():
+        if isinstance(value, dict):
+            inner = benchmark.get(key)
+            value = applicable(value, inner if isinstance(inner, dict) else {}) if inner is not None else None
+        if value is not None and value != {}:
+            kept[key] = value
+    return kept
+
+
+def change_problems(changes: Changes) -> list[str]:
+    """Keys of `changes` that no benchmark can have, one line each."""
+    identity = ["id: unknown key; the file's name is the benchmark's id"] if "id" in changes else []
+    return identity + unknown_keys(Benchmark, {key: value for key, value in changes.items() if key != "id"})

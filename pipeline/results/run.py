@@ -1,0 +1,187 @@
+"""One training with its evaluation: read from `runs/`, or from the record of it that a study keeps in Git.
+
+A record is `<variant>-<seed>.json` (what ran, and its scores) and `.npz` beside it (the pixel counts per test image and
+class, from which every interval is computed). One pair of files per training, so that processes which share a study
+never write the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.config import Benchmark, config_hash, evaluation_hash
+from pipeline.config.schema import PRIMARY, PROTOCOLS
+from pipeline.errors import PipelineError
+from pipeline.files.storage import read_json, write_json
+from pipeline.layout import Layout
+from pipeline.results.metrics import Counts, iou
+from pipeline.results.record import (
+    EvaluationFiles,
+    ProtocolScores,
+    TrainingFiles,
+    read_counts,
+    write_counts,
+)
+
+_REMEDY = "restore it from Git, or delete it and run the study again"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What comparisons and tables need of a run. `name` is the variant's, or the benchmark's id outside a study."""
+
+    name: str
+    seed: int
+    config_hash: str
+    evaluation_hash: str
+    run_key: str
+    data_fingerprint: str
+    precision: str
+    iterations: int
+    parameters: dict[str, int]
+    split: str  # that was scored
+    scores: dict[str, ProtocolScores]
+    validation_miou: float | None  # of the last weights, single scale; None: imported
+    training_loss: float | None  # see `record.late_loss`
+    training_seconds: float
+    evaluation_seconds: float
+    finished: str
+    commit: str | None
+    dirty: bool
+    hardware: dict[str, Any]
+    libraries: dict[str, str]
+    ids: tuple[str, ...]  # N images
+    counts: dict[str, Counts]  # (N, K) per protocol
+    command: str | None = None
+    training: TrainingFiles | None = None  # None: only the record in Git is at hand
+    evaluation: EvaluationFiles | None = None
+
+    def class_iou(self, protocol: str) -> NDArray[np.float64]:
+        """IoU per class (K,), NaN for a class that neither occurs nor is predicted."""
+        return iou(*(part.sum(axis=0) for part in self.counts[protocol]))
+
+    def is_of(self, benchmark: Benchmark) -> bool:
+        """Trained and tested as `benchmark` says: other test scales give other scores of the same weights."""
+        return (self.config_hash, self.evaluation_hash) == (config_hash(benchmark), evaluation_hash(benchmark))
+
+
+def read_run(layout: Layout, benchmark: Benchmark, seed: int, fingerprint: str, split: str, name: str = "") -> Run:
+    """The run of `benchmark` below `runs/`.
+
+    Raises PipelineError, naming the file and the stage to rerun, when a file is missing, unreadable, or of another
+    configuration, of other data (`fingerprint` of the prepared data, `split` that is scored) or of another training.
+    """
+    training, evaluation = TrainingFiles(layout, benchmark.id, seed), EvaluationFiles(layout, benchmark.id, seed)
+    training.require({"mode": benchmark.mode, "config_hash": config_hash(benchmark)}, "the plan")
+    training.require({"data_fingerprint": fingerprint}, "the prepared data")
+    trained, tested, cost = training.record, evaluation.record, training.cost
+    evaluation.require({"config_hash": trained.config_hash, "run_key": trained.run_key}, "the training's summary.json")
+    evaluation.require({"split": split, "protocol": benchmark.inference.model_dump(mode="json")}, "the plan")
+    evaluation.require_consistent()
+    ids, counts = evaluation.counts
+    return Run(
+        name=name or benchmark.id,
+        seed=seed,
+        config_hash=trained.config_hash,
+        evaluation_hash=evaluation_hash(benchmark),
+        run_key=trained.run_key,
+        data_fingerprint=fingerprint,
+        precision=trained.precision,
+        iterations=trained.iterations,
+        parameters=trained.parameters,
+        split=split,
+        scores=tested.scores,
+        validation_miou=trained.final and trained.final["miou"],
+        training_loss=trained.training_loss,
+        training_seconds=cost.seconds,
+        evaluation_seconds=evaluation.cost.seconds,
+        finished=cost.finished,
+        commit=cost.commit,
+        dirty=cost.dirty,
+        hardware=cost.hardware,
+        libraries=cost.libraries,
+        ids=ids,
+        counts=counts,
+        training=training,
+        evaluation=evaluation,
+    )
+
+
+def record_path(folder: Path, name: str, seed: int) -> Path:
+    """The JSON of a run in a study's folder of records; the counts have the same name with `.npz`."""
+    return folder / f"{name}-{seed}.json"
+
+
+def keep_record(run: Run, folder: Path, command: str, classes: Sequence[str]) -> Path:
+    """Write the record of `run` to a study's folder; returns the JSON. command: what was typed to run it."""
+    path = record_path(folder, run.name, run.seed)
+    write_counts(path.with_suffix(".npz"), run.ids, run.counts)
+    data = {
+        "variant": run.name,
+        "seed": run.seed,
+        "scores": {name: asdict(s) for name, s in run.scores.items()} | {"images": len(run.ids), "split": run.split},
+        "validation": {"miou": run.validation_miou},
+        "training_loss": run.training_loss,
+        "class_iou": {p: dict(zip(classes, run.class_iou(p).round(6).tolist(), strict=True)) for p in PROTOCOLS},
+        **{key: getattr(run, key) for key in _SAME},
+        "training_seconds": round(run.training_seconds, 1),
+        "evaluation_seconds": round(run.evaluation_seconds, 1),
+        "uncommitted_changes": run.dirty,
+        "command": command,
+    }
+    write_json(path, data)  # last: its presence says that the record is complete
+    return path
+
+
+_SAME = (
+    *("config_hash", "evaluation_hash", "run_key", "data_fingerprint", "precision", "iterations", "parameters"),
+    *("finished", "commit", "hardware", "libraries"),
+)  # fields of Run that the record holds under the same name
+
+
+def read_record(folder: Path, name: str, seed: int) -> Run | None:
+    """The record of a run; None when there is none. Raises PipelineError when it is damaged."""
+    path = record_path(folder, name, seed)
+    if not path.is_file():
+        return None
+    data = read_json(path, _REMEDY)
+    try:
+        ids, counts = read_counts(path.with_suffix(".npz"))
+        return Run(
+            name=data["variant"],
+            seed=data["seed"],
+            split=data["scores"]["split"],
+            scores={protocol: ProtocolScores(**data["scores"][protocol]) for protocol in PROTOCOLS},
+            validation_miou=data["validation"]["miou"],
+            training_loss=data["training_loss"],
+            training_seconds=data["training_seconds"],
+            evaluation_seconds=data["evaluation_seconds"],
+            dirty=data["uncommitted_changes"],
+            ids=ids,
+            counts=counts,
+            command=data["command"],
+            **{key: data[key] for key in _SAME},
+        )
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise PipelineError(f"{path}: damaged record, or without its .npz ({error}); {_REMEDY}") from error
+
+
+def result_table(runs: Sequence[Run], classes: Sequence[str]) -> pd.DataFrame:
+    """One row per run: scores as fractions, and what is needed to find or repeat it."""
+    rows = []
+    for run in runs:
+        row = {"variant": run.name, "seed": run.seed}
+        row |= {f"{protocol}_miou": round(run.scores[protocol].miou, 6) for protocol in PROTOCOLS}
+        row |= {"training_loss": run.training_loss, "validation_miou": round(run.validation_miou or np.nan, 6)}
+        row |= dict(zip([f"{PRIMARY}_{name}" for name in classes], run.class_iou(PRIMARY).round(6), strict=True))
+        row |= {"training_seconds": run.training_seconds, "evaluation_seconds": run.evaluation_seconds}
+        row |= {key: getattr(run, key) for key in ("config_hash", "evaluation_hash", "commit", "dirty", "command")}
+        rows.append(row | {"finished": run.finished, "hardware": run.hardware["gpu"] or run.hardware["cpu"]})
+    return pd.DataFrame(rows)
