@@ -47,8 +47,7 @@ class DatasetSpec:
     licence: str
     homepage: str
     flip_pairs: tuple[tuple[int, int], ...] = ()  # (left, right) train ids that swap in a mirrored image
-    image_size: tuple[int, int] | None = None  # (height, width) if all images share it
-    typical_size: tuple[int, int] | None = None  # (height, width) for cost estimates, if they do not
+    image_size: tuple[int, int] | None = None  # (height, width) if all images have the same
     unlabelled_splits: tuple[str, ...] = ()  # without public labels: an evaluation server scores them
     submission_ids: tuple[int, ...] | None = None  # train id -> id in the server's format
     download_bytes: int | None = None  # size of the official archives according to their homepage

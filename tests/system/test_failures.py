@@ -189,7 +189,7 @@ def test_a_folder_without_the_right_to_write_is_named(root: Path, stage: Any, fo
     stopped = ended(lambda: stage(Path()), without_rights(root))
     assert stopped.status == 1
     assert re.match(rf"error: \S*{folder}[/:]", stopped.said)
-    assert "Permission denied; give yourself the right to it, then run the same command again" in stopped.said
+    assert "Permission denied; give yourself the permission, then run the same command again" in stopped.said
     assert stopped.said.count("\n") == 0
 
 
@@ -197,7 +197,7 @@ def test_a_file_where_a_folder_is_needed_is_named(root: Path) -> None:
     (root / "runs" / "state").write_text("")
     stopped = ended(lambda: train(root))
     assert f"error: {root / 'runs' / 'state'}" in stopped.said
-    assert "something else is there in place of the file or folder that is needed" in stopped.said
+    assert "another file or folder is in the way" in stopped.said
 
 
 def test_writing_to_a_full_device_is_never_silent(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_an_image_without_the_right_to_read_is_named(root: Path) -> None:
     assert "train_0007.png: cannot be read (Permission denied)" in stopped.said
 
 
-def test_deleting_a_damaged_image_has_it_prepared_anew(root: Path) -> None:
+def test_a_deleted_image_is_prepared_again(root: Path) -> None:
     image = Layout(root).prepared("digits") / "images" / "train" / "train_0007.png"
     before = image.read_bytes()
     image.unlink()

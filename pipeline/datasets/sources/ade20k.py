@@ -63,7 +63,6 @@ DATASET = DatasetSpec(
     label_map={0: IGNORE_INDEX, **{k + 1: k for k in range(len(_CLASSES))}},
     licence="BSD 3-Clause for the annotations; the images are for non-commercial research and education",
     homepage="http://sceneparsing.csail.mit.edu",
-    typical_size=(512, 683),
     download_bytes=970_000_000,
     stray_label_hint=f"values above 150: perhaps {_FULL_RELEASE}",
 )

@@ -112,7 +112,6 @@ DATASET = DatasetSpec(
     homepage="https://www.cityscapes-dataset.com",
     unlabelled_splits=("test",),
     submission_ids=tuple(_CLASSES),
-    typical_size=(1024, 2048),
     download_bytes=11_241_000_000,
     public=False,
     stray_label_hint=f"255 is not a label id: probably {_TRAIN_IDS}",

@@ -63,7 +63,6 @@ DATASET = DatasetSpec(
     label_map={0: IGNORE_INDEX, **{k + 1: k for k in range(len(_CLASSES))}, 255: IGNORE_INDEX},
     licence="CC BY 4.0 for the annotations; the images are under the terms of Flickr",
     homepage="https://github.com/nightrome/cocostuff10k",
-    typical_size=(480, 640),
     download_bytes=2_000_000_000,
     stray_label_hint="COCO-Stuff 10k v1.1 has 0..182",
 )
