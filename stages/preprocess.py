@@ -2,9 +2,9 @@
 
 from pipeline.checkpoints.download import downloaded_weights
 from pipeline.datasets import get_dataset
-from pipeline.datasets.index import write_index
 from pipeline.datasets.planned import planned_datasets
 from pipeline.datasets.prepare import prepare
+from pipeline.datasets.prepared import write_index
 from pipeline.layout import Layout
 from stages import ROOT, report_user_errors
 

@@ -16,7 +16,7 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import read_image, read_label
-from pipeline.datasets.transforms import train_transform
+from pipeline.datasets.transforms import TrainTransform
 
 _PICTURES = 8
 _SIZE = (512, 683)  # ADE20K's usual one
@@ -38,7 +38,7 @@ def _loading() -> Case:
         cv2.imwrite(str(image), cv2.resize(coarse, _SIZE[::-1], interpolation=cv2.INTER_CUBIC))
         cv2.imwrite(str(label), labels(max(_SIZE), 1, 150)[0, : _SIZE[0], : _SIZE[1]].to(torch.uint8).numpy())
         files.append((image, label))
-    transform = train_transform(ade_benchmark().augmentation, ())
+    transform = TrainTransform(ade_benchmark().augmentation, ())
     epoch = iter(range(1_000_000))
 
     def run() -> None:

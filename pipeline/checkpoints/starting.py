@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.checkpoints.download import WeightFile, downloaded_weights
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark
-from pipeline.datasets.index import read_index
+from pipeline.datasets.prepared import read_index
 from pipeline.errors import PipelineError
 from pipeline.files.storage import file_digest
 from pipeline.layout import Layout

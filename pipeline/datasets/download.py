@@ -1,26 +1,45 @@
-"""Stage `download`: fill the raw store of a dataset and write down what is in it."""
+"""Stage `download`: fill the raw store of a dataset, check that it is complete, and record its digest."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import inspect
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from pipeline.datasets.manifest import Manifest, dataset_code, raw_manifest
-from pipeline.datasets.samples import checked_samples
-from pipeline.datasets.spec import DatasetSpec
+from tqdm import tqdm
+
+from pipeline.datasets.sources.classes import class_table
+from pipeline.datasets.spec import DatasetSpec, RawSample
+from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
-from pipeline.files.storage import cached_json, write_json
+from pipeline.files.storage import cached_json, file_digest, text_digest, write_json
 
-FETCHED = ".fetched.json"  # in the raw store: what its content came from, written when it is complete
+# Files in the raw store.
+FETCHED = ".fetched.json"  # what the content was fetched from; written last
+_DIGESTS = ".digests.json"  # cache: relative path -> [size, mtime in ns, sha256]
+
+_MAX_PROBLEMS = 20  # reported at once
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Number, size and digest of the files of a dataset's samples."""
+
+    files: int
+    bytes: int
+    sha256: str  # of the sorted lines `relative path<TAB>size<TAB>sha256`
 
 
 def download(spec: DatasetSpec, raw_dir: Path, source: str | None, sources_file: Path) -> None:
     """Fetch `spec` from `source` (local folder or archive; None: the public address) into `raw_dir`.
 
-    Writes `sources_file`: {"dataset", "source", "files", "bytes", "sha256"}, the digest of `raw_manifest`. Nothing is
-    fetched when the store is complete, unchanged, and came from the same source by the same code. Two processes take
-    turns. Raises PipelineError, with the remedy, when the source cannot be had or does not hold the dataset: as many
-    images as `spec.splits` says, each with its label. They are counted here, and opened by `prepare`.
+    Writes `sources_file`: {"dataset", "source"} and the `Manifest`. Fetches nothing if the store is complete, unchanged
+    and from the same source and code. Raises PipelineError, with the remedy, if the source is missing or does not have
+    as many images as `spec.splits` says, each with its label. The files are opened by `prepare`, not here.
     """
     with exclusive(raw_dir):
         raw_dir.mkdir(parents=True, exist_ok=True)
@@ -29,7 +48,7 @@ def download(spec: DatasetSpec, raw_dir: Path, source: str | None, sources_file:
         if manifest is None:
             (raw_dir / FETCHED).unlink(missing_ok=True)
             spec.fetch(raw_dir, source)
-        checked_samples(spec, raw_dir)  # also of a complete store: another number may be expected of it by now
+        checked_samples(spec, raw_dir)  # even if nothing was fetched: the expected counts may have changed
         if manifest is None:
             manifest = raw_manifest(spec, raw_dir)
             write_json(raw_dir / FETCHED, {**origin, "sha256": manifest.sha256})
@@ -37,9 +56,74 @@ def download(spec: DatasetSpec, raw_dir: Path, source: str | None, sources_file:
 
 
 def _complete(spec: DatasetSpec, raw_dir: Path, origin: dict[str, str | None]) -> Manifest | None:
-    """The store's manifest when nothing has to be fetched, else None."""
+    """The store's manifest if nothing has to be fetched, else None."""
     fetched = cached_json(raw_dir / FETCHED)
     if not fetched or any(fetched.get(key) != value for key, value in origin.items()):
         return None
     manifest = raw_manifest(spec, raw_dir)
     return manifest if manifest.sha256 == fetched.get("sha256") else None
+
+
+def dataset_code(spec: DatasetSpec) -> str:
+    """Digest of the code that defines the dataset: editing it makes downloaded and prepared data stale."""
+    files = [Path(inspect.getfile(spec.samples)), class_table(spec.name)]
+    return text_digest("".join(path.read_text(encoding="utf-8") for path in files if path.is_file()))
+
+
+def raw_manifest(spec: DatasetSpec, raw_dir: Path) -> Manifest:
+    """Manifest of the existing image and label files of `spec.samples(raw_dir)`.
+
+    Other files in the store, such as the archive, do not count. A file whose size and modification time did not change
+    is not read again.
+    """
+    paths = sorted({path for sample in spec.samples(raw_dir) for path in sample.files if path.is_file()})
+    cache = cached_json(raw_dir / _DIGESTS)
+
+    def entry(path: Path) -> tuple[str, list[Any]]:
+        name, status = path.relative_to(raw_dir).as_posix(), path.stat()
+        known = cache.get(name)
+        if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
+            return name, known
+        return name, [status.st_size, status.st_mtime_ns, file_digest(path)]
+
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(pool.map(entry, paths), total=len(paths), desc=f"checksums {spec.name}", unit="file", disable=None)
+        found = dict(bar)
+    if found and found != cache:
+        write_json(raw_dir / _DIGESTS, found)
+    lines = [f"{name}\t{size}\t{digest}\n" for name, (size, _, digest) in sorted(found.items())]
+    return Manifest(len(found), sum(size for size, _, _ in found.values()), text_digest("".join(lines)))
+
+
+def checked_samples(spec: DatasetSpec, raw_dir: Path) -> list[RawSample]:
+    """The samples sorted by (split, id); their number is as expected, ids are unique, and files exist.
+
+    Raises PipelineError that lists up to 20 problems. Files are not opened.
+    """
+    samples = sorted(spec.samples(raw_dir), key=lambda sample: (sample.split, sample.id))
+    counts = Counter(sample.split for sample in samples)
+    problems = [
+        f"split {split}: {counts[split]} images, expected {spec.splits.get(split, 0)}"
+        for split in sorted({*counts, *spec.splits})
+        if counts[split] != spec.splits.get(split, 0)
+    ]
+    if problems:
+        problems[-1] += f"; for a part of the data declare `sources: {{{spec.name}: {{path: ..., images: {{...}}}}}}`"
+    ids = Counter(sample.id for sample in samples)
+    labelled = set(spec.splits) - set(spec.unlabelled_splits)
+    problems += [f"{s.image}: id {s.id!r} occurs more than once" for s in samples if ids[s.id] > 1]
+    problems += [f"{s.image}: has no label" for s in samples if s.label is None and s.split in labelled]
+    problems += [f"{path}: missing" for s in samples for path in s.files if not path.is_file()]
+    raise_problems(spec, problems)
+    return samples
+
+
+def raise_problems(spec: DatasetSpec, problems: Sequence[str]) -> None:
+    """Raise PipelineError with the first 20 problems, if there are any."""
+    if problems:
+        shown = "\n  ".join(problems[:_MAX_PROBLEMS])
+        more = f"\n  and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
+        raise PipelineError(
+            f"{spec.name}: {len(problems)} problems in the raw data:\n  {shown}{more}\n"
+            "Replace these files in the source, or remove the raw folder and download again."
+        )

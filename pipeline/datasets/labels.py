@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy.io.matlab import MatReadError
 
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec
 from pipeline.errors import PipelineError
 
-Raw = NDArray[np.integer[Any]]
-
-# What scipy raises for a file that is cut off, or something else: it checks little before it reads.
+# What scipy raises for a truncated file or another format: it checks little before it reads.
 _BROKEN_MAT = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError, zlib.error)
 _LABEL_VARIABLE = "S"  # of a .mat file
 
 
 def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
-    """The raw label map `path` as train ids, uint8 (H, W), 255 = ignore.
+    """The label file `path` as train ids, uint8 (H, W), 255 = ignore.
 
-    Raises PipelineError when it is no single-channel map or holds a value that the dataset does not define.
+    Raises PipelineError if it is not a single-channel map, or has a value that the dataset does not define.
     """
-    raw = read_raw(path)
+    raw = read_raw(path)  # (H, W)
     known = spec.raw_values()
     stray = [int(value) for value in np.unique(raw) if int(value) not in known]
     if stray:
@@ -39,9 +37,19 @@ def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
     return table[raw.astype(np.intp)]  # (H, W)
 
 
-def read_raw(path: Path) -> Raw:
-    """The values of the label file `path`, (H, W). Raises PipelineError when it is no map of one integer per pixel."""
-    raw = _READERS.get(path.suffix.lower(), _picture_labels)(path)
+def read_raw(path: Path) -> NDArray[np.integer[Any]]:
+    """The values (H, W) of a label file, a picture or .mat. Raises PipelineError if not one integer per pixel."""
+    if path.suffix.lower() == ".mat":
+        variables = read_mat(path, _LABEL_VARIABLE)
+        if not variables:
+            raise PipelineError(f"{path}: no variable {_LABEL_VARIABLE} in it, which should be the label map")
+        raw = variables[_LABEL_VARIABLE]
+    else:
+        try:
+            with Image.open(path) as stream:  # PIL keeps palette indices, which OpenCV would turn into colours
+                raw = np.asarray(stream)
+        except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
+            raise PipelineError(f"{path}: cannot be decoded as a label image ({error})") from error
     if raw.ndim != 2 or raw.dtype.kind not in "iub":
         raise PipelineError(f"{path}: expected one integer channel, found shape {raw.shape} of {raw.dtype}")
     return raw
@@ -54,24 +62,6 @@ def read_mat(path: Path, *names: str) -> Mapping[str, NDArray[Any]]:
     except _BROKEN_MAT as error:
         raise PipelineError(f"{path}: cannot be read as a MATLAB file ({error})") from error
     return {name: found[name] for name in names if name in found}
-
-
-def _picture_labels(path: Path) -> NDArray[Any]:
-    try:
-        with Image.open(path) as stream:  # PIL keeps palette indices, which OpenCV would turn into colours
-            return np.asarray(stream)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:  # PIL says SyntaxError for a broken PNG
-        raise PipelineError(f"{path}: cannot be decoded as a label image ({error})") from error
-
-
-def _mat_labels(path: Path) -> NDArray[Any]:
-    found = read_mat(path, _LABEL_VARIABLE)
-    if not found:
-        raise PipelineError(f"{path}: no variable {_LABEL_VARIABLE} in it, which should be the label map")
-    return found[_LABEL_VARIABLE]
-
-
-_READERS: Mapping[str, Callable[[Path], NDArray[Any]]] = {".mat": _mat_labels}  # all others are pictures
 
 
 def _ranges(values: Sequence[int]) -> str:

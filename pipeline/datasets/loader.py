@@ -1,4 +1,4 @@
-"""Batches for training and single images for evaluation; neither order nor content depends on the worker processes."""
+"""Batches for training, single images for evaluation; order and content do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.datasets.prepared import read_image, read_label
-from pipeline.datasets.transforms import TestTransform, TrainTransform
+from pipeline.datasets.transforms import EvalTransform, TrainTransform
 from pipeline.errors import PipelineError
 
 ItemT = TypeVar("ItemT")
@@ -32,7 +32,7 @@ class TrainBatch(NamedTuple):
 
 
 class EvalSample(NamedTuple):
-    """One image float32 (3, h, w); its label uint8 (H, W) at the original size, or None; its id; (H, W)."""
+    """Image float32 (3, h, w); label uint8 (H, W) at the original size, or None; id; size (H, W)."""
 
     image: Tensor
     label: NDArray[np.uint8] | None
@@ -42,24 +42,24 @@ class EvalSample(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every global batch that one rank takes, cut into `parts` that go through the network in turn."""
+    """The part of every global batch that belongs to one rank, split into `parts` for gradient accumulation."""
 
     rank: int = 0
     world: int = 1
     parts: int = 1
 
     def rows(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """The rows of each part of this rank's share of `batch` (B,)."""
+        """The rows of `batch` (B,) in each part of this rank's share."""
         return np.split(np.split(batch, self.world)[self.rank], self.parts)
 
 
 class TrainLoader:
     """Shuffled, augmented batches of the rows of a `Prepared.split`.
 
-    Epoch e visits the images in a permutation drawn from (seed, e) and leaves out the last incomplete batch. What
-    augmentation does to an image depends on (seed, e, its row) alone: the same for any number of workers and ranks, and
-    when an epoch is entered in the middle. Worker processes start with the first epoch and live as long as the loader.
-    batch_size is the global one. Raises PipelineError when it cannot be cut into equal parts as `share` wants.
+    Epoch e visits the images in a permutation drawn from (seed, e) and drops the last incomplete batch. Augmentation of
+    an image depends on (seed, e, row) only: it is the same for any number of workers and ranks, and after a resume in
+    the middle of an epoch. `batch_size` is that of all ranks together. Raises PipelineError if `share` does not divide
+    it into equal parts, or if an image has no label.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class TrainLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[TrainBatch]]:
         """Batches `start`, `start + 1`, ... of `epoch`, each as the parts of this rank's share.
 
-        Raises PipelineError that names a file it cannot read.
+        Raises PipelineError that names an unreadable file.
         """
         self._order.epoch, self._order.start = epoch, start
         loaded = iter(self._loader)
@@ -110,14 +110,14 @@ class TrainLoader:
             yield parts
 
 
-def eval_loader(prepared_split: pd.DataFrame, transform: TestTransform, workers: int) -> Iterator[EvalSample]:
-    """Every row of a `Prepared.split`, in its order. Raises PipelineError that names a file it cannot read."""
+def eval_loader(prepared_split: pd.DataFrame, transform: EvalTransform, workers: int) -> Iterator[EvalSample]:
+    """Every row of a `Prepared.split`, in its order. Raises PipelineError that names an unreadable file."""
     for sample in _data_loader(_EvalItems(prepared_split, transform), workers, batch_size=None, collate_fn=_unchanged):
         yield _unless_failed(sample)
 
 
 class _EpochOrder:
-    """Batch sampler: the (epoch, row) keys of each part of this rank's share of each batch of the epoch that is set."""
+    """Batch sampler: (epoch, row) keys of each part of this rank's share of each batch, for the epoch that is set."""
 
     def __init__(self, rows: int, batch_size: int, seed: int, share: Share) -> None:
         self.rows, self.batch_size, self.seed, self.share = rows, batch_size, seed, share
@@ -135,7 +135,7 @@ class _EpochOrder:
 class _TrainItems(Dataset):
     """(epoch, row) -> (image, label, id), or the PipelineError that prevented it.
 
-    Errors travel as values: one raised in a worker would arrive with the worker's traceback in its message.
+    Errors are returned as values: raised in a worker, they would carry the worker's traceback in their message.
     """
 
     def __init__(self, table: pd.DataFrame, transform: TrainTransform, seed: int) -> None:
@@ -155,7 +155,7 @@ class _TrainItems(Dataset):
 class _EvalItems(Dataset):
     """Row -> EvalSample, or the PipelineError that prevented it."""
 
-    def __init__(self, table: pd.DataFrame, transform: TestTransform) -> None:
+    def __init__(self, table: pd.DataFrame, transform: EvalTransform) -> None:
         self.ids, self.images, self.labels = (table[name].tolist() for name in ("id", "image", "label"))
         self.transform = transform
 
@@ -172,7 +172,7 @@ class _EvalItems(Dataset):
 
 
 def _with_remedy(error: PipelineError) -> PipelineError:
-    remedy = "delete this file and run `dvc repro`: preprocess makes it anew, then the work goes on"
+    remedy = "delete this file and run `dvc repro`: preprocess recreates it and the run resumes"
     return PipelineError(f"{error}; {remedy}")
 
 
@@ -181,8 +181,8 @@ def _data_loader(items: Dataset, workers: int, **options: object) -> DataLoader:
         items,
         num_workers=workers,
         worker_init_fn=_start_worker,
-        # Its own generator: else every epoch would draw from torch's global one, and dropout after a resume would
-        # differ from dropout without the interruption.
+        # A separate generator: otherwise every epoch would draw from torch's global one, and dropout after a resume
+        # would differ from dropout without the interruption.
         generator=torch.Generator(),
         **options,
     )
@@ -190,8 +190,8 @@ def _data_loader(items: Dataset, workers: int, **options: object) -> DataLoader:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
-    # Ctrl-C reaches the whole process group, but the main process wants to finish its iteration and save. It stops
-    # the workers itself, by SIGTERM if need be, which must hence stay as it is.
+    # Ctrl-C reaches the whole process group, but the main process finishes its iteration and saves. It then stops the
+    # workers itself, with SIGTERM if necessary.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

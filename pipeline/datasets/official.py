@@ -1,8 +1,8 @@
-"""Take a dataset from its official folders and archives as they come, wherever in the source they lie.
+"""Find a dataset in its official folders or archives, at any place in the source.
 
-Nothing large is copied. Archives are unpacked into the raw store, once; a local folder stays where it is. In both cases
-the store then gets symbolic links with the official names, so that a dataset module reads one layout. The manifest of
-the store is taken through the links: a change in the local folder is noticed like one in the store itself.
+Nothing large is copied: archives are unpacked into the raw store once, a local folder is used in place. The store gets
+symbolic links with the official names, so that a dataset module reads one layout. Digests of the store are computed
+through the links, so that a change in the local folder is noticed too.
 """
 
 from __future__ import annotations
@@ -17,55 +17,69 @@ from pipeline.files.archive import safe_extract
 from pipeline.files.fetch import fetch_file
 
 _UNPACKED = "unpacked"  # in the raw store
-_DEPTH = 3  # folders below the source that are searched
+_DEPTH = 3  # levels of folders below the source that are searched
 
 
 class OfficialSource:
-    """A local folder that holds the dataset or its official archives, or one archive, of any name.
+    """A folder that holds the dataset or its official archives, or one archive of any name.
 
-    `archives` are the official file names. Such archives in the folder, or inside another archive, are unpacked one
-    after the other, and only while something is not found without them: first those that are named after it.
+    `archives` are official file names. Archives with these names, in the folder or inside another archive, are unpacked
+    one by one, only while something is not found without them. If `path` is None, the archive at `url` is downloaded
+    into the raw store. Raises PipelineError ending in `remedy`.
     """
 
-    def __init__(self, dataset: str, raw_dir: Path, path: Path, archives: Sequence[str], remedy: str) -> None:
-        self.dataset, self.raw_dir, self.path, self.remedy = dataset, raw_dir, path, remedy
+    def __init__(
+        self,
+        dataset: str,
+        raw_dir: Path,
+        path: Path | str | None,
+        archives: Sequence[str],
+        remedy: str,
+        url: str | None = None,
+    ) -> None:
+        self.dataset, self.raw_dir, self.remedy = dataset, raw_dir, remedy
+        self.path = self._download(url) if path is None else Path(path).expanduser()
         self._archives = archives
         self._roots: list[Path] = []
         self._packed: list[Path] = []
         shutil.rmtree(raw_dir / _UNPACKED, ignore_errors=True)
-        if path.resolve() != raw_dir.resolve():  # else the links may be the user's own
+        if self.path.resolve() != raw_dir.resolve():  # otherwise the links may be the user's own
             for old in raw_dir.iterdir():
                 if old.is_symlink():
                     old.unlink()
-        if path.is_dir():
-            self._add(path)
-        elif path.is_file():
-            self._packed.append(path)
+        if self.path.is_dir():
+            self._add(self.path)
+        elif self.path.is_file():
+            self._packed.append(self.path)
         else:
             raise PipelineError(f"params.yaml: sources.{dataset}: {path}: no such folder or archive. {remedy}")
 
     def holding(self, *names: str) -> Path | None:
-        """The folder that has all of `names` (files, folders or paths in it); the highest one, or None."""
-        looked_in = 0
+        """The highest folder that contains all of `names` (files, folders or relative paths), or None."""
+        searched = 0
         while True:
-            for root in self._roots[looked_in:]:
+            for root in self._roots[searched:]:
                 for folder in _folders(root):
                     if all((folder / name).exists() for name in names):
                         return folder
-            looked_in = len(self._roots)
+            searched = len(self._roots)
             if not self._packed:
                 return None
-            self._packed.sort(key=lambda archive: not archive.name.startswith(names[0]))  # stable
-            self._unpack(self._packed.pop(0))
+            self._packed.sort(key=lambda archive: not archive.name.startswith(names[0]))  # likely ones first
+            archive = self._packed.pop(0)
+            target = self.raw_dir / _UNPACKED / f"{searched}-{archive.name.split('.')[0]}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            safe_extract(archive, target)
+            self._add(target)
 
     def link(self, name: str, target: Path) -> Path:
-        """Make `target` known as `name` in the raw store; return that path."""
+        """Link `target` as `name` into the raw store; return that path."""
         link = self.raw_dir / name
         if link.exists():
             if link.resolve() == target.resolve():
                 return link
             raise PipelineError(f"{link}: in the way of a link to {target}; move it elsewhere and run again")
-        link.unlink(missing_ok=True)  # a link to something that is gone
+        link.unlink(missing_ok=True)  # a dangling link
         inside = target.is_relative_to(self.raw_dir)
         link.symlink_to(os.path.relpath(target, self.raw_dir) if inside else target.resolve())
         return link
@@ -74,11 +88,15 @@ class OfficialSource:
         """The error for a source in which something is missing or wrong."""
         return PipelineError(f"{self.dataset}: {self.path}: {problem}. {self.remedy}")
 
-    def _unpack(self, archive: Path) -> None:
-        target = self.raw_dir / _UNPACKED / f"{len(self._roots)}-{archive.name.split('.')[0]}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        safe_extract(archive, target)
-        self._add(target)
+    def _download(self, url: str | None) -> Path:
+        if url is None:
+            raise PipelineError(f"{self.dataset}: cannot be downloaded automatically. {self.remedy}")
+        archive = self.raw_dir / url.rsplit("/", 1)[1]
+        try:
+            fetch_file(url, archive, sha256=None, size=None)  # no digest is published; unpacking checks the CRCs
+        except PipelineError as error:
+            raise PipelineError(f"{self.dataset}: {error}\n{self.remedy}") from error
+        return archive
 
     def _add(self, root: Path) -> None:
         self._roots.append(root)
@@ -86,44 +104,34 @@ class OfficialSource:
             self._packed += [folder / name for name in self._archives if (folder / name).is_file()]
 
 
-def fetched_archive(dataset: str, raw_dir: Path, url: str, remedy: str) -> Path:
-    """The archive at `url`, downloaded into the raw store, where it stays. Raises PipelineError with the remedy."""
-    archive = raw_dir / url.rsplit("/", 1)[1]
-    try:
-        fetch_file(url, archive, sha256=None, size=None)  # no digest is published; unpacking checks every file's CRC
-    except PipelineError as error:
-        raise PipelineError(f"{dataset}: {error}\n{remedy}") from error
-    return archive
-
-
 def file_stems(folder: Path, ending: str) -> set[str]:
-    """Names of the files in `folder` that end with `ending`, without it; none when there is no such folder."""
+    """Names of the files in `folder` that end in `ending`, without it; empty if there is no such folder."""
     if not folder.is_dir():
         return set()
-    names = os.listdir(folder)  # noqa: PTH208 - names alone: tens of thousands
+    names = os.listdir(folder)  # noqa: PTH208 - names only: there are tens of thousands
     return {name.removesuffix(ending) for name in names if name.endswith(ending) and not name.startswith(".")}
 
 
 def listed_ids(path: Path) -> list[str]:
-    """The lines of an id list, without blank ones; none when there is no such list."""
+    """The lines of an id list without blank ones; empty if there is no such file."""
     if not path.is_file():
         return []
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _folders(root: Path) -> list[Path]:
-    """`root` and the folders below it, the highest first, each level in order of the names."""
+    """`root` and the folders below it, breadth first, each level sorted by name."""
     found, level = [root], [root]
     for _ in range(_DEPTH):
-        level = [child for folder in level for child in _children(folder)]
+        level = [child for folder in level for child in _subfolders(folder)]
         found += level
     return found
 
 
-def _children(folder: Path) -> list[Path]:
+def _subfolders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]
     except PermissionError:
-        return []  # lost+found, say: nothing of ours
+        return []  # such as lost+found
     return [folder / name for name in sorted(names) if not name.startswith((".", "__MACOSX"))]

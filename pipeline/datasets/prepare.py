@@ -1,4 +1,4 @@
-"""Stage `preprocess`: bring a raw dataset into the one form that training and evaluation read, checking everything."""
+"""Stage `preprocess`: convert a raw dataset to the uniform form that training and evaluation read; check every file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,35 +18,25 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pipeline.datasets import labels
-from pipeline.datasets.manifest import dataset_code, raw_manifest
+from pipeline.datasets.download import checked_samples, dataset_code, raise_problems, raw_manifest
 from pipeline.datasets.prepared import read_image
-from pipeline.datasets.samples import checked_samples, raise_problems
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
 from pipeline.files.storage import cached_json, file_digest, new_file, text_digest, write_json, write_png
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
-# Flat areas of few values: without a filter they decode four times as fast as in OpenCV's default, and are smaller.
+# Label maps have flat areas of few values: without a filter they decode four times as fast as with OpenCV's default,
+# and are smaller.
 _LABEL_PNG = (
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
     *(cv2.IMWRITE_PNG_COMPRESSION, 6),
 )
 
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "split", "image", "label")),
-        *((name, pa.int32()) for name in ("height", "width")),
-        ("histogram", pa.list_(pa.int64())),  # K + 1 pixel counts: classes, then ignored
-        *((name, pa.string()) for name in ("image_sha256", "label_sha256")),
-    ]
-)
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of `table.parquet`; paths are relative to the prepared folder, label parts are None when unlabelled."""
+class Row(NamedTuple):
+    """One row of `table.parquet`, see `Prepared.table`; the label's fields are None when there is no label."""
 
     id: str
     split: str
@@ -55,17 +45,20 @@ class Row:
     height: int
     width: int
     histogram: list[int] | None
-    image_sha256: str  # of the file
-    label_sha256: str | None  # of shape and pixels: PNG encoders differ between versions, train ids do not
+    image_sha256: str
+    label_sha256: str | None  # of shape and pixels: PNG encoders differ between versions
+
+
+_NUMBERS = {"height": pa.int32(), "width": pa.int32(), "histogram": pa.list_(pa.int64())}
+_SCHEMA = pa.schema([(name, _NUMBERS.get(name, pa.string())) for name in Row._fields])
 
 
 def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
     """Write `images/`, `labels/` (train ids, 255 = ignore), `table.parquet` and `dataset.json` into `out_dir`.
 
-    Does nothing when `out_dir` is already the result of the same raw files, dataset module and code here. Otherwise
-    builds beside it and swaps at the end. Raises PipelineError that names up to 20 offending files: missing, not
-    decodable, of another size than its partner or than the dataset's, with label values outside the dataset's table,
-    or with an id that occurs twice; and when a split has another number of images than expected.
+    Does nothing if `out_dir` was made from the same raw files by the same code. Otherwise builds beside it and swaps at
+    the end. Raises PipelineError that lists up to 20 problems: files that are missing, cannot be decoded, or have an
+    unexpected size or label value; ids that occur twice; and splits with an unexpected number of images.
     """
     with exclusive(out_dir):
         recipe = _recipe(spec, raw_dir)
@@ -75,28 +68,26 @@ def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         rows = _convert_all(spec, checked_samples(spec, raw_dir), temporary)
-        table = pa.Table.from_pylist([vars(row) for row in rows], schema=_SCHEMA)
+        table = pa.Table.from_pylist([row._asdict() for row in rows], schema=_SCHEMA)
         with new_file(temporary / "table.parquet") as stream:
             pq.write_table(table, stream)
-        write_json(temporary / "dataset.json", {**describe(spec, rows), "recipe": recipe})
+        write_json(temporary / "dataset.json", {**_describe(spec, rows), "recipe": recipe})
         _swap(temporary, out_dir)
 
 
-def describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
+def _describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
     """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint.
 
-    Frequencies and the share of ignored pixels are null for a split without labels. The counts are the expected ones:
-    where they differ from the dataset's own, the data is a declared part of it.
+    Frequencies and the share of ignored pixels are null for a split without labels.
     """
     frequency: dict[str, list[float] | None] = dict.fromkeys(spec.splits)
     ignored: dict[str, float | None] = dict.fromkeys(spec.splits)
     for split in spec.splits:
         histograms = [row.histogram for row in rows if row.split == split and row.histogram is not None]
-        if not histograms:
-            continue
-        pixels = np.sum(np.array(histograms, np.int64).reshape(-1, len(spec.classes) + 1), axis=0)  # (K + 1,)
-        frequency[split] = (pixels[:-1] / max(pixels[:-1].sum(), 1)).tolist()
-        ignored[split] = float(pixels[-1] / max(pixels.sum(), 1))
+        if histograms:
+            pixels = np.sum(np.array(histograms, np.int64), axis=0)  # (K + 1,)
+            frequency[split] = (pixels[:-1] / max(pixels[:-1].sum(), 1)).tolist()
+            ignored[split] = float(pixels[-1] / max(pixels.sum(), 1))
     identity = [[row.id, row.split, row.height, row.width, row.image_sha256, row.label_sha256] for row in rows]
     return {
         "name": spec.name,
@@ -110,7 +101,7 @@ def describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
 
 
 def _recipe(spec: DatasetSpec, raw_dir: Path) -> str:
-    """Digest of everything that the result depends on."""
+    """Digest of all inputs: raw files, the dataset's definition, and the code of the conversion."""
     code = [Path(path).read_text(encoding="utf-8") for path in (__file__, labels.__file__)]
     return text_digest(json.dumps([raw_manifest(spec, raw_dir).sha256, dataset_code(spec), dict(spec.splits), *code]))
 
@@ -129,7 +120,7 @@ def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path)
         except PipelineError as error:
             return str(error)
 
-    # Threads are enough: decoding, hashing and encoding all release the interpreter lock.
+    # Threads are enough: decoding, hashing and encoding all release the GIL.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(pool.map(convert, samples), total=len(samples), desc=f"prepare {spec.name}", disable=None)
         results = list(bar)
@@ -144,7 +135,7 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
     if spec.image_size is not None and size != spec.image_size:
         raise PipelineError(f"{sample.image}: size {size}, expected {spec.image_size} (height, width)")
     suffix = _KEPT_SUFFIXES.get(sample.image.suffix.lower())
-    image_path = Path("images", sample.split, f"{sample.id}{suffix or '.png'}")
+    image_path = f"images/{sample.split}/{sample.id}{suffix or '.png'}"
     if suffix is None:
         write_png(out_dir / image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     else:
@@ -152,22 +143,20 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
         shutil.copyfile(sample.image, out_dir / image_path)
     image_digest = file_digest(out_dir / image_path)
     if sample.label is None:
-        return Row(sample.id, sample.split, image_path.as_posix(), None, *size, None, image_digest, None)
+        return Row(sample.id, sample.split, image_path, None, *size, None, image_digest, None)
     label = labels.train_ids(spec, sample.label)  # (H, W)
     if label.shape != size:
         raise PipelineError(f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width)")
-    label_path = Path("labels", sample.split, f"{sample.id}.png")
+    label_path = f"labels/{sample.split}/{sample.id}.png"
     write_png(out_dir / label_path, label, _LABEL_PNG)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     histogram = [*counts[: len(spec.classes)].tolist(), int(counts[IGNORE_INDEX])]
     label_digest = hashlib.sha256(repr(label.shape).encode() + label.tobytes()).hexdigest()
-    return Row(
-        *(sample.id, sample.split, image_path.as_posix(), label_path.as_posix()),
-        *(*size, histogram, image_digest, label_digest),
-    )
+    return Row(sample.id, sample.split, image_path, label_path, *size, histogram, image_digest, label_digest)
 
 
 def _swap(new: Path, target: Path) -> None:
+    """Replace the folder `target` by `new`."""
     old = target.with_name(f"{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

@@ -1,4 +1,4 @@
-"""Read the prepared form of a dataset: the table of its images, and the images themselves."""
+"""The prepared form of a dataset: the table of its images, the images, and what a benchmark depends on."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.config.parse import nearest
+from pipeline.config.parse import suggestion
+from pipeline.datasets.spec import DatasetSpec
 from pipeline.errors import PipelineError
-from pipeline.files.storage import read_json
+from pipeline.files.storage import read_json, write_json
 
 
 class Prepared:
     """A folder that `prepare` wrote.
 
-    table: one row per image, sorted by (split, id): id, split, image and label (paths relative to `root`; label missing
-    when there is none), height, width, histogram (K+1 pixel counts: the classes, then ignored), image_sha256 (of the
-    file), label_sha256 (of the pixels). info: `dataset.json`, see `prepare`.
+    table: one row per image, sorted by (split, id), with id, split, image and label (paths relative to `root`; label
+    None for unlabelled images), height, width, histogram (K + 1 pixel counts: the classes, then ignored), image_sha256
+    (of the file), label_sha256 (of the pixels). info: content of `dataset.json`. Raises PipelineError if incomplete.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        remedy = f"run `dvc repro` to prepare {root.name}"
+        self.info: dict[str, Any] = read_json(root / "dataset.json", remedy)
         try:
-            self.info: dict[str, Any] = read_json(root / "dataset.json", f"run `dvc repro` to prepare {root.name}")
             self.table: pd.DataFrame = pd.read_parquet(root / "table.parquet")
-        except FileNotFoundError as error:
-            raise PipelineError(f"{error.filename or root}: missing; run `dvc repro` to prepare {root.name}") from None
+        except FileNotFoundError:
+            raise PipelineError(f"{root / 'table.parquet'}: no such file; {remedy}") from None
 
     def split(self, names: Sequence[str]) -> pd.DataFrame:
-        """Rows of the named splits in table order, `image` and `label` as full paths (label None when there is none).
+        """Rows of the named splits in table order, with full paths in `image` and `label` (None: unlabelled).
 
-        Raises PipelineError for a split that the dataset does not have.
+        Raises PipelineError for an unknown split.
         """
-        known = list(self.info["splits"])
         for name in names:
-            if name not in known:
-                near = nearest(name, known)
-                hint = f"did you mean `{near}`?" if near else f"it has {', '.join(known)}"
+            if name not in self.info["splits"]:
+                hint = suggestion(name, list(self.info["splits"]))
                 raise PipelineError(f"{self.info['name']}: no split {name!r}; {hint}")
         rows = self.table[self.table["split"].isin(list(names))].reset_index(drop=True)
         images = [self.root / path for path in rows["image"]]
@@ -49,11 +49,8 @@ class Prepared:
         return rows.assign(image=pd.Series(images, dtype=object), label=pd.Series(labels, dtype=object))
 
 
-def drawn(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
-    """A share of the `rows` of a `Prepared.split`, in their order: the first ones of a shuffle by `seed`.
-
-    At least one row. With equal seeds a smaller share is part of every larger one.
-    """
+def subsample(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """A random fraction of `rows`, at least one row, in their order; a smaller fraction is a subset of a larger one."""
     if fraction == 1.0:
         return rows
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
@@ -62,12 +59,12 @@ def drawn(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 (H, W, 3); grey files become three equal channels. Raises PipelineError when it cannot be read."""
+    """RGB uint8 (H, W, 3); grey files become three equal channels. Raises PipelineError if unreadable."""
     return _decode(path, cv2.IMREAD_COLOR_RGB)
 
 
 def read_label(path: Path) -> NDArray[np.uint8]:
-    """Train ids, uint8 (H, W), 255 = ignore. Raises PipelineError when the file cannot be read."""
+    """Train ids, uint8 (H, W), 255 = ignore. Raises PipelineError if unreadable."""
     return _decode(path, cv2.IMREAD_GRAYSCALE)
 
 
@@ -80,3 +77,25 @@ def _decode(path: Path, flag: int) -> NDArray[np.uint8]:
     if decoded is None:
         raise PipelineError(f"{path}: cannot be decoded as an image ({data.size} bytes)")
     return decoded
+
+
+def write_index(spec: DatasetSpec, prepared_dir: Path, benchmark: str, path: Path, weights: str | None = None) -> None:
+    """Write what `benchmark` depends on as one small file for DVC: fingerprint of the data and meaning of the labels.
+
+    Unchanged data gives an unchanged file. weights: sha256 of the weight file that training starts from, if any.
+    """
+    content = {
+        "benchmark": benchmark,
+        "dataset": spec.name,
+        "fingerprint": Prepared(prepared_dir).info["fingerprint"],
+        "weights": weights,
+        "classes": spec.classes,
+        "flip_pairs": spec.flip_pairs,
+        "submission_ids": spec.submission_ids,
+    }
+    write_json(path, content)
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """What `write_index` wrote. Raises PipelineError when it is missing."""
+    return read_json(path, f"run `dvc repro` to prepare what {path.stem} needs")

@@ -1,14 +1,16 @@
-"""What the pipeline has to know about a dataset: one `DatasetSpec` per module of `pipeline.datasets.sources`."""
+"""What the pipeline needs to know about a dataset: one `DatasetSpec` per module of `pipeline.datasets.sources`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-IGNORE_INDEX = 255  # label of pixels that neither train nor count
+import numpy as np
+from numpy.typing import NDArray
 
-Pairs = tuple[tuple[int, int], ...]
+IGNORE_INDEX = 255  # label of pixels that are neither trained on nor evaluated
+_IGNORED_COLOUR = (225, 227, 231)  # light grey
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,19 @@ class RawSample:
     image: Path
     label: Path | None
 
+    @property
+    def files(self) -> list[Path]:
+        """The image and, if there is one, its label."""
+        return [self.image] if self.label is None else [self.image, self.label]
+
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A dataset, from where it is fetched to what its labels mean.
+    """A dataset: how it is fetched and listed, and what its labels mean.
 
     fetch(raw_dir, source) fills the raw store from `source`, a local folder or archive (None: the public address), and
-    raises PipelineError with a remedy when it cannot. samples(raw_dir) lists what the store holds, in any order; a file
-    that should be there but is not is listed all the same, so that preparing reports it by name.
+    raises PipelineError with a remedy on failure. samples(raw_dir) lists the content of the store in any order,
+    including files that should exist but do not, so that `download` can report them.
     """
 
     name: str
@@ -39,14 +46,16 @@ class DatasetSpec:
     label_map: Mapping[int, int] | None  # raw value -> train id or IGNORE_INDEX; None: raw values are train ids
     licence: str
     homepage: str
-    flip_pairs: Pairs = ()  # (left, right) train ids that change places in a mirrored image
-    image_size: tuple[int, int] | None = None  # (height, width) when all images share it
-    typical_size: tuple[int, int] | None = None  # (height, width) to estimate costs with, where they do not
-    unlabelled_splits: tuple[str, ...] = ()  # their labels are not public: a server scores them
+    flip_pairs: tuple[tuple[int, int], ...] = ()  # (left, right) train ids that swap in a mirrored image
+    image_size: tuple[int, int] | None = None  # (height, width) if all images have the same
+    unlabelled_splits: tuple[str, ...] = ()  # without public labels: an evaluation server scores them
     submission_ids: tuple[int, ...] | None = None  # train id -> id in the server's format
-    download_bytes: int | None = None  # of the official archives, as their owners announce it; None: not announced
-    public: bool = True  # fetched without an account; False: `sources` in params.yaml has to name a local copy
-    stray_label_hint: str = ""  # what a label value outside the table probably means, for the error message
+    download_bytes: int | None = None  # size of the official archives according to their homepage
+    public: bool = True  # can be fetched without an account; False: `sources` in params.yaml must name a local copy
+    stray_label_hint: str = ""  # likely cause of a label value outside `label_map`, for the error message
+    # Consecutive images of one sequence that are resampled together when confidence intervals are computed: frames of a
+    # video resemble their neighbours.
+    frames_per_block: int = 1
 
     def __post_init__(self) -> None:
         if len(self.palette) != len(self.classes) or not 0 < len(self.classes) <= IGNORE_INDEX:
@@ -57,7 +66,14 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: {len(self.submission_ids)} submission ids, {len(self.classes)} classes")
 
     def raw_values(self) -> Mapping[int, int]:
-        """Every raw label value that may occur, and its train id."""
+        """Every valid raw label value and its train id."""
         if self.label_map is not None:
             return self.label_map
         return {**{k: k for k in range(len(self.classes))}, IGNORE_INDEX: IGNORE_INDEX}
+
+
+def colourise(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
+    """Train ids (H, W) as an RGB image (H, W, 3) uint8; ignored pixels are light grey."""
+    table = np.full((256, 3), _IGNORED_COLOUR, dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table[labels]

@@ -16,7 +16,7 @@ from pipeline.config.schema import PRIMARY, RuntimeConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
-from pipeline.datasets.transforms import test_transform
+from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, evaluate, gathered
 from pipeline.evaluation.folding import folded
@@ -62,7 +62,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         own = images.iloc[ranks().rank :: ranks().world]
         evaluated = evaluate(
             model,
-            eval_loader(own, test_transform(benchmark.inference.resize), worker_count(runtime.workers)),
+            eval_loader(own, EvalTransform(benchmark.inference.resize), worker_count(runtime.workers)),
             protocols,
             len(spec.classes),
             device,

@@ -12,7 +12,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from pipeline.errors import PipelineError, disk_problem
-from pipeline.files.storage import file_digest, naming
+from pipeline.files.storage import file_digest, with_path
 
 _ATTEMPTS = 4
 _TIMEOUT = 30.0  # seconds without a byte
@@ -29,8 +29,8 @@ def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pau
     """Download `url` to `target`; a `target` that already matches is kept, a `.part` beside it is continued.
 
     size in bytes. pause: seconds before the second attempt, doubled for each further one. `target` appears only when
-    everything known about it (announced length, size, sha256) is confirmed. Raises PipelineError otherwise, in the form
-    of NotFoundError when the server has no such file, and OSError when the disk refuses the file.
+    its announced length, `size` and `sha256` are confirmed. Raises PipelineError otherwise (NotFoundError when the
+    server has no such file), and OSError when the disk refuses it.
     """
     if not url.startswith(("https://", "http://")):
         raise PipelineError(f"{url}: expected an http or https address")
@@ -48,7 +48,7 @@ def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pau
                 _give_up(url, part, f"the server answered {error.code} {error.reason}", kind)
         except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and dropped connections
             if disk_problem(error) is not None:
-                raise  # no fault of the network
+                raise  # not a network problem
             if attempt == _ATTEMPTS - 1:
                 _give_up(url, part, str(getattr(error, "reason", error)))
         time.sleep(pause * 2**attempt)
@@ -62,7 +62,7 @@ def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pau
 
 
 def _continue(url: str, part: Path) -> None:
-    """Append to `part` what it lacks, or start over when the server does not continue."""
+    """Append the missing bytes to `part`, or start over when the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "mcibi-reproduction", "Accept-Encoding": "identity"}
     if have:
@@ -74,19 +74,19 @@ def _continue(url: str, part: Path) -> None:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         if error.headers.get("Content-Range") == f"bytes */{have}":
-            return  # everything was there already
-        part.unlink()  # longer than the file that the server has: not a beginning of it
+            return  # already complete
+        part.unlink()  # not a beginning of the server's file
         raise ConnectionError("the partial file does not belong to this address; starting over") from error
     with response:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink()
-            raise ConnectionError("the server continued at the wrong place; starting over")
+            raise ConnectionError("the server resumed at the wrong offset; starting over")
         have = have if resumed else 0
         announced = response.headers.get("Content-Length")
         total = None if announced is None else have + int(announced)
         with (
-            naming(part),
+            with_path(part),
             part.open("ab" if resumed else "wb") as stream,
             tqdm(total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
         ):

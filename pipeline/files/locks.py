@@ -1,41 +1,42 @@
-"""Let one process at a time work on something."""
+"""Let one process at a time work on something; the system releases the lock of a process that dies."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, waiting for whoever has it; the system releases it when a process dies.
+    """Hold the lock of `folder`, waiting for the process that has it.
 
     The lock file is the hidden sibling `.<name>.lock`, so that `folder` itself may be replaced meanwhile.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder}: another process works here; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"{folder}: another process works here; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """True for the one process that may do what the file `path` stands for; others get False at once.
-
-    The system takes the claim back when its process dies.
-    """
+    """True when no other process holds the lock file `path`, which this one then holds; otherwise False at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    lock = FileLock(path)
+    with contextlib.suppress(Timeout):
+        lock.acquire(blocking=False)
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()

@@ -1,4 +1,4 @@
-"""Write files so that a full disk, or a kill at any moment, never leaves half of one under its name."""
+"""Write files so that a full disk or a kill never leaves half of one under its final name."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pipeline.errors import PipelineError
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A stream to what becomes `path`, replacing it, when the block ends well; its folder is made.
+    """A stream whose content replaces `path` (its folder is created) when the block ends without an error.
 
-    Otherwise an older file of that name stays as it was, and nothing is left of the new one. The bytes are on the disk
-    before the name is. Raises OSError with the name `path`.
+    After an error an older file stays as it was. The bytes are flushed to disk before the rename. Raises OSError that
+    names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _unfinished(path)
     try:
-        with naming(path), temporary.open("wb") as stream:
+        with with_path(path), temporary.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -40,32 +40,29 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path in the same folder, with the same ending, that becomes `path` when the block ends without an error.
-
-    An OSError of the block that names no file gets the name `path`.
-    """
+    """A path in the same folder, with the same suffix, renamed to `path` when the block ends without an error."""
     temporary = _unfinished(path, path.suffix)
     try:
-        with naming(path):
+        with with_path(path):
             yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _unfinished(path: Path, ending: str = "") -> Path:
-    """What `path` is called until it is complete: START.DIGEST.part, and `ending`.
+def _unfinished(path: Path, suffix: str = "") -> Path:
+    """The name of `path` until it is complete: START.DIGEST.part, and `suffix`.
 
-    It does not grow with the name of `path`, which may be as long as the file system allows. The digest of that name
-    keeps files apart that start alike; it is the same the next time, so that what a kill left behind is replaced.
+    Shortened, because the name of `path` may be as long as the file system allows; the digest distinguishes files that
+    start alike. It is the same in every run, so that what a kill left behind is replaced.
     """
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
-    return path.with_name(f"{path.name[:30]}.{digest}.part{ending}")
+    return path.with_name(f"{path.name[:30]}.{digest}.part{suffix}")
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Add `path` to an OSError of the block that names no file, as those of writing to an open one."""
+def with_path(path: Path) -> Iterator[None]:
+    """Add `path` to an OSError of the block that names no file (such as one from writing to an open stream)."""
     try:
         yield
     except Exception as error:
@@ -96,13 +93,13 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8], options: Sequence[int] = ()) -> None:
-    """`pixels` (H, W) or BGR (H, W, 3) as PNG. Raises OSError; `cv2.imwrite` is silent when a disk is full.
+    """`pixels` (H, W) or BGR (H, W, 3) as PNG; `options` are pairs of an OpenCV IMWRITE_PNG_* flag and its value.
 
-    options: pairs of an OpenCV IMWRITE_PNG_* flag and its value.
+    Raises OSError, unlike `cv2.imwrite`, which ignores a full disk.
     """
     _, encoded = cv2.imencode(".png", pixels, options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path):
+    with with_path(path):
         path.write_bytes(encoded.tobytes())
 
 
@@ -118,9 +115,8 @@ def text_digest(text: str) -> str:
 
 
 def cached_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty when the file is missing or was cut off by a kill: these files are only caches."""
+    """The object in `path`; empty when the file is missing or damaged: for caches, which can be rebuilt."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return read_json(path, "")
+    except PipelineError:
         return {}
-    return data if isinstance(data, dict) else {}

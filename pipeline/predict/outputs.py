@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.datasets.palette import colourise
+from pipeline.datasets.spec import colourise
 from pipeline.errors import PipelineError
 from pipeline.files.storage import replacing
 from pipeline.predict.pictures import Picture

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.config.schema import ProtocolConfig
-from pipeline.datasets.transforms import TestTransform, test_transform
+from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import batches
 from pipeline.evaluation.folding import folded
@@ -116,7 +116,7 @@ def _to_do(out: Path, kinds: Sequence[Kind], pictures: Sequence[Picture]) -> tup
 def _predict(predictor: Predictor, pictures: Sequence[Picture], batch: int) -> list[str]:
     """Predict and write; returns what went wrong, one entry per picture."""
     failed: list[str] = []
-    transform = test_transform(predictor.card.benchmark.inference.resize)
+    transform = EvalTransform(predictor.card.benchmark.inference.resize)
     with tqdm(total=len(pictures), desc="predict", unit="picture", dynamic_ncols=True) as bar:
         for samples in batches(_samples(pictures, transform, predictor.protocol, failed), batch):
             try:
@@ -133,7 +133,7 @@ def _predict(predictor: Predictor, pictures: Sequence[Picture], batch: int) -> l
 
 
 def _samples(
-    pictures: Sequence[Picture], transform: TestTransform, protocol: ProtocolConfig, failed: list[str]
+    pictures: Sequence[Picture], transform: EvalTransform, protocol: ProtocolConfig, failed: list[str]
 ) -> Iterator[Sample]:
     """Pictures ready for the network; those that cannot be go to `failed`."""
     for picture, pixels in read_ahead(pictures):

@@ -15,8 +15,8 @@ from pipeline.config.limits import compile_problem
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.loader import Share, TrainLoader, eval_loader
-from pipeline.datasets.prepared import Prepared, drawn
-from pipeline.datasets.transforms import test_transform, train_transform
+from pipeline.datasets.prepared import Prepared, subsample
+from pipeline.datasets.transforms import EvalTransform, TrainTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import evaluate, gathered
 from pipeline.layout import Layout
@@ -101,8 +101,8 @@ def _build(
     """weights: the file that `encoder.weights: imagenet:NAME` stands for."""
     spec = get_dataset(benchmark.dataset.name)
     loader = TrainLoader(
-        drawn(prepared.split(benchmark.dataset.train_splits), benchmark.dataset.train_fraction, seed),
-        train_transform(benchmark.augmentation, spec.flip_pairs),
+        subsample(prepared.split(benchmark.dataset.train_splits), benchmark.dataset.train_fraction, seed),
+        TrainTransform(benchmark.augmentation, spec.flip_pairs),
         batch_size=benchmark.schedule.batch_size,
         seed=seed,
         workers=worker_count(runtime.workers),
@@ -131,7 +131,7 @@ def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> d
     benchmark = trainer.benchmark
     table = prepared.split([benchmark.dataset.validation_split])
     own = table.iloc[ranks().rank :: ranks().world]
-    samples = eval_loader(own, test_transform(benchmark.inference.resize), worker_count(runtime.workers))
+    samples = eval_loader(own, EvalTransform(benchmark.inference.resize), worker_count(runtime.workers))
     evaluated = evaluate(
         trainer.model,
         samples,

@@ -9,7 +9,7 @@ from helpers.small_study import STUDY, changed
 
 from pipeline.config import config_hash
 from pipeline.config.study import load_plan
-from pipeline.datasets.prepared import drawn
+from pipeline.datasets.prepared import subsample
 from pipeline.errors import PipelineError
 
 
@@ -91,13 +91,13 @@ def test_an_unknown_size_lists_those_there_are():
 
 def test_a_smaller_share_of_the_training_data_is_part_of_every_larger_one():
     rows = pd.DataFrame({"id": range(40)})
-    eighth, half = (set(drawn(rows, share, seed=3)["id"]) for share in (0.125, 0.5))
+    eighth, half = (set(subsample(rows, share, seed=3)["id"]) for share in (0.125, 0.5))
     assert len(eighth) == 5
     assert len(half) == 20
     assert eighth < half
-    assert eighth != set(drawn(rows, 0.125, seed=4)["id"])
+    assert eighth != set(subsample(rows, 0.125, seed=4)["id"])
 
 
 def test_all_of_the_training_data_stays_as_it_is():
     rows = pd.DataFrame({"id": range(7)})
-    assert drawn(rows, 1.0, seed=0) is rows
+    assert subsample(rows, 1.0, seed=0) is rows

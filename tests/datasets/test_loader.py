@@ -13,11 +13,11 @@ import torch
 from pipeline.config.schema import AugmentationConfig
 from pipeline.datasets.loader import Share, TrainLoader, eval_loader
 from pipeline.datasets.prepared import read_label
-from pipeline.datasets.transforms import test_transform, train_transform
+from pipeline.datasets.transforms import EvalTransform, TrainTransform
 from pipeline.errors import PipelineError
 
 COUNT, BATCH = 11, 3
-TRANSFORM = train_transform(AugmentationConfig(crop=(16, 16)), ())
+TRANSFORM = TrainTransform(AugmentationConfig(crop=(16, 16)), ())
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_the_global_generators_are_not_touched(split, workers):
     """Dropout draws from them: a resumed run must find them as an uninterrupted one does."""
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     batches(TrainLoader(split, TRANSFORM, BATCH, seed=0, workers=workers), 1)
-    list(eval_loader(split, test_transform(None), workers))
+    list(eval_loader(split, EvalTransform(None), workers))
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
 
@@ -139,7 +139,7 @@ def error_of(samples):
 def test_a_corrupt_file_is_named(split, workers):
     split["image"].iloc[4].write_bytes(b"broken")
     loader = TrainLoader(split, TRANSFORM, 1, seed=0, workers=workers)
-    for samples in (loader.epoch(1), eval_loader(split, test_transform(None), workers)):
+    for samples in (loader.epoch(1), eval_loader(split, EvalTransform(None), workers)):
         message = error_of(samples)
         assert "4.png: cannot be decoded" in message
         assert "Traceback" not in message
@@ -154,7 +154,7 @@ def test_training_needs_labels(split):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_keeps_table_order_and_original_labels(split, workers):
     split.loc[2, "label"] = None
-    samples = list(eval_loader(split, test_transform(None), workers))
+    samples = list(eval_loader(split, EvalTransform(None), workers))
     assert [sample.id for sample in samples] == list(split["id"])
     assert samples[2].label is None
     for i, sample in itertools.islice(enumerate(samples), 2):

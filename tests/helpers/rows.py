@@ -15,9 +15,9 @@ from pipeline.checkpoints.planned import planned_weights
 from pipeline.config import Benchmark, load_resolved
 from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
-from pipeline.datasets.index import write_index
 from pipeline.datasets.planned import planned_datasets
 from pipeline.datasets.prepare import prepare
+from pipeline.datasets.prepared import write_index
 from pipeline.layout import Layout
 from pipeline.planning.plan import write_plan
 

@@ -29,7 +29,7 @@ from pipeline.config import load_benchmark
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import read_image
-from pipeline.datasets.transforms import test_transform
+from pipeline.datasets.transforms import EvalTransform
 from pipeline.evaluation.inference import predict
 from pipeline.models import FeatureMemory, build_segmentor
 from pipeline.models.memory_update import updated_memory
@@ -217,7 +217,7 @@ def test_label_maps_of_real_pictures_are_the_authors(path, names):
     weights = GOLDENS / "models" / f"{golden['benchmark']}.npz"
     spec = get_dataset(golden["dataset"])
     segmentor, _ = published_segmentor(weights)
-    transform = test_transform(load_benchmark(ROOT, golden["benchmark"]).inference.resize)
+    transform = EvalTransform(load_benchmark(ROOT, golden["benchmark"]).inference.resize)
     protocols = {name: as_protocol(golden["results"][name]["inference"]) for name in names}
     for file in golden["files"]:
         image = read_image(picture(file))

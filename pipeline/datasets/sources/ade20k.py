@@ -1,11 +1,10 @@
 """ADE20K with 150 classes: the release of the Scene Parsing Challenge 2016, ADEChallengeData2016.
 
-Zhou et al., "Scene parsing through ADE20K dataset", 2017. One archive of about 1 GB, public. The dataset's home page
-also offers the full ADE20K (with parts and thousands of names, a *_seg.png for each picture, after registration): that
-is another dataset, and no number of the benchmark belongs to it.
+Zhou et al., "Scene parsing through ADE20K dataset", 2017. One public archive of about 1 GB. The full ADE20K (thousands
+of object names, a *_seg.png beside each image) is another dataset, and is refused.
 
-Archive: ADEChallengeData2016/{images,annotations}/{training,validation}/ID.{jpg,png}; in the annotations 0 is void and
-1..150 are the classes. There are no id lists: the folders are listed.
+Layout: ADEChallengeData2016/{images,annotations}/{training,validation}/ID.{jpg,png}; annotations: 0 = void, 1..150 =
+classes. There are no id lists.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.datasets.official import OfficialSource, fetched_archive, file_stems
+from pipeline.datasets.official import OfficialSource, file_stems
 from pipeline.datasets.sources.classes import read_classes
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 
@@ -23,25 +22,22 @@ _FOLDERS = {"train": "training", "val": "validation"}
 _ROOT = "ADEChallengeData2016"  # in the raw store, and in the archive
 
 _REMEDY = (
-    f"Get {_URL} (about 1 GB) on another machine and set in params.yaml `sources: {{ade20k: PATH}}`, where PATH is "
-    "that archive, or a folder with images/ and annotations/, each with training/ and validation/."
+    f"Download {_URL} (about 1 GB) on another machine and set in params.yaml `sources: {{ade20k: PATH}}`, where PATH "
+    "is that archive, or a folder with images/ and annotations/, each with training/ and validation/."
 )
 _FULL_RELEASE = (
-    "this is the full ADE20K (ADE20K_2016_07_26 or ADE20K_2021_17_01), but the benchmark is defined on the 150 classes "
-    "of ADEChallengeData2016"
+    "this is the full ADE20K (ADE20K_2016_07_26 or ADE20K_2021_17_01), but the benchmark uses the 150 classes of "
+    "ADEChallengeData2016"
 )
 _CLASSES = read_classes("ade20k")
 
 
 def _fetch(raw_dir: Path, source: str | None) -> None:
-    """Link the challenge's folder, found in `source` or in the downloaded archive."""
-    path = fetched_archive("ade20k", raw_dir, _URL, _REMEDY) if source is None else Path(source).expanduser()
-    found = OfficialSource("ade20k", raw_dir, path, (f"{_ROOT}.zip",), _REMEDY)
-    for folder in _FOLDERS.values():
-        root = found.holding(f"images/{folder}", f"annotations/{folder}")
-        if root is not None:
-            break
-    else:
+    """Link the folder of the challenge."""
+    found = OfficialSource("ade20k", raw_dir, source, (f"{_ROOT}.zip",), _REMEDY, _URL)
+    roots = (found.holding(f"images/{folder}", f"annotations/{folder}") for folder in _FOLDERS.values())
+    root = next(filter(None, roots), None)
+    if root is None:
         full = any(found.holding(name) for name in ("index_ade20k.mat", "index_ade20k.pkl", "images/training"))
         raise found.fail(_FULL_RELEASE if full else "no folder in it has both images/training and annotations/training")
     if any(file_stems(root / "images" / folder, "_seg.png") for folder in _FOLDERS.values()):
@@ -50,7 +46,7 @@ def _fetch(raw_dir: Path, source: str | None) -> None:
 
 
 def _samples(raw_dir: Path) -> Iterator[RawSample]:
-    """Every image and every annotation: one without the other shows as a missing file."""
+    """Every image and every annotation: one without the other is reported as a missing file."""
     for split, folder in _FOLDERS.items():
         images, annotations = raw_dir / _ROOT / "images" / folder, raw_dir / _ROOT / "annotations" / folder
         for stem in sorted(file_stems(images, ".jpg") | file_stems(annotations, ".png")):
@@ -67,7 +63,6 @@ DATASET = DatasetSpec(
     label_map={0: IGNORE_INDEX, **{k + 1: k for k in range(len(_CLASSES))}},
     licence="BSD 3-Clause for the annotations; the images are for non-commercial research and education",
     homepage="http://sceneparsing.csail.mit.edu",
-    typical_size=(512, 683),
     download_bytes=970_000_000,
     stray_label_hint=f"values above 150: perhaps {_FULL_RELEASE}",
 )

@@ -1,14 +1,12 @@
 """Cityscapes, fine annotations, with the 19 evaluated classes.
 
-Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", 2016. It needs an account: register at
-the home page, download leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) into one folder, and
-name the folder in params.yaml; unpacking is optional.
+Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", 2016. An account is needed: download
+leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) into one folder and name it in params.yaml;
+unpacking is optional.
 
-Archives: leftImg8bit/SET/CITY/NAME_leftImg8bit.png and gtFine/SET/CITY/NAME_gtFine_labelIds.png. There are no id lists:
-the folders are listed. The labels of the test set are not public (its label files are all void): the benchmark's server
-scores what is submitted in label ids. The labels are read as label ids; labelTrainIds files, which others derive from
-them, are refused: by their absence from the official archive, by the value 255, which no label id has, and by the
-absence of label ids above 18 from fifty label files.
+Layout: leftImg8bit/SET/CITY/NAME_leftImg8bit.png and gtFine/SET/CITY/NAME_gtFine_labelIds.png. There are no id lists.
+The labels of the test set are not public (its label files are all void); submissions to the server are in label ids.
+Label files with training ids, which some tools derive, are refused.
 """
 
 from __future__ import annotations
@@ -21,24 +19,19 @@ import numpy as np
 from pipeline.datasets.labels import read_raw
 from pipeline.datasets.official import OfficialSource, file_stems
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
-from pipeline.errors import PipelineError
 
 _SPLITS = {"train": 2975, "val": 500, "test": 1525}
 _IMAGES, _LABELS = "leftImg8bit", "gtFine"  # in the raw store, and in the archives
-_IMAGE_ENDING, _LABEL_ENDING, _DERIVED_ENDING = (
-    f"_{_IMAGES}.png",
-    f"_{_LABELS}_labelIds.png",
-    f"_{_LABELS}_labelTrainIds.png",
-)
+_IMAGE_ENDING, _LABEL_ENDING, _TRAIN_ID_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 _ARCHIVES = (f"{_IMAGES}_trainvaltest.zip", f"{_LABELS}_trainvaltest.zip")
-_LABELS_TRIED = 50
+_LABELS_CHECKED = 50
 
 _REMEDY = (
     f"Register at https://www.cityscapes-dataset.com, download {_ARCHIVES[0]} (11 GB) and {_ARCHIVES[1]} (241 MB) into "
     "one folder and set in params.yaml `sources: {cityscapes: PATH}`, where PATH is that folder; it may also hold the "
     f"unpacked {_IMAGES}/ and {_LABELS}/."
 )
-_TRAIN_IDS = "training ids (0..18, 255) in place of label ids (0..33)"
+_TRAIN_IDS = "training ids (0..18, 255) instead of label ids (0..33)"
 
 # Label id -> class; all other ids, 0 to 33, are void.
 _CLASSES = {
@@ -65,10 +58,8 @@ _CLASSES = {
 
 
 def _fetch(raw_dir: Path, source: str | None) -> None:
-    """Link the folders of images and labels, found in `source`."""
-    if source is None:
-        raise PipelineError(f"cityscapes: cannot be downloaded without an account. {_REMEDY}")
-    found = OfficialSource("cityscapes", raw_dir, Path(source).expanduser(), _ARCHIVES, _REMEDY)
+    """Link the folders of images and labels."""
+    found = OfficialSource("cityscapes", raw_dir, source, _ARCHIVES, _REMEDY)
     for name, archive in zip((_IMAGES, _LABELS), _ARCHIVES, strict=True):
         folder = found.holding(name)
         if folder is None:
@@ -78,27 +69,23 @@ def _fetch(raw_dir: Path, source: str | None) -> None:
 
 
 def _check_labels(raw_dir: Path, found: OfficialSource) -> None:
-    """Refuse labels that hold training ids."""
-    for split in _labelled():
+    """Refuse training ids: by file name, by the value 255, or by the absence of ids above 18 in fifty files."""
+    for split in ("train", "val"):
         folder = raw_dir / _LABELS / split
-        if not _frames(folder, _LABEL_ENDING) and _frames(folder, _DERIVED_ENDING):
-            raise found.fail(f"{folder} has *{_DERIVED_ENDING} but no *{_LABEL_ENDING}: {_TRAIN_IDS}")
+        if not _frames(folder, _LABEL_ENDING) and _frames(folder, _TRAIN_ID_ENDING):
+            raise found.fail(f"{folder} has *{_TRAIN_ID_ENDING} but no *{_LABEL_ENDING}: {_TRAIN_IDS}")
     labels = [sample.label for sample in _samples(raw_dir) if sample.label is not None and sample.label.is_file()]
     highest = 0
-    for path in labels[:: max(1, len(labels) // _LABELS_TRIED)]:
+    for path in labels[:: max(1, len(labels) // _LABELS_CHECKED)]:
         highest = max(highest, int(np.max(read_raw(path))))
         if highest == IGNORE_INDEX:
-            raise found.fail(f"{path} holds 255, which is no label id: {_TRAIN_IDS}")
+            raise found.fail(f"{path} holds 255, which is not a label id: {_TRAIN_IDS}")
     if labels and highest < len(_CLASSES):
         raise found.fail(f"no label id above {highest} in *{_LABEL_ENDING}: {_TRAIN_IDS}")
 
 
-def _labelled() -> list[str]:
-    return [split for split in _SPLITS if split not in DATASET.unlabelled_splits]
-
-
 def _frames(folder: Path, ending: str) -> set[str]:
-    """CITY/NAME of the files in the cities of `folder` whose name ends so."""
+    """CITY/NAME of the files CITY/NAME + `ending` in `folder`."""
     cities = sorted(path for path in folder.glob("*") if path.is_dir())
     return {f"{city.name}/{stem}" for city in cities for stem in file_stems(city, ending)}
 
@@ -107,7 +94,7 @@ def _samples(raw_dir: Path) -> Iterator[RawSample]:
     """Every image and every label: one without the other shows as a missing file."""
     for split in _SPLITS:
         images, labels = raw_dir / _IMAGES / split, raw_dir / _LABELS / split
-        labelled = split in _labelled()
+        labelled = split != "test"
         for name in sorted(_frames(images, _IMAGE_ENDING) | (_frames(labels, _LABEL_ENDING) if labelled else set())):
             label = labels / f"{name}{_LABEL_ENDING}" if labelled else None
             yield RawSample(f"{name}_{_IMAGES}", split, images / f"{name}{_IMAGE_ENDING}", label)
@@ -125,8 +112,7 @@ DATASET = DatasetSpec(
     homepage="https://www.cityscapes-dataset.com",
     unlabelled_splits=("test",),
     submission_ids=tuple(_CLASSES),
-    typical_size=(1024, 2048),
     download_bytes=11_241_000_000,
     public=False,
-    stray_label_hint=f"255 is no label id: probably {_TRAIN_IDS}",
+    stray_label_hint=f"255 is not a label id: probably {_TRAIN_IDS}",
 )

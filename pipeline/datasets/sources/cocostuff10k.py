@@ -1,11 +1,12 @@
 """COCO-Stuff 10k, version 1.1, with the ids of all 182 names of COCO.
 
-Caesar et al., "COCO-Stuff: thing and stuff classes in context", 2018. One archive of about 2 GB, public. Eleven of the
-182 names (street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush) label no pixel;
-results over the other 171 classes are not comparable. Version 1.0 has other ids, and COCO-Stuff 164k other images.
+Caesar et al., "COCO-Stuff: thing and stuff classes in context", 2018. One public archive of about 2 GB. Eleven of the
+182 names (street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush) have no pixels;
+results over the other 171 classes are not comparable. Version 1.0 has other ids, COCO-Stuff 164k other images; both are
+refused.
 
-Archive: images/ID.jpg, annotations/ID.mat and imageLists/{train,test}.txt with an ID per line. An annotation is the
-MATLAB variable `S`: 0 is unlabelled, 1..182 are the names.
+Layout: images/ID.jpg, annotations/ID.mat and imageLists/{train,test}.txt with an ID per line. An annotation is the
+MATLAB variable `S`: 0 = unlabelled, 1..182 = names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.datasets.labels import read_mat
-from pipeline.datasets.official import OfficialSource, fetched_archive, file_stems, listed_ids
+from pipeline.datasets.official import OfficialSource, file_stems, listed_ids
 from pipeline.datasets.sources.classes import read_classes
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 
@@ -24,16 +25,15 @@ _ROOT = "cocostuff-10k-v1.1"  # in the raw store
 _NAMES_OF_1_0 = 172  # version 1.0: 1 = unlabelled, then 171 classes without gaps
 
 _REMEDY = (
-    f"Get {_URL} (about 2 GB) on another machine and set in params.yaml `sources: {{cocostuff10k: PATH}}`, where PATH "
-    "is that archive, or a folder with images/, annotations/ and imageLists/."
+    f"Download {_URL} (about 2 GB) on another machine and set in params.yaml `sources: {{cocostuff10k: PATH}}`, where "
+    "PATH is that archive, or a folder with images/, annotations/ and imageLists/."
 )
 _CLASSES = read_classes("cocostuff10k")
 
 
 def _fetch(raw_dir: Path, source: str | None) -> None:
-    """Link the folder with images, annotations and lists, found in `source` or in the downloaded archive."""
-    path = fetched_archive("cocostuff10k", raw_dir, _URL, _REMEDY) if source is None else Path(source).expanduser()
-    found = OfficialSource("cocostuff10k", raw_dir, path, ("cocostuff-10k-v1.1.zip",), _REMEDY)
+    """Link the folder with images, annotations and lists."""
+    found = OfficialSource("cocostuff10k", raw_dir, source, (f"{_ROOT}.zip",), _REMEDY, _URL)
     root = found.holding("images", "annotations", "imageLists")
     if root is None:
         if found.holding("stuffthingmaps_trainval2017.zip") or found.holding("train2017"):
@@ -43,9 +43,7 @@ def _fetch(raw_dir: Path, source: str | None) -> None:
     for stem in sorted(file_stems(root / "annotations", ".mat"))[:1]:
         names = read_mat(root / "annotations" / f"{stem}.mat", "names").get("names")
         if names is not None and names.size == _NAMES_OF_1_0:
-            raise found.fail(
-                f"{stem}.mat names 172 classes: version 1.0, whose ids mean other classes than those of 1.1"
-            )
+            raise found.fail(f"{stem}.mat names 172 classes: this is version 1.0, whose ids differ from those of 1.1")
 
 
 def _samples(raw_dir: Path) -> Iterator[RawSample]:
@@ -65,7 +63,6 @@ DATASET = DatasetSpec(
     label_map={0: IGNORE_INDEX, **{k + 1: k for k in range(len(_CLASSES))}, 255: IGNORE_INDEX},
     licence="CC BY 4.0 for the annotations; the images are under the terms of Flickr",
     homepage="https://github.com/nightrome/cocostuff10k",
-    typical_size=(480, 640),
     download_bytes=2_000_000_000,
     stray_label_hint="COCO-Stuff 10k v1.1 has 0..182",
 )

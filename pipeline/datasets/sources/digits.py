@@ -1,8 +1,8 @@
-"""Handwritten digits in photographs: a small real-data scene-parsing task that needs no download.
+"""Handwritten digits in photographs: a small scene-parsing task with real data that needs no download.
 
-Scenes are composed from the 1797 real 8x8 handwritten digits (Alpaydin and Kaynak, 1998) and the two photographs that
-ship with scikit-learn. No handwriting sample and no photograph region occurs in two splits, and a scene depends only
-on its split and number.
+Scenes are composed from the 1797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998) and the two photographs
+in scikit-learn. Splits share no handwriting sample and no region of a photograph; a scene depends only on its split and
+number.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pipeline.datasets.spec import DatasetSpec, RawSample
 from pipeline.errors import PipelineError
 from pipeline.files.storage import write_png
 
-# How hard the task is. Editing any of these makes the scenes stale: the next `dvc repro` draws them anew.
+# Difficulty of the task. Editing any of these makes the scenes stale: the next `dvc repro` draws them again.
 SCENE_SIZE = 96  # px, side
 SCENES = {"train": 1200, "val": 150, "test": 200}
-DIGITS_PER_SCENE = (2, 4)  # wanted; a digit for which no place is found is left out
+DIGITS_PER_SCENE = (2, 4)  # a digit for which no place is found is left out
 DIGIT_SIZE = (32, 52)  # px, side of the enlarged 8x8 sample
 ROTATION = 8.0  # degrees, either way
 MIN_CONTRAST = 90.0  # grey levels between ink and the background under it
 INK_OPACITY = (0.9, 1.0)
 INK_LEVELS = (0.2, 0.6)  # share of full ink that begins and completes a stroke; strokes are then 5 to 14 px wide
 MAX_COVERED = 0.15  # share of an earlier digit's strokes that a later one may hide
-# Shares of the handwriting samples of every class, and the columns of both photographs, that a split draws from.
+# Share of the handwriting samples of every class, and columns of both photographs, that belong to a split.
 SAMPLE_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 PHOTO_COLUMNS = {"train": (0, 400), "val": (400, 510), "test": (510, 640)}
 

@@ -1,14 +1,13 @@
 """LIP (Look Into Person), single person: 19 parts of body and clothing, and the background, which counts as a class.
 
 Gong et al., "Look into Person: self-supervised structure-sensitive learning and a new benchmark for human parsing",
-2017. Its owners hand it out by cloud drives that change and cannot be read by a program: follow the home page to the
-single person track, download TrainVal_images.zip and TrainVal_parsing_annotations.zip into one folder, and name the
-folder in params.yaml; unpacking is optional. (The home page has been down at times; copies of the two archives hold the
-same files, and the number of images and the label values are checked.)
+2017. It is distributed through cloud drives, for which there is no stable address: download TrainVal_images.zip and
+TrainVal_parsing_annotations.zip of the single person track into one folder and name it in params.yaml; unpacking is
+optional. Copies from elsewhere will do: number of images and label values are checked.
 
-Archives: {train,val}_images/ID.jpg, some of one channel, {train,val}_segmentations/ID.png with 0..19, and
-{train,val}_id.txt with an ID per line, in folders of various depth. Labels tell the person's left from the right: they
-change places in a mirrored picture.
+Layout: {train,val}_images/ID.jpg (some of one channel), {train,val}_segmentations/ID.png with 0..19, and
+{train,val}_id.txt with an ID per line, in folders of various depth. Left and right limbs are different classes, which
+swap in a mirrored image.
 """
 
 from __future__ import annotations
@@ -18,16 +17,14 @@ from pathlib import Path
 
 from pipeline.datasets.official import OfficialSource, listed_ids
 from pipeline.datasets.spec import DatasetSpec, RawSample
-from pipeline.errors import PipelineError
 
 _SPLITS = {"train": 30462, "val": 10000}
 _ARCHIVES = ("TrainVal_images.zip", "TrainVal_parsing_annotations.zip")
 
 _REMEDY = (
-    "Follow https://lip.sysuhcp.com to the single person track, download TrainVal_images.zip and "
-    "TrainVal_parsing_annotations.zip into one folder and set in params.yaml `sources: {lip: PATH}`, where PATH is "
-    "that folder; it may also hold what the archives unpack to: train_images/, train_segmentations/, train_id.txt and "
-    "the same for val."
+    f"Download {_ARCHIVES[0]} and {_ARCHIVES[1]} of the single person track at https://lip.sysuhcp.com into one folder "
+    "and set in params.yaml `sources: {lip: PATH}`, where PATH is that folder; it may also hold the unpacked "
+    "train_images/, train_segmentations/, train_id.txt and the same for val."
 )
 
 _CLASSES = {
@@ -56,21 +53,19 @@ _CLASSES = {
 
 def _fetch(raw_dir: Path, source: str | None) -> None:
     """Link images, labels and list of every split that `source` has."""
-    if source is None:
-        raise PipelineError(f"lip: has no address that a program could download it from. {_REMEDY}")
-    found = OfficialSource("lip", raw_dir, Path(source).expanduser(), _ARCHIVES, _REMEDY)
-    linked = 0
+    found = OfficialSource("lip", raw_dir, source, _ARCHIVES, _REMEDY)
+    linked = False
     for split in _SPLITS:
         names = (f"{split}_images", f"{split}_segmentations", f"{split}_id.txt")
         folders = {name: found.holding(name) for name in names}
         missing = [name for name, folder in folders.items() if folder is None]
         if len(missing) == len(names):
-            continue  # a declared part may lack a split; whether it does is a matter of the counts
+            continue  # a declared part may lack a split; `download` checks the counts
         if missing:
             raise found.fail(f"no {' and no '.join(missing)} in it, nor in {' or '.join(_ARCHIVES)}")
         for name, folder in folders.items():
             found.link(name, folder / name)
-            linked += 1
+            linked = True
     if not linked:
         raise found.fail(f"neither train_images/ nor val_images/ in it, nor {' and '.join(_ARCHIVES)}")
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets import IGNORE_INDEX
-from pipeline.datasets.palette import colourise
 from pipeline.datasets.prepared import read_image, read_label
+from pipeline.datasets.spec import colourise
 from pipeline.errors import PipelineError
 from pipeline.reporting.analysis import PRIMARY, Analysis
 from pipeline.reporting.content import Block, Figure, Section, Text

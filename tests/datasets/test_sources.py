@@ -1,4 +1,4 @@
-"""What is particular about each published dataset: its label values, its lists, and the wrong releases of it."""
+"""What is specific to each published dataset: its label values, its lists, and the releases of it that are refused."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import Prepared, read_image, read_label
 from pipeline.errors import PipelineError
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "samples"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+SAMPLES = DATA / "samples"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs the shared sample pictures")
+
+ADE20K = get_dataset("ade20k", {"train": 3, "val": 2})
+CAMVID = get_dataset("camvid", {"train": 3, "val": 2, "test": 2})
+CITYSCAPES = get_dataset("cityscapes", {"train": 3, "val": 2, "test": 2})
+COCOSTUFF = get_dataset("cocostuff10k", {"train": 3, "test": 2})
+LIP = get_dataset("lip", {"train": 3, "val": 2})
 
 
 def prepared(spec: DatasetSpec, source: Path, folder: Path) -> Prepared:
@@ -41,9 +48,55 @@ def rewrite(files: list[Path], change: Callable[[np.ndarray], np.ndarray]) -> No
         cv2.imwrite(str(path), change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
 
 
-# ADE20K
+# CamVid
 
-ADE20K = get_dataset("ade20k", {"train": 3, "val": 2})
+
+def test_camvid_splits_are_the_lists(tmp_path):
+    source = miniature.camvid(tmp_path, packed=False)
+    lists = source / "CamVid"
+    (lists / "val.txt").write_text((lists / "val.txt").read_text().splitlines()[0])
+    (lists / "test.txt").write_text("")
+    data = prepared(get_dataset("camvid", {"train": 3, "val": 1}), source, tmp_path)
+    assert data.table["id"].tolist() == ["train_0", "train_1", "train_2", "val_0"]
+
+
+def test_camvid_without_a_list_is_refused(tmp_path):
+    source = miniature.camvid(tmp_path, packed=False)
+    (source / "CamVid" / "test.txt").unlink()
+    assert "no folder in it has train.txt, val.txt, test.txt" in problem(CAMVID, source, tmp_path)
+
+
+def test_a_camvid_frame_that_is_listed_twice_is_refused(tmp_path):
+    source = miniature.camvid(tmp_path, packed=False)
+    (source / "CamVid" / "val.txt").write_text(2 * "/SegNet/CamVid/val/val_0.png /SegNet/CamVid/valannot/val_0.png\n")
+    assert "id 'val_0' occurs more than once" in problem(CAMVID, source, tmp_path)
+
+
+def test_all_damage_of_camvid_is_named_at_once(tmp_path):
+    source = miniature.camvid(tmp_path, packed=False)
+    cv2.imwrite(str(source / "CamVid" / "valannot" / "val_1.png"), np.full((360, 480), 12, np.uint8))
+    cv2.imwrite(str(source / "CamVid" / "test" / "test_0.png"), np.zeros((36, 48, 3), np.uint8))
+    (source / "CamVid" / "testannot" / "test_1.png").write_bytes(b"not a picture")
+    message = problem(CAMVID, source, tmp_path)
+    assert "val_1.png: label values [12] are not among the dataset's 0..11" in message
+    assert "test_0.png: size (36, 48), expected (360, 480)" in message
+    assert "test_1.png: cannot be decoded" in message
+
+
+@needs_samples
+def test_the_local_copy_of_camvid(tmp_path):
+    data = prepared(get_dataset("camvid"), DATA / "CamVid", tmp_path)
+    assert data.info["splits"] == {"train": 367, "val": 101, "test": 233}
+    row = data.split(["val"]).iloc[0]
+    raw = read_label(DATA / "CamVid" / "valannot" / f"{row.id}.png")
+    assert np.array_equal(read_label(row.label), np.where(raw == 11, 255, raw))
+    assert row.image.read_bytes() == (DATA / "CamVid" / "val" / f"{row.id}.jpg").read_bytes()
+    pixels = np.stack(data.table.query("split == 'train'")["histogram"]).sum(axis=0)
+    assert pixels.sum() == 367 * 360 * 480
+    assert np.allclose(data.info["class_frequency"]["train"], pixels[:-1] / pixels[:-1].sum())
+
+
+# ADE20K
 
 
 def test_ade20k_has_void_first(tmp_path):
@@ -62,21 +115,17 @@ def test_the_full_ade20k_is_refused(tmp_path, year):
     (tmp_path / "full" / {"2016": "index_ade20k.mat", "2021": "index_ade20k.pkl"}[year]).touch()
     (place / "ADE_train_00000970.jpg").touch()
     (place / "ADE_train_00000970_seg.png").touch()
-    message = problem(ADE20K, tmp_path / "full", tmp_path)
-    assert "full ADE20K" in message
-    assert "ADEChallengeData2016" in message
+    assert "full ADE20K" in problem(ADE20K, tmp_path / "full", tmp_path)
 
 
-def test_part_pictures_beside_the_images_tell_the_full_ade20k(tmp_path):
+def test_the_full_ade20k_is_recognised_by_its_part_pictures(tmp_path):
     source = miniature.ade20k(tmp_path, packed=False)
-    shutil.copy(
-        source / "annotations" / "training" / "ADE_train_00000001.png",
-        source / "images" / "training" / "ADE_train_00000001_seg.png",
-    )
+    annotation = source / "annotations" / "training" / "ADE_train_00000001.png"
+    shutil.copy(annotation, source / "images" / "training" / "ADE_train_00000001_seg.png")
     assert "_seg.png files: this is the full ADE20K" in problem(ADE20K, source, tmp_path)
 
 
-def test_ade20k_names_above_150_are_refused(tmp_path):
+def test_ade20k_values_above_150_are_refused(tmp_path):
     source = miniature.ade20k(tmp_path, packed=False)
     rewrite([source / "annotations" / "validation" / "ADE_val_00000001.png"], lambda label: np.maximum(label, 151))
     message = problem(ADE20K, source, tmp_path)
@@ -94,21 +143,13 @@ def test_ade20k_samples(tmp_path):
 
 # COCO-Stuff 10k
 
-COCOSTUFF = get_dataset("cocostuff10k", {"train": 3, "test": 2})
 
-
-def test_cocostuff_has_unlabelled_first_and_ignores_255(tmp_path):
-    label = np.array([[0, 1, 182, 255]])
-    miniature.write_mat(tmp_path / "label.mat", S=label)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_cocostuff_has_unlabelled_first_and_ignores_255(tmp_path, dtype):
+    miniature.write_mat(tmp_path / "label.mat", S=np.array([[0, 1, 182, 255]], dtype))
     assert train_ids(COCOSTUFF, tmp_path / "label.mat").tolist() == [[255, 0, 181, 255]]
     assert len(COCOSTUFF.classes) == 182
     assert (COCOSTUFF.classes[0], COCOSTUFF.classes[181]) == ("person", "wood")
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
-def test_cocostuff_labels_may_be_of_any_integer_type(tmp_path, dtype):
-    miniature.write_mat(tmp_path / "label.mat", S=np.array([[3, 5]], dtype))
-    assert train_ids(COCOSTUFF, tmp_path / "label.mat").tolist() == [[2, 4]]
 
 
 def test_cocostuff_splits_are_the_lists(tmp_path):
@@ -166,64 +207,57 @@ def test_cocostuff_samples(tmp_path):
 
 # Cityscapes
 
-CITYSCAPES = get_dataset("cityscapes", {"train": 3, "val": 2, "test": 2})
+
+def label_ids(source: Path) -> list[Path]:
+    return sorted((source / "gtFine").glob("*/*/*_labelIds.png"))
 
 
 def test_cityscapes_label_ids_become_train_ids(tmp_path):
     source = miniature.cityscapes(tmp_path, packed=False)
-    data = prepared(CITYSCAPES, source, tmp_path)
-    row = data.split(["val"]).iloc[0]
+    row = prepared(CITYSCAPES, source, tmp_path).split(["val"]).iloc[0]
     raw = read_label(source / "gtFine" / "val" / f"{row.id.removesuffix('_leftImg8bit')}_gtFine_labelIds.png")
-    road, bicycle = read_label(row.label)[raw == 7], read_label(row.label)[raw == 33]
-    assert (road == 0).all()
-    assert (bicycle == 18).all()
-    assert (read_label(row.label)[raw < 7] == 255).all()
-    assert CITYSCAPES.submission_ids[0] == 7
-    assert CITYSCAPES.submission_ids[18] == 33
+    label = read_label(row.label)
+    assert (label[raw == 7] == 0).all()
+    assert (label[raw == 33] == 18).all()
+    assert (label[raw < 7] == 255).all()
+    assert (CITYSCAPES.submission_ids[0], CITYSCAPES.submission_ids[18]) == (7, 33)
 
 
-def test_cityscapes_ids_are_city_and_name(tmp_path):
-    data = prepared(CITYSCAPES, miniature.cityscapes(tmp_path), tmp_path)
-    assert data.split(["val"])["id"].tolist() == [
-        *("frankfurt/frankfurt_000000_000019_leftImg8bit", "lindau/lindau_000001_000019_leftImg8bit")
-    ]
-
-
-def test_cityscapes_test_has_no_labels_though_the_archive_has_files(tmp_path):
+def test_cityscapes_ids_are_city_and_name_and_test_is_unlabelled(tmp_path):
     source = miniature.cityscapes(tmp_path, packed=False)
     assert list((source / "gtFine" / "test").glob("*/*_labelIds.png"))
     data = prepared(CITYSCAPES, source, tmp_path)
+    assert data.split(["val"])["id"].tolist() == [
+        *("frankfurt/frankfurt_000000_000019_leftImg8bit", "lindau/lindau_000001_000019_leftImg8bit")
+    ]
     assert data.split(["test"])["label"].isna().all()
     assert data.info["class_frequency"]["test"] is None
 
 
 def test_cityscapes_without_label_ids_is_refused(tmp_path):
     source = miniature.cityscapes(tmp_path, packed=False)
-    for path in (source / "gtFine").glob("*/*/*_labelIds.png"):
+    for path in label_ids(source):
         path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
-    message = problem(CITYSCAPES, source, tmp_path)
-    assert "labelTrainIds.png but no *_gtFine_labelIds.png" in message
+    assert "labelTrainIds.png but no *_gtFine_labelIds.png" in problem(CITYSCAPES, source, tmp_path)
 
 
 @pytest.mark.parametrize("void", [255, 0])
 def test_cityscapes_train_ids_under_the_name_of_label_ids_are_refused(tmp_path, void):
-    """255 is no label id; and where there is no 255, fifty pictures without a label id above 18 are not believed."""
+    """By the value 255, or else by the absence of label ids above 18."""
     source = miniature.cityscapes(tmp_path, packed=False)
     table = np.full(256, void, np.uint8)
     table[list(CITYSCAPES.submission_ids)] = range(19)
-    rewrite(list((source / "gtFine").glob("*/*/*_labelIds.png")), lambda label: table[label])
-    message = problem(CITYSCAPES, source, tmp_path)
-    assert "training ids (0..18, 255) in place of label ids" in message
+    rewrite(label_ids(source), lambda label: table[label])
+    assert "training ids (0..18, 255) instead of label ids" in problem(CITYSCAPES, source, tmp_path)
 
 
 def test_one_cityscapes_file_of_train_ids_is_found_by_its_255(tmp_path):
     source = miniature.cityscapes(tmp_path, packed=False)
-    raw = tmp_path / "raw"
-    download(CITYSCAPES, raw, str(source), tmp_path / "source.json")
-    path = sorted((source / "gtFine").glob("val/*/*_labelIds.png"))[0]
+    download(CITYSCAPES, tmp_path / "raw", str(source), tmp_path / "source.json")
+    path = next(path for path in label_ids(source) if "frankfurt" in path.name)
     rewrite([path], lambda label: np.where(label < 7, 255, 0).astype(np.uint8))
     with pytest.raises(PipelineError, match=rf"{path.name}: label values \[255\].*training ids"):
-        prepare(CITYSCAPES, raw, tmp_path / "prepared")
+        prepare(CITYSCAPES, tmp_path / "raw", tmp_path / "prepared")
 
 
 @pytest.mark.parametrize("name", ["leftImg8bit", "gtFine"])
@@ -235,16 +269,13 @@ def test_half_of_cityscapes_names_the_other_archive(tmp_path, name):
 
 @needs_samples
 def test_cityscapes_samples(tmp_path):
-    data = prepared(get_dataset("cityscapes", {"val": 1}), SAMPLES / "cityscapes", tmp_path)
-    row = data.split(["val"]).iloc[0]
+    row = prepared(get_dataset("cityscapes", {"val": 1}), SAMPLES / "cityscapes", tmp_path).split(["val"]).iloc[0]
     derived = next((SAMPLES / "cityscapes" / "gtFine").glob("val/*/*_labelTrainIds.png"))
-    assert (read_label(row.label) == read_label(derived)).mean() > 0.99  # each was made smaller by itself
+    assert (read_label(row.label) == read_label(derived)).mean() > 0.99  # both were reduced in size independently
     assert read_image(row.image).shape == (128, 256, 3)
 
 
 # LIP
-
-LIP = get_dataset("lip", {"train": 3, "val": 2})
 
 
 def test_lip_labels_are_train_ids_and_background_counts(tmp_path):
@@ -271,13 +302,12 @@ def test_lip_grey_images_are_kept_and_read_with_three_channels(tmp_path):
     assert (image == image[..., :1]).all()
 
 
-def test_lip_may_lie_flat(tmp_path):
+def test_lip_may_be_in_one_flat_folder(tmp_path):
     source, flat = miniature.lip(tmp_path, packed=False), tmp_path / "LIP"
     flat.mkdir()
     for folder in source.iterdir():
         for path in folder.iterdir():
             path.rename(flat / path.name)
-    assert (flat / "train_images").is_dir()
     assert prepared(LIP, flat, tmp_path).info["splits"] == {"train": 3, "val": 2}
 
 
@@ -288,16 +318,12 @@ def test_lip_values_above_19_are_refused(tmp_path):
     assert f"{path.name}: label values [20] are not among the dataset's 0..19" in problem(LIP, source, tmp_path)
 
 
-def test_lip_without_its_list_is_refused(tmp_path):
+def test_lip_without_its_list_or_annotations_is_refused(tmp_path):
     source = miniature.lip(tmp_path, packed=False)
     (source / "TrainVal_images" / "val_id.txt").unlink()
     assert "no val_id.txt in it" in problem(LIP, source, tmp_path)
-
-
-def test_lip_without_its_annotations_is_refused(tmp_path):
-    archives = miniature.lip(tmp_path)
-    (archives / "TrainVal_parsing_annotations.zip").unlink()
-    assert "no train_segmentations in it" in problem(LIP, archives, tmp_path)
+    shutil.rmtree(source / "TrainVal_parsing_annotations")
+    assert "no train_segmentations in it" in problem(LIP, source, tmp_path)
 
 
 @needs_samples
