@@ -18,9 +18,8 @@ from benchmarks.reference.network import reference_network
 from benchmarks.reference.step import reference_step
 from benchmarks.rows.training_step import make_trainer
 from pipeline.runtime.device import autocast
-from pipeline.training.compiling import compiled
 from pipeline.training.optimizer import build_optimizer
-from pipeline.training.step import training_step
+from pipeline.training.step import compiled, training_step
 
 _PARAMETER_PASSES = 7  # forward, backward, gradient out and in, momentum in and out, new value
 _VARIANTS = {  # precision, channels last, compiled

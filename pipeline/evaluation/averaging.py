@@ -66,7 +66,7 @@ class Sliding:
             total[:, first - start : end - start, left:right] += part.softmax(dim=-1) if self.softmax else part
             count[first - start : end - start, left:right] += 1
         total /= count
-        return total if self.order is None else turned_back(total, self.order)
+        return total if self.order is None else unflip(total, self.order)
 
 
 View = Whole | Sliding
@@ -116,6 +116,6 @@ def resized_rows(view: View, size: tuple[int, int], start: int, stop: int) -> Te
     return resized.movedim(1, -1)
 
 
-def turned_back(maps: Tensor, order: Tensor) -> Tensor:
+def unflip(maps: Tensor, order: Tensor) -> Tensor:
     """(B, h, w, K) of a mirror image, for the image itself: columns reversed, left and right classes exchanged."""
     return maps.flip(2).index_select(-1, order)

@@ -19,8 +19,8 @@ from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import test_transform
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate, gathered
-from pipeline.evaluation.folding import folded
+from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, ProtocolCounts, evaluate, gather_results
+from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.submission import Submission, joined
 from pipeline.files.storage import new_file, read_json, write_json, write_png
 from pipeline.layout import Layout
@@ -49,7 +49,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
     train_dir, out = layout.train(benchmark.id, seed), layout.evaluate(benchmark.id, seed)
     model = load_model(benchmark, len(spec.classes), train_dir / f"{benchmark.inference.checkpoint}.safetensors")
-    model = folded(model.to(device))
+    model = fold_batch_norm(model.to(device))
     protocols = {"single_scale": benchmark.inference.single_scale, "ms_flip": benchmark.inference.ms_flip}
     panel = panel_ids(list(table["id"]))
     predictions = out / "details" / "predictions"
@@ -74,7 +74,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
             progress=f"{benchmark.id} seed {seed} {name}",
             total=len(own),
         )
-        return gathered(evaluated, list(images["id"]))
+        return gather_results(evaluated, list(images["id"]))
 
     started = time.perf_counter()
     scored = predict(table, split, keep)

@@ -26,7 +26,7 @@ from pipeline.config.schema import OptimizerConfig
 from pipeline.datasets import DatasetSpec
 from pipeline.datasets.augment import resized
 from pipeline.evaluation.averaging import BAND_BYTES
-from pipeline.evaluation.inference import views_of
+from pipeline.evaluation.views import views_of
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.training.losses import consistency_loss, pixel_losses
 

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.schema import RuntimeConfig
 
-_PATIENCE = datetime.timedelta(minutes=30)  # for the slowest rank, at a validation say
+_TIMEOUT = datetime.timedelta(minutes=30)  # for the slowest rank, at a validation say
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
         yield ranks()
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
+    dist.init_process_group(backend, timeout=_TIMEOUT)
     # After an error the process ends without taking its leave: the others may be waiting in an exchange for good.
     yield ranks()
     dist.destroy_process_group()

@@ -27,7 +27,7 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import read_image
 from pipeline.datasets.transforms import test_transform as transform_for_test
 from pipeline.errors import PipelineError
-from pipeline.evaluation.inference import predict
+from pipeline.evaluation.views import predict
 from pipeline.export.export import export_model
 from pipeline.export.source import find_model
 from pipeline.files.storage import new_file, replacing

@@ -10,7 +10,7 @@ from helpers.golden_recipe import ROOT
 
 from pipeline.config import load_benchmark
 from pipeline.models import build_segmentor
-from pipeline.training.schedule import memory_momentum, poly_lr
+from pipeline.training.optimizer import memory_momentum, poly_lr
 
 ROWS = sorted(p.stem for p in (ROOT / "params").glob("*.yaml") if "published:" in p.read_text())
 MEMORY_ROWS = [row for row in ROWS if not row.startswith("base-")]

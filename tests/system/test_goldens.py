@@ -23,6 +23,7 @@ from helpers.golden_recipe import (
     unit,
     weight,
 )
+from helpers.tensors import after_update
 
 from pipeline.checkpoints.published import from_published
 from pipeline.config import load_benchmark
@@ -30,9 +31,8 @@ from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import read_image
 from pipeline.datasets.transforms import test_transform
-from pipeline.evaluation.inference import predict
+from pipeline.evaluation.views import predict
 from pipeline.models import FeatureMemory, build_segmentor
-from pipeline.models.memory_update import updated_memory
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer, training_step
 
@@ -54,7 +54,7 @@ def relative_error(ours, golden):
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("update", [updated_memory, dense_memory.dense_update], ids=["low-resolution", "dense"])
+@pytest.mark.parametrize("update", [after_update, dense_memory.dense_update], ids=["low-resolution", "dense"])
 @each_golden("memory", "update_*.npz")
 def test_memory_after_each_update_is_the_authors(path, update):
     for memory, golden in replayed_updates(path, update):

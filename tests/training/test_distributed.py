@@ -23,7 +23,7 @@ from pipeline.config import load_project, load_resolved
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import ProtocolCounts, gathered
+from pipeline.evaluation.evaluate import ProtocolCounts, gather_results
 from pipeline.layout import Layout
 from pipeline.models import FeatureMemory
 from pipeline.models.segmentor import SegmentorOutput
@@ -142,7 +142,7 @@ def a_share_of_counts(rank, world, order):
     counts = ProtocolCounts(np.zeros((2, 2), np.int64))
     for image_id in ids:
         counts.add(np.full((2, 2), int(image_id)))
-    return gathered((ids, {"single_scale": counts}), order)
+    return gather_results((ids, {"single_scale": counts}), order)
 
 
 def test_counts_of_all_ranks_are_those_of_one_in_the_order_of_the_split(tmp_path):
@@ -158,7 +158,7 @@ def test_counts_of_all_ranks_are_those_of_one_in_the_order_of_the_split(tmp_path
 def test_an_image_that_counts_twice_is_an_error():
     counts = {"single_scale": ProtocolCounts(np.zeros((2, 2), np.int64))}
     with pytest.raises(PipelineError, match="2 images were evaluated over all ranks, expected 1, each once"):
-        gathered((["a", "a"], counts), ["a"])
+        gather_results((["a", "a"], counts), ["a"])
 
 
 # --- a whole training -------------------------------------------------------------------------------------------------

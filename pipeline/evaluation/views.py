@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.schema import ProtocolConfig
-from pipeline.evaluation.averaging import Sliding, View, Whole, Window, label_map, turned_back
+from pipeline.evaluation.averaging import Sliding, View, Whole, Window, label_map, unflip
 
 FlipPairs = Sequence[tuple[int, int]]
 
@@ -24,7 +24,7 @@ _WINDOW_PIXELS = 2**21  # pixels that share a forward pass when windows are batc
 
 
 @dataclass(frozen=True)
-class _Sight:
+class ForwardSpec:
     """What a forward pass computes. `softmax` is part of it for windows only: they average what they return."""
 
     scale: float
@@ -54,11 +54,11 @@ def views_of(
     model: nn.Module, images: Tensor, protocols: Mapping[str, ProtocolConfig], flip_pairs: FlipPairs = ()
 ) -> dict[str, list[View]]:
     """All views that each protocol averages: everything that the network has to do. Arguments as for `predict`."""
-    users: dict[_Sight, list[str]] = {}
+    users: dict[ForwardSpec, list[str]] = {}
     for name, protocol in protocols.items():
         softmax_in_window = protocol.mode == "slide" and protocol.average == "probabilities"
         for scale in protocol.scales:
-            users.setdefault(_Sight(scale, protocol.crop, protocol.stride, softmax_in_window), []).append(name)
+            users.setdefault(ForwardSpec(scale, protocol.crop, protocol.stride, softmax_in_window), []).append(name)
     views: dict[str, list[View]] = {name: [] for name in protocols}
     for sight, names in users.items():
         flip = any(protocols[name].flip for name in names)
@@ -76,7 +76,7 @@ def _averaged(view: View, protocol: ProtocolConfig) -> View:
     return view
 
 
-def _run(model: nn.Module, images: Tensor, sight: _Sight, flip: bool, flip_pairs: FlipPairs) -> list[View]:
+def _run(model: nn.Module, images: Tensor, sight: ForwardSpec, flip: bool, flip_pairs: FlipPairs) -> list[View]:
     """The straight and, if asked for, the mirrored image (turned back)."""
     scaled = images
     if sight.scale != 1.0:
@@ -84,7 +84,7 @@ def _run(model: nn.Module, images: Tensor, sight: _Sight, flip: bool, flip_pairs
     batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled  # (B or 2B, 3, h, w)
     if sight.crop is None or sight.stride is None:
         straight, *mirrored = _classes_last(model(batch).logits).chunk(2 if flip else 1)
-        return [Whole(straight), *(Whole(turned_back(maps, _order(maps, flip_pairs))) for maps in mirrored)]
+        return [Whole(straight), *(Whole(unflip(maps, _order(maps, flip_pairs))) for maps in mirrored)]
     windows = _slide(model, batch, sight.crop, sight.stride)
     height, width = batch.shape[-2:]
     parts = [[Window(w.rows, w.columns, m) for m in w.maps.chunk(2 if flip else 1)] for w in windows]
