@@ -1,4 +1,4 @@
-"""Inference: every rule of PROTOCOL section 4 against a small independent computation."""
+"""Label maps from views: every rule against a small independent computation."""
 
 from __future__ import annotations
 

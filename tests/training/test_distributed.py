@@ -49,10 +49,12 @@ def batches(steps=3, images=6):
         yield features(images, C, 4, 4, seed=step), labels
 
 
-def memory_after_updates(rank, world, sync):
+def memory_after_updates(rank, world, sync, strategy="cosine"):
     torch.manual_seed(0)
-    config = small_benchmark("fcn", {"sync": sync}, channels=C, attention_channels=4, auxiliary=[])
-    trainer = a_trainer(config, _OnlyMemory(), wrapped=False)  # most of its parameters get no gradient
+    config = small_benchmark(
+        "fcn", {"sync": sync, "strategy": strategy}, channels=C, attention_channels=4, auxiliary=[]
+    )
+    trainer = a_trainer(config, _OnlyMemory(sync, strategy), wrapped=False)  # most of its parameters get no gradient
     for images, labels in batches():
         share = slice(rank * len(images) // world, (rank + 1) * len(images) // world)
         training_step(trainer, [(images[share], labels[share])], iteration=0, epoch=1)
@@ -62,9 +64,9 @@ def memory_after_updates(rank, world, sync):
 class _OnlyMemory(nn.Module):
     """A network whose pixel representations are its input."""
 
-    def __init__(self):
+    def __init__(self, sync, strategy):
         super().__init__()
-        self.memory = FeatureMemory(K, channels=C, attention_channels=4, fuse_context=False)
+        self.memory = FeatureMemory(K, C, attention_channels=4, strategy=strategy, fuse_context=False, sync=sync)
         self.logits = nn.Conv2d(C, K, 1)
 
     def forward(self, images):
@@ -80,16 +82,16 @@ def a_trainer(config, model, wrapped=True):
     return Trainer(config, model, parallel, build_optimizer(model, config.optimizer), scaler, device, "float32", 10)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_memory_of_several_ranks_is_that_of_one_with_the_whole_batch(world, tmp_path):
-    alone = memory_after_updates(0, 1, "statistics")
-    together = on_ranks(world, tmp_path, memory_after_updates, world, "statistics")
+@pytest.mark.parametrize(("world", "strategy"), [(2, "cosine"), (3, "cosine"), (2, "mean")])
+def test_memory_of_several_ranks_is_that_of_one_with_the_whole_batch(world, strategy, tmp_path):
+    alone = memory_after_updates(0, 1, "statistics", strategy)
+    together = on_ranks(world, tmp_path, memory_after_updates, world, "statistics", strategy)
     for memory in together:
         torch.testing.assert_close(memory, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_the_authors_rule_averages_the_memories_of_the_ranks(tmp_path):
-    """A class that only one of two ranks sees first is stored at half its mean: METHOD section 4, dilution."""
+    """A class that only one of two ranks sees first is stored at half its mean."""
     alone = memory_after_updates(0, 1, "statistics")
     together = on_ranks(2, tmp_path, memory_after_updates, 2, "per_rank_mean")
     assert torch.equal(together[0], together[1])
