@@ -304,3 +304,12 @@ def test_forward_keeps_the_shape_of_the_representations(slots, fuse_context):
 def test_context_is_given_exactly_when_it_is_fused():
     with pytest.raises(ValueError, match="context"):
         memory_module(fuse_context=True)(features(1, CHANNELS, 4, 4), torch.randn(1, 4, 4, 4))
+
+
+def test_a_memory_in_a_model_of_ones_own_takes_three_lines():
+    memory = FeatureMemory(4, channels=CHANNELS)
+    representations, context = features(2, CHANNELS, 5, 7), features(2, CHANNELS, 5, 7, seed=1)
+    augmented = memory(representations, torch.randn(2, 4, 5, 7), context)
+    memory.update(representations, random_labels((2, 20, 28), 4), momentum=0.9)
+    assert augmented.shape == representations.shape
+    assert memory.memory.any(dim=-1).all()
