@@ -464,5 +464,5 @@ def test_pictures_and_outputs_must_lie_apart(root: Path, tmp_path: Path, picture
 
 def test_a_device_that_is_not_there_names_the_option(root: Path, images: Path, out: Path) -> None:
     write(images / "a.png")
-    with pytest.raises(PipelineError, match="--device: 'gpu' is no device"):
+    with pytest.raises(PipelineError, match="--device: unknown device 'gpu'"):
         predict_folder(root, "tiny/0", images, out, device="gpu")
