@@ -35,7 +35,7 @@ _VARIANTS = {  # precision, channels last, compiled
 def measure(device: torch.device) -> dict[str, object]:
     """Seconds, extra memory, floors, first loss and graphs per variant; `faster` is against the float32 reference.
 
-    On the CPU everything is small, to show that the code runs there: its numbers say nothing.
+    On the CPU everything is small, to show that the code runs there; its numbers are meaningless.
     """
     on_gpu = device.type == "cuda"
     size, rounds = (512, 10) if on_gpu else (64, 1)
