@@ -65,7 +65,7 @@ def _measured(name: str, build: Callable[[], Case], device: torch.device) -> dic
     if device.type == "cuda":
         memory = {side: extra_memory(getattr(case, side), device) for side in sides}
     else:
-        # Each side in a process of its own: memory that one gives back must not hide what the other takes.
+        # Each side in a separate process: memory that one gives back must not hide what the other takes.
         del case
         memory = {side: _in_own_process(name, side, device) for side in sides} if len(sides) == 2 else {}
     return result | {"memory": memory}

@@ -11,7 +11,7 @@ from pipeline.config.schema import Benchmark
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.models import Segmentor
 from pipeline.training.losses import consistency_loss
-from pipeline.training.schedule import memory_momentum
+from pipeline.training.optimizer import memory_momentum
 
 
 def reference_step(

@@ -13,8 +13,8 @@ from benchmarks.networks import CLASSES, ade_benchmark, ade_network
 from benchmarks.reference.inference import reference_predict
 from benchmarks.reference.network import reference_network
 from pipeline.evaluation.averaging import Whole, label_map
-from pipeline.evaluation.folding import folded
-from pipeline.evaluation.inference import predict
+from pipeline.evaluation.folding import fold_batch_norm
+from pipeline.evaluation.views import predict
 
 _AGREEMENT = 0.999  # share of pixels; two classes may tie up to rounding
 
@@ -34,7 +34,7 @@ def _case(device: torch.device, size: tuple[int, int], names: tuple[str, ...]) -
     inference = ade_benchmark().inference
     protocols = {name: getattr(inference, name) for name in names}
     model = ade_network(device).eval()
-    twin, fast = reference_network(model), folded(model)
+    twin, fast = reference_network(model), fold_batch_norm(model)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(4)).to(device)
 
     @torch.inference_mode()

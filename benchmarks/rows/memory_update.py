@@ -9,7 +9,7 @@ import torch
 from benchmarks.measure import Case, require_close
 from benchmarks.networks import CLASSES, labels
 from benchmarks.reference.update import dense_update
-from pipeline.models.memory_update import updated_memory
+from pipeline.models.memory_update import blend, class_statistics
 
 _CHANNELS, _SIZE = 512, 512
 
@@ -28,7 +28,7 @@ def _case(device: torch.device) -> Case:
     present = len(target.unique()) - 1  # one value is the ignore index
     return Case(
         f"B=2, C={_CHANNELS}, {_SIZE // 8}x{_SIZE // 8} to {_SIZE}x{_SIZE}, {present} of {CLASSES} classes present",
-        lambda: updated_memory(memory, features, target, 0.9, "cosine"),
+        lambda: blend(memory, class_statistics(memory, features, target, "cosine"), 0.9),
         lambda: dense_update(memory, features, target, 0.9),
         lambda ours, reference: require_close("memory", ours, reference, 1e-4),
         rounds=3,

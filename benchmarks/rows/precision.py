@@ -18,9 +18,8 @@ from benchmarks.reference.network import reference_network
 from benchmarks.reference.step import reference_step
 from benchmarks.rows.training_step import make_trainer
 from pipeline.runtime.device import autocast
-from pipeline.training.compiling import compiled
 from pipeline.training.optimizer import build_optimizer
-from pipeline.training.step import training_step
+from pipeline.training.step import compiled, training_step
 
 _PARAMETER_PASSES = 7  # forward, backward, gradient out and in, momentum in and out, new value
 _VARIANTS = {  # precision, channels last, compiled
@@ -36,7 +35,7 @@ _VARIANTS = {  # precision, channels last, compiled
 def measure(device: torch.device) -> dict[str, object]:
     """Seconds, extra memory, floors, first loss and graphs per variant; `faster` is against the float32 reference.
 
-    On the CPU everything is small, to show that the code runs there: its numbers say nothing.
+    On the CPU everything is small, to show that the code runs there; its numbers are meaningless.
     """
     on_gpu = device.type == "cuda"
     size, rounds = (512, 10) if on_gpu else (64, 1)

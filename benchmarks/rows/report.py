@@ -22,7 +22,7 @@ def cases(device: torch.device) -> dict[str, Callable[[], Case]]:
 
 def _report() -> Case:
     sys.path.append(str(ROOT / "tests"))
-    import fake_results  # the tests' maker of results is not installed anywhere
+    from helpers import fake_results  # the tests' maker of results is not installed anywhere
 
     from pipeline.reporting.report import write_report
 

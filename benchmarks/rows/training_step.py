@@ -14,7 +14,7 @@ from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer, training_step
 
 _FROM_EPOCH = 2  # the consistency loss takes part
-_ITERATIONS = 1_000_000  # the learning rate stands still
+_ITERATIONS = 1_000_000  # the learning rate hardly moves
 
 
 def cases(device: torch.device) -> dict[str, Callable[[], Case]]:

@@ -76,7 +76,7 @@ class AuxiliaryConfig(Section):
 class SegmentorConfig(Section):
     """The framework, with or without memory (docs/method.md, Architecture)."""
 
-    framework: str  # a module of `pipeline.models.frameworks`: fcn, pspnet, deeplabv3, ocrnet, upernet
+    framework: str  # an entry of `pipeline.models.context`: fcn, pspnet, deeplabv3, ocrnet, upernet
     options: dict[str, Any] = {}  # of that framework's context module, e.g. {dilations: [1, 12, 24, 36]}
     channels: Positive = 512  # C, feature channels of the head
     attention_channels: Positive = 256  # T

@@ -1,1 +1,1 @@
-"""Evaluation: `inference` (views, windows, averaging), `metrics` (mIoU), `bootstrap` (intervals), `run` (files)."""
+"""Evaluation: `views` and their `averaging` make label maps, `evaluate` counts them, `run` writes the files."""

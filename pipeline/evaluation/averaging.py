@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from pipeline.models.bilinear import axis_taps, resize
 
 _BAND_VALUES = 2**23  # numbers of one band over all classes: 32 MiB in float32
 BAND_BYTES = 4 * 4 * _BAND_VALUES  # the sum, and the view that is added to it in its three shapes
@@ -35,7 +36,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Window:
-    """What the model says about one window: its place in the view, and (B, h', w', K) float32 maps."""
+    """The model's output for one window: its place in the view, and (B, h', w', K) float32 maps."""
 
     rows: tuple[int, int]  # first, and one past the last
     columns: tuple[int, int]
@@ -50,7 +51,7 @@ class Sliding:
     width: int
     windows: Sequence[Window]
     softmax: bool  # of each window, after its resize
-    order: Tensor | None  # the view is a mirror image: (K,) int64 class order after turning it back
+    order: Tensor | None  # the view is a mirror image: (K,) int64 class order for `unflip`
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows [start, stop), (B, stop - start, width, K)."""
@@ -66,7 +67,7 @@ class Sliding:
             total[:, first - start : end - start, left:right] += part.softmax(dim=-1) if self.softmax else part
             count[first - start : end - start, left:right] += 1
         total /= count
-        return total if self.order is None else turned_back(total, self.order)
+        return total if self.order is None else unflip(total, self.order)
 
 
 View = Whole | Sliding
@@ -99,23 +100,17 @@ def summed_bands(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple
 
 def resized_rows(view: View, size: tuple[int, int], start: int, stop: int) -> Tensor:
     """Rows [start, stop) of `view` resized to `size`, bilinear with align_corners False: (B, stop - start, W, K)."""
-    # On the CPU, so that no device has to be asked which rows come next.
-    centres = torch.arange(start, stop, dtype=torch.float32) + 0.5
-    source = (centres * (view.height / size[0]) - 0.5).clamp(min=0, max=view.height - 1)
-    low = source.floor().long()
-    high = (low + 1).clamp(max=view.height - 1)
+    # On the CPU, so that the rows to read are known without waiting for the device.
+    low, high, share = axis_taps(view.height, size[0], torch.arange(start, stop, dtype=torch.float32))  # (n,) each
     first = int(low[0])
     maps = view.rows(first, int(high[-1]) + 1)  # (B, n', w, K)
-    low, high, share = (t.to(maps.device) for t in (low - first, high - first, (source - low)[:, None, None]))
+    low, high, share = (t.to(maps.device) for t in (low - first, high - first, share[:, None, None]))
     between = maps.index_select(1, low).mul_(1 - share)
     between += maps.index_select(1, high).mul_(share)  # (B, n, w, K)
-    # Rows are in place already; a resize of columns alone leaves them as they are.
-    resized = F.interpolate(
-        between.movedim(-1, 1), size=(stop - start, size[1]), mode="bilinear", align_corners=False
-    )  # (B, K, n, W)
-    return resized.movedim(1, -1)
+    # Rows are in place already, and a resize from n to n rows leaves them as they are.
+    return resize(between.movedim(-1, 1), (stop - start, size[1])).movedim(1, -1)
 
 
-def turned_back(maps: Tensor, order: Tensor) -> Tensor:
+def unflip(maps: Tensor, order: Tensor) -> Tensor:
     """(B, h, w, K) of a mirror image, for the image itself: columns reversed, left and right classes exchanged."""
     return maps.flip(2).index_select(-1, order)

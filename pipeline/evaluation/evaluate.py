@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets.loader import EvalSample
 from pipeline.errors import PipelineError
-from pipeline.evaluation.inference import FlipPairs, predict
+from pipeline.evaluation.views import FlipPairs, predict
 from pipeline.results.metrics import confusion_matrix
 from pipeline.runtime.device import autocast
 from pipeline.runtime.distributed import gather_on_main, ranks
@@ -118,7 +118,7 @@ def batches(samples: Iterable[SampleT], batch_size: int) -> Iterator[list[Sample
         yield batch
 
 
-def gathered(evaluated: Evaluated, order: Sequence[str]) -> Evaluated | None:
+def gather_results(evaluated: Evaluated, order: Sequence[str]) -> Evaluated | None:
     """The parts of all ranks as one, in `order` of image ids, on the main rank; None on the others.
 
     Raises PipelineError unless every image of `order` was evaluated exactly once: no duplicate ever counts.

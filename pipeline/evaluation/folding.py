@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3  # relative to the spread of the logits; rounding stays near 1
 
 
 @torch.no_grad()
-def folded(model: nn.Module) -> nn.Module:
+def fold_batch_norm(model: nn.Module) -> nn.Module:
     """A copy of `model` (its output has `logits`) in evaluation mode that computes the same faster; `model` stays.
 
     Which batch norm follows which convolution is seen by running a small image, not guessed from names. Raises

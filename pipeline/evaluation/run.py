@@ -18,8 +18,8 @@ from pipeline.datasets.loader import eval_loader
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, evaluate, gathered
-from pipeline.evaluation.folding import folded
+from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, evaluate, gather_results
+from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.submission import Submission, joined
 from pipeline.files.storage import write_png
 from pipeline.layout import Layout
@@ -50,7 +50,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     files = EvaluationFiles(layout, benchmark.id, seed)
     weights = TrainingFiles(layout, benchmark.id, seed).weights(benchmark.inference.checkpoint)
     model = load_model(benchmark, len(spec.classes), weights)
-    model = folded(model.to(device))
+    model = fold_batch_norm(model.to(device))
     protocols = benchmark.inference.protocols
     panel = panel_ids(list(table["id"]))
 
@@ -73,7 +73,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
             progress=f"{benchmark.id} seed {seed} {name}",
             total=len(own),
         )
-        return gathered(evaluated, list(images["id"]))
+        return gather_results(evaluated, list(images["id"]))
 
     started = time.perf_counter()
     scored = predict(table, split, keep)

@@ -1,4 +1,4 @@
-"""Networks: an encoder, a framework's context module and the feature memory, joined in `segmentor.Segmentor`.
+"""Networks: encoder, context within the image and feature memory, joined in `segmentor.Segmentor`.
 
 Start reading at `memory.FeatureMemory` (what the paper adds), then `memory_update` (how it learns without gradients).
 """

@@ -1,4 +1,4 @@
-"""Attention between the pixels of one map and the positions of another (METHOD section 2, block A)."""
+"""Attention between the pixels of one map and the positions of another (docs/method.md, "Architecture")."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ class AttentionBlock(nn.Module):
 
 def _positions_last(maps: Tensor) -> Tensor:
     """(B, T, h, w) -> (B, 1, h*w, T): one head, positions as the sequence."""
-    # Fused kernels want each position's vector in one piece; for strided ones PyTorch silently takes the (hw, pq) road.
+    # Fused kernels want each position's vector in one piece; with strided ones PyTorch builds the (hw, pq) matrix.
     return maps.flatten(2).transpose(1, 2).contiguous().unsqueeze(1)

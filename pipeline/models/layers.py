@@ -1,10 +1,9 @@
-"""The few layers every head is made of (METHOD section 1)."""
+"""The few layers that every head is made of (docs/method.md, "Architecture")."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["relu", "leaky_relu"]
@@ -63,7 +62,7 @@ def auxiliary_decoder(
 
 
 def halving(channels: int, activation: Activation) -> nn.Sequential:
-    """Stride-2 CBA block, (B, C, h, w) -> (B, C, h/2, w/2), that stands between HRNet and the head."""
+    """Stride-2 CBA block, (B, C, h, w) -> (B, C, h/2, w/2), between HRNet and the head."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1, bias=False),
         # The authors run it once for each of four equal maps, which moves the statistics four times per iteration.
@@ -81,8 +80,3 @@ class ChannelNorm(nn.LayerNorm):
     def forward(self, maps: Tensor) -> Tensor:
         """Every position by itself."""
         return super().forward(maps.movedim(1, -1)).movedim(-1, 1)
-
-
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear with align_corners False, the only resize of the method."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -1,7 +1,17 @@
-"""The feature memory: dataset-level class representations that every pixel can consult (METHOD section 3)."""
+"""The feature memory: dataset-level class representations that every pixel can consult.
+
+Reading is `FeatureMemory.forward`: aggregation weighted by the coarse segmentation, then attention (docs/method.md,
+"Architecture"). Writing is `FeatureMemory.update`, without gradient (docs/method.md, "Memory update"). In a model of
+your own, with R the pixel representations and P the context features of the image, both (B, C, h, w), training is
+
+    memory = FeatureMemory(num_classes, channels=C)
+    augmented = memory(R, coarse_logits, P)          # in place of R, before the classifier
+    memory.update(R, labels, momentum)               # after the forward pass, labels (B, H, W) at full resolution
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,14 +22,16 @@ from pipeline.errors import PipelineError
 from pipeline.models.attention import AttentionBlock
 from pipeline.models.layers import Activation, conv_bn_act
 from pipeline.models.memory_update import MemoryStatistics, Strategy, blend, class_statistics
+from pipeline.runtime.distributed import ranks, sum_over_ranks
 
 Aggregation = Literal["soft", "hard"]
 Gradient = Literal["exact", "updated"]
 Content = Literal["dataset", "random", "batch"]
+Sync = Literal["statistics", "per_rank_mean"]
 
 
 class FeatureMemory(nn.Module):
-    """S vectors of C channels for each of K classes; read with attention, written by `blend`, never by gradient.
+    """S vectors of C channels for each of K classes; read with attention, written by `update`, never by gradient.
 
     forward:  weights   = softmax of the coarse logits over classes       (B, K, h, w)
               retrieved = weights . memory, one map per slot              (B, C, h, w)
@@ -28,8 +40,8 @@ class FeatureMemory(nn.Module):
               and, with context features of the image itself:
               output    = CBA3([attention(pixels -> context), augmented]) (B, C, h, w)
 
-    The buffer `memory` (K, S, C) float32 starts at zero and is part of the state dict. An all-zero slot has not been
-    written yet: there is no other flag, as in the published files.
+    The buffer `memory` (K, S, C) starts at zero and is part of the state dict. An all-zero slot has not been written
+    yet: there is no other flag, as in the published files.
 
     Two controls keep the module and change what it reads: `content="random"` fills the buffer with rectified normal
     noise, as fresh pixel representations are, and never updates it; `content="batch"` leaves it at zero and reads the
@@ -50,14 +62,19 @@ class FeatureMemory(nn.Module):
         activation: Activation = "relu",
         gradient: Gradient = "exact",
         content: Content = "dataset",
+        sync: Sync = "statistics",
     ) -> None:
         super().__init__()
         if slots > 1 and strategy != "cosine":
-            raise PipelineError(f"memory.slots: {slots} slots are told apart by cosine; set memory.strategy to cosine")
+            raise PipelineError(
+                f"memory.slots: {slots} slots, but only the cosine decides which slot a pixel belongs to; set "
+                "memory.strategy to cosine"
+            )
         self.aggregation = aggregation
         self.strategy = strategy
         self.gradient = gradient
         self.content = content
+        self.sync = sync
         empty = torch.zeros(num_classes, slots, channels)
         self.register_buffer("memory", torch.randn_like(empty).relu() if content == "random" else empty)
 
@@ -73,7 +90,7 @@ class FeatureMemory(nn.Module):
     def forward(self, representations: Tensor, coarse_logits: Tensor, context: Tensor | None = None) -> Tensor:
         """Augment pixel representations (B, C, h, w) with the memory; returns (B, C, h, w).
 
-        `coarse_logits` (B, K, h, w) say which classes a pixel consults; soft aggregation passes gradient to them.
+        `coarse_logits` (B, K, h, w) determine which classes a pixel consults; soft aggregation passes gradient to them.
         `context` (B, C, h, w) is required exactly when the module was built with `fuse_context`.
         """
         if (context is None) != (self.context_attention is None):
@@ -90,17 +107,19 @@ class FeatureMemory(nn.Module):
         from_image = self.context_attention(representations, context)  # (B, C, h, w)
         return self.context_fusion(torch.cat([from_image, augmented], dim=1))  # (B, C, h, w)
 
-    @property
-    def updated(self) -> bool:
-        """Whether training updates the memory: the controls do without."""
-        return self.content == "dataset"
+    def class_weights(self, coarse_logits: Tensor) -> Tensor:
+        """(B, K, h, w) logits -> (B, K, h, w) weights that sum to 1 over classes; `hard` is the one-hot argmax."""
+        if self.aggregation == "soft":
+            return coarse_logits.softmax(dim=1)
+        one_hot = F.one_hot(coarse_logits.argmax(dim=1), coarse_logits.shape[1])  # (B, h, w, K)
+        return one_hot.movedim(-1, 1).to(coarse_logits.dtype)
 
     def _retrieve(self, weights: Tensor, slot: int, representations: Tensor) -> Tensor:
         """Each pixel's mix of one slot of all classes: weights (B, K, h, w) to (B, C, h, w)."""
         if self.content == "batch":
             return _mix(weights, self._batch_means(weights.detach(), representations.detach()))
         if self.gradient == "updated" and self.training:
-            return _RetrieveAsUpdated.apply(weights, self, slot)
+            return _RetrieveWithLateGradient.apply(weights, self, slot)
         return _mix(weights, self.memory[:, slot])
 
     def _batch_means(self, weights: Tensor, representations: Tensor) -> Tensor:
@@ -115,39 +134,53 @@ class FeatureMemory(nn.Module):
             sums, mass = sums.sum(dim=0, keepdim=True), mass.sum(dim=0, keepdim=True)
         return (sums / mass.clamp(min=1e-6))[:, None]
 
-    def class_weights(self, coarse_logits: Tensor) -> Tensor:
-        """(B, K, h, w) logits -> (B, K, h, w) weights that sum to 1 over classes; `hard` is the one-hot argmax."""
-        if self.aggregation == "soft":
-            return coarse_logits.softmax(dim=1)
-        one_hot = F.one_hot(coarse_logits.argmax(dim=1), coarse_logits.shape[1])  # (B, h, w, K)
-        return one_hot.movedim(-1, 1).to(coarse_logits.dtype)
+    @property
+    def learns(self) -> bool:
+        """Whether training updates the memory; the controls are not updated."""
+        return self.content == "dataset"
 
-    def statistics(self, representations: Tensor, labels: Tensor) -> MemoryStatistics:
-        """What a mini-batch says about each class, to be added to that of other batches and ranks.
+    def update(self, representations: Tensor, labels: Tensor, momentum: float) -> None:
+        """Memory <- (1 - momentum) memory + momentum batch, with the pixels of one mini-batch; after the forward pass.
 
         representations: (B, C, h, w) as the forward pass used them, at feature resolution.
         labels: (B, H, W) int64 at full resolution; IGNORE_INDEX pixels are skipped.
         Raises PipelineError for a label that is neither a class nor ignored, RuntimeError in evaluation mode.
         """
+        self.update_from([self.statistics(representations, labels)], momentum)
+
+    def statistics(self, representations: Tensor, labels: Tensor) -> MemoryStatistics:
+        """What one part of a batch contributes to `update_from`; arguments and errors as for `update`."""
         if not self.training:
             raise RuntimeError("the memory is frozen in evaluation mode; call .train() before updating it")
         return class_statistics(self.memory, representations, labels, self.strategy)
 
     @torch.no_grad()
-    def blend(self, statistics: MemoryStatistics, momentum: float) -> None:
-        """Memory <- (1 - m) memory + m batch with m = `momentum`, usually tied to the learning rate (METHOD section 4).
+    def update_from(self, parts: Sequence[MemoryStatistics], momentum: float) -> None:
+        """`update` with a batch in several parts, one after the other on this rank and, if there are more, on others.
 
-        Call it after the forward pass.
+        With `sync="statistics"` all ranks' pixels are pooled and the memory is that of a single device. With
+        `"per_rank_mean"`, the authors' rule, every rank blends its own pixels, and `average_over_ranks` follows.
         """
+        pooled = MemoryStatistics(*(sum(tensors) for tensors in zip(*parts, strict=True)))
+        if self.sync == "statistics":
+            sum_over_ranks(*pooled)
         # A new tensor, not an in-place write: the pending backward pass still needs the memory that the forward read.
-        self.memory = blend(self.memory, statistics, momentum)
+        self.memory = blend(self.memory, pooled, momentum)
+
+    @torch.no_grad()
+    def average_over_ranks(self) -> None:
+        """With `sync="per_rank_mean"`: the mean of the ranks' memories, taken after the backward pass."""
+        if self.sync == "per_rank_mean" and ranks().world > 1:
+            mean = self.memory / ranks().world
+            sum_over_ranks(mean)
+            self.memory = mean
 
 
-class _RetrieveAsUpdated(torch.autograd.Function):
+class _RetrieveWithLateGradient(torch.autograd.Function):
     """weights . memory, whose gradient uses the memory as it is when the backward pass comes.
 
-    The authors overwrite the memory in place between the two passes, unnoticed by autograd (METHOD section 4). On
-    their first iterations this is no small matter: it changes the gradient's norm by a quarter.
+    The authors overwrite the memory in place between the two passes, unnoticed by autograd (docs/method.md, "Where the
+    authors' code departs from the paper"). The first gradient's norm differs by a quarter.
     """
 
     @staticmethod

@@ -1,19 +1,18 @@
-"""The exact memory update at feature resolution (METHOD section 4): no upsampled feature tensor ever exists.
+"""The exact memory update at feature resolution (docs/method.md, "Memory update"): features are never upsampled.
 
-The method pools pixel features f_p, the representations R resized bilinearly to the label map. A bilinear sample has at
+The paper pools pixel features f_p, the representations R resized bilinearly to the label map. A bilinear sample has at
 most four taps, f_p = sum_j b_pj R_j, and resizing is linear. So what the update needs follows from R itself:
 
     dot products   <f_p, m> = sum_j b_pj <R_j, m>         one small matrix product, then four gathers per pixel
     norms          |f_p|^2  from inner products of neighbouring R_j, one axis at a time
     weighted sums  sum_p u_p f_p = sum_j (sum_p u_p b_pj) R_j    four scatters per pixel, then one matrix product
 
-Two steps, split so that statistics can be summed over devices between them: `class_statistics`, then `blend`.
+Two steps, so that statistics can be summed over parts of a batch between them: `class_statistics`, then `blend`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.errors import PipelineError
+from pipeline.models.bilinear import AxisTaps, axis_taps
 
 Strategy = Literal["cosine", "mean"]
 
@@ -28,46 +28,36 @@ _NORM_EPS = 1e-8  # floor of both norms in the cosine
 _WEIGHT_EPS = 1e-6  # mean pixel weight 1 - cos below this is float32 rounding, not information
 
 
-@dataclass(frozen=True)
-class MemoryStatistics:
-    """What a mini-batch says about each slot. Every field is a sum over pixels, so devices may simply add theirs."""
+class MemoryStatistics(NamedTuple):
+    """What pixels contribute to each slot: sums over pixels, which parts of a batch and devices may add up."""
 
-    weighted_sum: Tensor  # (K, S, C) float32, sum of w_p f_p over the pixels of the slot
-    weight: Tensor  # (K, S) float32, sum of w_p
-    plain_sum: Tensor  # (K, S, C) float32, sum of f_p
+    weighted_sum: Tensor  # (K, S, C) floating, sum of w_p f_p over the pixels of the slot
+    weight: Tensor  # (K, S) floating, sum of w_p
+    plain_sum: Tensor  # (K, S, C) floating, sum of f_p; may be the tensor `weighted_sum` itself
     count: Tensor  # (K, S) int64, number of pixels
-
-    def __add__(self, other: MemoryStatistics) -> MemoryStatistics:
-        """Those of both sets of pixels together, measured against the same memory."""
-        return MemoryStatistics(*(mine + theirs for mine, theirs in zip(self.parts(), other.parts(), strict=True)))
-
-    def parts(self) -> tuple[Tensor, ...]:
-        """The four sums, in order."""
-        return self.weighted_sum, self.weight, self.plain_sum, self.count
-
-
-def updated_memory(
-    memory: Tensor, representations: Tensor, labels: Tensor, momentum: float, strategy: Strategy
-) -> Tensor:
-    """The memory (K, S, C) after one mini-batch, as a new tensor; arguments as for `class_statistics` and `blend`."""
-    return blend(memory, class_statistics(memory, representations, labels, strategy), momentum)
 
 
 @torch.no_grad()
 def class_statistics(memory: Tensor, representations: Tensor, labels: Tensor, strategy: Strategy) -> MemoryStatistics:
     """Pool the pixels of a mini-batch per class and slot.
 
-    memory: (K, S, C) float32. representations: (B, C, h, w). labels: (B, H, W) int64 in 0..K-1 or IGNORE_INDEX.
+    memory: (K, S, C). representations: (B, C, h, w). labels: (B, H, W) int64 in 0..K-1 or IGNORE_INDEX. The statistics
+    have the dtype of the representations, but at least float32.
     Pixel weight w: 1 - cos(f, its slot) for `cosine` (unfamiliar pixels count more), 1 for `mean`. With several slots
     a pixel belongs to the slot of its class with the largest cosine. Raises PipelineError for a stray label.
     """
     num_classes, slots, channels = memory.shape
     batch, _, *low_size = representations.shape
     valid = _valid_pixels(labels, num_classes)  # (B, H, W) bool
-    # Cosines close to 1 are subtracted from 1: float32 whatever the precision of the network.
+    # Cosines close to 1 are subtracted from 1: at least float32 whatever the precision of the network.
+    dtype = torch.promote_types(representations.dtype, torch.float32)
     with torch.autocast(representations.device.type, enabled=False):
-        features = representations.detach().float().movedim(1, -1).reshape(-1, channels)  # (N, C), N = B*h*w
-        rows, cols = (_axis_taps(n, m, labels.device) for n, m in zip(low_size, labels.shape[1:], strict=True))
+        features = representations.detach().to(dtype).movedim(1, -1).reshape(-1, channels)  # (N, C), N = B*h*w
+        memory = memory.to(dtype)
+        rows, cols = (
+            axis_taps(n, m, torch.arange(m, dtype=dtype, device=labels.device))
+            for n, m in zip(low_size, labels.shape[1:], strict=True)
+        )
         taps = _pixel_taps(rows, cols, batch, low_size)  # four of (rows of `features` (B, H, W), share (H, W))
         classes = labels.where(valid, 0)  # (B, H, W); ignored pixels carry weight 0 below
         # `cells` address the (N, K, S) tables of dot products and of coefficients, flattened.
@@ -75,12 +65,12 @@ def class_statistics(memory: Tensor, representations: Tensor, labels: Tensor, st
         weight = None
         if strategy == "cosine":
             norms = _pixel_norms(features.unflatten(0, (batch, *low_size)), rows, cols)  # (B, H, W)
-            nearest, cosine = _nearest_slot(features, memory, cells, norms)  # (B, H, W) int64 and float32
+            nearest, cosine = _nearest_slot(features, memory, cells, norms)  # (B, H, W) int64 and floating
             if slots > 1:
                 cells = [(cell * slots + nearest, share) for cell, share in cells]
                 classes = classes * slots + nearest
             weight = (1 - cosine) * valid  # (B, H, W)
-        plain_sum, plain_weight = _pooled(features, cells, valid.float(), num_classes, slots)
+        plain_sum, plain_weight = _pooled(features, cells, valid.to(dtype), num_classes, slots)
         weighted_sum, weight_sum = (
             (plain_sum, plain_weight) if weight is None else _pooled(features, cells, weight, num_classes, slots)
         )
@@ -126,24 +116,7 @@ def _valid_pixels(labels: Tensor, num_classes: int) -> Tensor:
     return valid
 
 
-@dataclass(frozen=True)
-class _AxisTaps:
-    """Where the samples of one axis fall: (1 - share) * input[low] + share * input[high]."""
-
-    low: Tensor  # (out,) int64
-    high: Tensor  # (out,) int64; equal to `low` at the far border
-    share: Tensor  # (out,) float32 in [0, 1]
-
-
-def _axis_taps(size_in: int, size_out: int, device: torch.device) -> _AxisTaps:
-    """Taps of the bilinear resize with align_corners False, in either direction."""
-    centres = torch.arange(size_out, dtype=torch.float32, device=device) + 0.5
-    source = (centres * (size_in / size_out) - 0.5).clamp(min=0, max=size_in - 1)
-    low = source.floor()
-    return _AxisTaps(low.long(), (low.long() + 1).clamp(max=size_in - 1), source - low)
-
-
-def _pixel_taps(rows: _AxisTaps, cols: _AxisTaps, batch: int, low_size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+def _pixel_taps(rows: AxisTaps, cols: AxisTaps, batch: int, low_size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
     """The four taps of every pixel: position among the B*h*w feature vectors (B, H, W), and its share (H, W)."""
     height, width = low_size
     first = torch.arange(batch, device=rows.low.device)[:, None, None] * (height * width)
@@ -154,11 +127,11 @@ def _pixel_taps(rows: _AxisTaps, cols: _AxisTaps, batch: int, low_size: tuple[in
     ]
 
 
-def _pixel_norms(features: Tensor, rows: _AxisTaps, cols: _AxisTaps) -> Tensor:
+def _pixel_norms(features: Tensor, rows: AxisTaps, cols: AxisTaps) -> Tensor:
     """Norms (B, H, W) of the resized vectors of `features` (B, h, w, C)."""
 
     def inner(dy: int, dx: int) -> Tensor:
-        """<R_yx, R_(y+dy)(x+dx)> as (B, h, w); 0 where the neighbour lies outside, a place no share reaches."""
+        """<R_yx, R_(y+dy)(x+dx)> as (B, h, w); 0 where the neighbour is outside, which no share reaches."""
         height, width = features.shape[1:3]
         own = features[:, : height - dy, max(-dx, 0) : width - max(dx, 0)]
         neighbour = features[:, dy:, max(dx, 0) : width + min(dx, 0)]
@@ -166,7 +139,7 @@ def _pixel_norms(features: Tensor, rows: _AxisTaps, cols: _AxisTaps) -> Tensor:
         return F.pad(products, (max(-dx, 0), max(dx, 0), 0, dy))
 
     # First along y: g_yx = (1-t) R[low] + t R[high] at the low-resolution columns x. With its right neighbour g' this
-    # gives |g|^2 and <g, g'>, which is all that the interpolation along x asks for.
+    # gives |g|^2 and <g, g'>, which is all that the interpolation along x needs.
     far = rows.share[:, None]  # (H, 1)
     near = 1 - far
     own, along = inner(0, 0), inner(0, 1)  # (B, h, w) each

@@ -1,4 +1,4 @@
-"""The whole network: encoder, context within the image, feature memory, decoders (METHOD section 2)."""
+"""The whole network: encoder, context within the image, feature memory, decoders (docs/method.md, "Architecture")."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from pipeline.config.schema import AuxiliaryConfig, Benchmark, SegmentorConfig
 from pipeline.errors import PipelineError
+from pipeline.models.bilinear import resize
+from pipeline.models.context import ContextInput, HeadShape, framework_options, get_framework
 from pipeline.models.encoder import build_encoder
-from pipeline.models.frameworks import ContextInput, HeadShape, framework_options, get_framework
-from pipeline.models.layers import ChannelNorm, auxiliary_decoder, classifier, conv_bn_act, decoder, halving, resize
+from pipeline.models.layers import ChannelNorm, auxiliary_decoder, classifier, conv_bn_act, decoder, halving
 from pipeline.models.memory import FeatureMemory
 
 
@@ -102,7 +103,7 @@ class Segmentor(nn.Module):
     def classify_memory(self) -> Tensor:
         """(K*S, K) logits of the final decoder for every memory vector, class-major: row k*S + s belongs to class k.
 
-        For the consistency loss (METHOD section 5). Batch norm sees the rows as a batch of 1x1 images.
+        For the representation consistency loss. Batch norm sees the rows as a batch of 1x1 images.
         """
         if self.memory is None:
             raise RuntimeError("this segmentor has no memory to classify")
@@ -114,8 +115,8 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
     """The network of a benchmark for `num_classes` classes, in training mode.
 
     `pretrained=False` leaves the encoder's weights random: they come from a checkpoint. Everything else is PyTorch's
-    default initialisation from the global generator. Under `torch.device("meta")` nothing is allocated or read from
-    disk, which checks a configuration in a moment. Raises PipelineError for anything the configuration got wrong.
+    default initialisation, drawn from the global generator. Under `torch.device("meta")` nothing is allocated or read
+    from disk, which checks a configuration quickly. Raises PipelineError for what is wrong in the configuration.
     """
     config, memory = benchmark.segmentor, benchmark.memory
     framework, options = get_framework(config.framework), framework_options(config)
@@ -124,24 +125,24 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
 
     shape = HeadShape(widths[-1], config.channels, config.attention_channels, config.activation, widths)
     wants_context = memory is None or memory.context_within_image
-    context = framework.build_context(shape, options) if wants_context else None
-    if memory is None and framework.CONTEXT_INPUT == "objects" and not config.auxiliary:
+    context = framework.context(shape, options) if framework.context and wants_context else None
+    if memory is None and framework.context_input == "objects" and not config.auxiliary:
         raise PipelineError(
             f"{benchmark.id}: segmentor.auxiliary: {config.framework} without memory takes its object regions from the "
             "auxiliary head; keep one"
         )
-    if memory is not None and framework.CONTEXT_INPUT == "pyramid" and context is not None:
+    if memory is not None and framework.context_input == "pyramid" and context is not None:
         raise PipelineError(
             f"{benchmark.id}: segmentor.framework: the context of {config.framework} is finer than the pixels that the "
             "memory augments; use fcn, pspnet, deeplabv3 or ocrnet, or remove the memory"
         )
-    pixels = memory is not None or framework.CONTEXT_INPUT in ("none", "objects")
+    pixels = memory is not None or framework.context_input in ("none", "objects")
     return Segmentor(
         encoder=encoder,
         feature_norms=nn.ModuleList(ChannelNorm(width) for width in widths[1:]) if config.feature_norm else None,
         downsample=halving(widths[-1], config.activation) if config.downsample else None,
         context=context,
-        context_input=framework.CONTEXT_INPUT,
+        context_input=framework.context_input,
         pixel_representation=conv_bn_act(widths[-1], config.channels, 3, config.activation) if pixels else None,
         coarse_decoder=_decoder(config, num_classes, kernel_size=1) if memory else None,
         memory=FeatureMemory(
@@ -155,6 +156,7 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
             activation=config.activation,
             gradient=memory.gradient,
             content=memory.content,
+            sync=memory.sync,
         )
         if memory
         else None,
@@ -182,7 +184,7 @@ def _auxiliary(config: SegmentorConfig, head: AuxiliaryConfig, widths: Sequence[
     if -head.feature >= len(widths) or widths[head.feature] == 0:
         usable = [index for index in range(-1, -len(widths), -1) if widths[index]]
         raise PipelineError(
-            f"segmentor.auxiliary.feature: {head.feature} is no map of this encoder; choose from {usable}"
+            f"segmentor.auxiliary.feature: this encoder has no map {head.feature}; choose from {usable}"
         )
     return auxiliary_decoder(
         widths[head.feature],

@@ -62,8 +62,8 @@ def file_problems(root: Path, benchmark_id: str) -> list[str]:
 
 def name_problems(benchmark: Benchmark, where: str) -> list[str]:
     """Framework, encoder and options that do not exist: what is cheap to tell of a model that is not built."""
-    from pipeline.models.encoder import encoder_options  # imports torch, which takes seconds
-    from pipeline.models.frameworks import framework_options
+    from pipeline.models.context import framework_options  # imports torch, which takes seconds
+    from pipeline.models.encoder import encoder_options
 
     problems = []
     for typed, config in ((framework_options, benchmark.segmentor), (encoder_options, benchmark.encoder)):

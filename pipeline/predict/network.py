@@ -14,7 +14,7 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import ProtocolConfig
 from pipeline.errors import PipelineError
 from pipeline.evaluation.averaging import summed_bands
-from pipeline.evaluation.inference import FlipPairs, views_of
+from pipeline.evaluation.views import FlipPairs, views_of
 
 
 def chosen_protocol(benchmark: Benchmark, ms_flip: bool, windows: bool) -> ProtocolConfig:
@@ -54,7 +54,7 @@ def predict_batch(
     flip_pairs: FlipPairs,
     probabilities: Sequence[NDArray[np.float16]] = (),
 ) -> NDArray[np.uint8]:
-    """Label maps (B, H, W) uint8 of `images` (B, 3, h, w) at `size` = (H, W); see `evaluation.inference.predict`.
+    """Label maps (B, H, W) uint8 of `images` (B, 3, h, w) at `size` = (H, W); see `evaluation.views.predict`.
 
     probabilities: empty, or per image a (K, H, W) float16 array to fill: the mean of the views' probabilities or, where
     the protocol averages logits, the softmax of the mean logits.

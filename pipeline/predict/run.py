@@ -18,7 +18,7 @@ from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import batches
-from pipeline.evaluation.folding import folded
+from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.export.card import Card
 from pipeline.export.source import find_model
 from pipeline.files.storage import cached_json, write_json
@@ -89,7 +89,7 @@ def predict_folder(
     there = len(pictures) - len(left) - len(failed)
     if left:
         place = resolve_device(device, "--device")
-        network = folded(source.load().to(place))
+        network = fold_batch_norm(source.load().to(place))
         failed += _predict(Predictor(source.card, network, place, protocol, out, kinds), left, batch)
     done = len(pictures) - there - len(failed)
     print(f"{out}: {done} predicted, {there} were there already, {len(failed)} failed")

@@ -15,9 +15,9 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_device(name: str, key: str = "runtime.device") -> torch.device:
-    """`auto` is the GPU when there is one, each rank's own when there are several ranks. key: who asks, for errors.
+    """`auto` is the GPU when there is one, each rank's own when there are several ranks. key: named in errors.
 
-    Raises PipelineError for a device this machine lacks.
+    Raises PipelineError for a device that this machine lacks.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -26,9 +26,9 @@ def resolve_device(name: str, key: str = "runtime.device") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise PipelineError(f"{key}: {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
+        raise PipelineError(f"{key}: unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise PipelineError(f"{key}: {name} is not there ({torch.cuda.device_count()} GPUs seen); use auto or cpu")
+        raise PipelineError(f"{key}: {name} does not exist ({torch.cuda.device_count()} GPUs found); use auto or cpu")
     return device
 
 
@@ -66,5 +66,5 @@ def worker_count(requested: int | None) -> int:
 
 
 def available_cores() -> int:
-    """Cores this process may use: a scheduler may grant fewer than the machine has; macOS cannot tell."""
+    """Cores this process may use: a scheduler may grant fewer than the machine has; unknown on macOS."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.schema import RuntimeConfig
 
-_PATIENCE = datetime.timedelta(minutes=30)  # for the slowest rank, at a validation say
+_TIMEOUT = datetime.timedelta(minutes=30)  # for the slowest rank, for example at a validation
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ranks:
 
 
 def ranks() -> Ranks:
-    """This process and their number; a process by itself is rank 0 of 1."""
+    """This process and their number; a single process is rank 0 of 1."""
     if dist.is_available() and dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size())
     return Ranks(0, 1)
@@ -50,7 +50,7 @@ def started_as_rank() -> bool:
 
 
 def arithmetic(runtime: RuntimeConfig) -> str:
-    """What moves a training's numbers besides its configuration: precision, compilation, the cut of the global batch.
+    """What changes a training's numbers besides its configuration: precision, compilation, how the batch is divided.
 
     Losses, gradients and the memory are those of one device, but batch norm sees parts (all ranks of a GPU run
     together, else every rank and part by itself), and dropout is drawn per rank.
@@ -66,7 +66,7 @@ def arithmetic(runtime: RuntimeConfig) -> str:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Ranks]:
-    """Join the other ranks while the block runs; a process by itself just runs it.
+    """Join the other ranks while the block runs; a single process just runs it.
 
     GPU tensors travel by NCCL, those in main memory by gloo.
     """
@@ -74,8 +74,8 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
         yield ranks()
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
-    # After an error the process ends without taking its leave: the others may be waiting in an exchange for good.
+    dist.init_process_group(backend, timeout=_TIMEOUT)
+    # On error, skip `destroy_process_group`: other ranks may be blocked in a collective.
     yield ranks()
     dist.destroy_process_group()
 

@@ -1,1 +1,1 @@
-"""Training: `schedule`, `optimizer`, `losses`, one `step`, the `loop` around it, and the resumable `state`."""
+"""Training: `optimizer` and its schedule, `losses`, one `step`, the `loop` around it, and the resumable `state`."""

@@ -9,7 +9,6 @@ pass.
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.datasets.spec import IGNORE_INDEX
+from pipeline.models.bilinear import resize_matrix, source_rows
 
 # Numbers of one band over all classes. A CPU wants a band in its cache, a GPU few and large operations.
 _CPU_BAND_VALUES = 2**20
@@ -34,13 +34,13 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
-    """Keeps the gradient in place of what it would be computed from: of a sum, it only has to be scaled later."""
+    """Computes the gradient with the loss and keeps it: the gradient of a sum only has to be scaled later."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
         small = logits.to(torch.promote_types(logits.dtype, torch.float32))
         ctx.dtype = logits.dtype
-        # Matrix products in full precision, whatever the network runs in. Autocast does not know the meta device.
+        # Matrix products in full precision, whatever the network's. Autocast does not support the meta device.
         exact = contextlib.nullcontext() if logits.is_meta else torch.autocast(logits.device.type, enabled=False)
         with exact:
             loss, gradient = _bands(small, labels)
@@ -50,7 +50,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled():  # `once_differentiable` would let a graph pass in which this is a constant
-            raise RuntimeError("the banded cross entropy has no second derivative; do without create_graph")
+            raise RuntimeError("the banded cross entropy has no second derivative; use create_graph=False")
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream).to(ctx.dtype), None
 
@@ -59,14 +59,14 @@ def _bands(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The summed loss, and its gradient with respect to `logits`, (B, K, h, w)."""
     batch, classes, height, width = logits.shape
     full_height, full_width = labels.shape[1:]
-    rows, columns = (_resize_matrix(n, m, logits) for n, m in ((height, full_height), (width, full_width)))
+    rows, columns = (resize_matrix(n, m, logits) for n, m in ((height, full_height), (width, full_width)))
     values = _CPU_BAND_VALUES if logits.device.type == "cpu" else _DEVICE_BAND_VALUES
     step = max(1, values // (batch * classes * full_width))
     logits = logits.contiguous()
     loss, gradient = logits.new_zeros(()), torch.zeros_like(logits)
     for start in range(0, full_height, step):
         stop = min(start + step, full_height)
-        first, end = _source_rows(start, stop, height, full_height)
+        first, end = source_rows(start, stop, height, full_height)
         band_rows, target = rows[start:stop, first:end], labels[:, start:stop]
         scores = (band_rows @ logits[:, :, first:end] @ columns.T).log_softmax(dim=1)  # (B, K, n, W)
         loss += F.nll_loss(scores, target, ignore_index=IGNORE_INDEX, reduction="sum")
@@ -77,19 +77,3 @@ def _bands(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         error *= valid
         gradient[:, :, first:end] += band_rows.T @ (error @ columns)
     return loss, gradient
-
-
-def _resize_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
-    """(size_out, size_in): the bilinear resize of one axis, which is what PyTorch makes of the unit vectors."""
-    units = torch.eye(size_in, dtype=like.dtype, device=like.device)
-    return F.interpolate(units[None], size=size_out, mode="linear", align_corners=False)[0].T.contiguous()
-
-
-def _source_rows(start: int, stop: int, size_in: int, size_out: int) -> tuple[int, int]:
-    """[first, end) of the input rows that output rows [start, stop) can touch, with one to spare for rounding.
-
-    Found on the host, so that no device has to be asked.
-    """
-    first = math.floor((start + 0.5) * size_in / size_out - 0.5) - 1
-    last = math.floor((stop - 0.5) * size_in / size_out - 0.5) + 2
-    return max(first, 0), min(last + 1, size_in)

@@ -55,7 +55,7 @@ def train(
 ) -> Progress:
     """Train to the end of the schedule, resuming from `state_dir` when it holds a state.
 
-    validate: scores of the model as it stands, among them `miou` (fraction); the weights of the best ones are kept as
+    validate: scores of the current model, among them `miou` (fraction); the weights of the best ones are kept as
     `state_dir/best.safetensors`. log: called with (iteration, values) at every log point and validation. On SIGINT or
     SIGTERM the iteration at hand is finished and saved, then KeyboardInterrupt is raised. Raises PipelineError when an
     image cannot be read, once the state is saved, and when a step is not finite, once its batch is kept beside the last
@@ -124,7 +124,7 @@ def _next_batch(batches: Iterator[list[TrainBatch]], save: Callable[[], None]) -
         problem = error
     if _any_rank(problem is not None):
         save()
-        raise problem or PipelineError("another process could not read an image; its message tells which")
+        raise problem or PipelineError("another process could not read an image; see its message")
     return parts
 
 

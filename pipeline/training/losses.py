@@ -1,4 +1,7 @@
-"""The cross-entropy terms of METHOD section 5."""
+"""The cross-entropy terms: final and coarse segmentation, auxiliary heads, representation consistency.
+
+Weights and normalisation: docs/method.md, "Losses".
+"""
 
 from __future__ import annotations
 
@@ -45,11 +48,11 @@ def pixel_losses(
 
 
 def consistency_loss(model: Segmentor, weight: float) -> Tensor:
-    """Weighted cross entropy of the memory's own rows, classified by the final decoder, against their classes.
+    """Representation consistency: the final decoder has to classify the memory's own vectors; weighted cross entropy.
 
-    Rows still at zero take part, as in the authors' code. Trains the final decoder only.
+    Vectors still at zero take part, as in the authors' code. Trains the final decoder only.
     """
     logits = model.classify_memory()  # (K * S, K)
     slots = logits.shape[0] // logits.shape[1]
     classes = torch.arange(logits.shape[1], device=logits.device).repeat_interleave(slots)  # (K * S,)
-    return weight * F.cross_entropy(logits.float(), classes)
+    return weight * F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), classes)

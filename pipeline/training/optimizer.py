@@ -1,11 +1,11 @@
-"""Optimiser and its parameter groups."""
+"""Optimiser, learning rate and memory momentum (docs/method.md, "Training schedule")."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from pipeline.config.schema import OptimizerConfig
+from pipeline.config.schema import MemoryConfig, OptimizerConfig, ScheduleConfig
 from pipeline.models import Segmentor
 
 
@@ -13,7 +13,7 @@ def build_optimizer(model: Segmentor, config: OptimizerConfig) -> torch.optim.Op
     """SGD or AdamW over encoder and head, each with and without weight decay.
 
     Every group carries `lr_multiplier`; `set_lr` multiplies it into the scheduled rate. The memory is a buffer and
-    hence in no group.
+    therefore in no group.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -38,3 +38,16 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group `lr` times its own multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_multiplier"]
+
+
+def poly_lr(iteration: int, total: int, optimizer: OptimizerConfig, schedule: ScheduleConfig) -> float:
+    """lr(t) = (lr0 - floor) * (1 - t/T)^power + floor for t = `iteration` in 0..`total`-1."""
+    floor = 0.01 * optimizer.lr if schedule.min_lr is None else schedule.min_lr
+    return (optimizer.lr - floor) * (1 - iteration / total) ** schedule.power + floor
+
+
+def memory_momentum(lr: float, memory: MemoryConfig, optimizer: OptimizerConfig) -> float:
+    """Share of the new class vector in the blend: fixed, or proportional to this iteration's learning rate."""
+    if memory.momentum_schedule == "fixed":
+        return memory.momentum
+    return memory.momentum / (memory.base_lr or optimizer.lr) * lr

@@ -18,7 +18,7 @@ from pipeline.datasets.loader import Share, TrainLoader, eval_loader
 from pipeline.datasets.prepared import Prepared, subsample
 from pipeline.datasets.transforms import EvalTransform, TrainTransform
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import evaluate, gathered
+from pipeline.evaluation.evaluate import evaluate, gather_results
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.results.metrics import summarise
@@ -26,12 +26,11 @@ from pipeline.results.record import Memory, TrainingFiles, TrainingRecord, late_
 from pipeline.runtime.device import make_deterministic, resolve_device, seed_everything, worker_count
 from pipeline.runtime.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.runtime.provenance import loaded_code
-from pipeline.training.compiling import compiled
 from pipeline.training.loop import Log, Progress, save_weights, train
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.outcome import cost_now, identity, parameter_counts, untouched_classes
 from pipeline.training.state import drop_state, run_key
-from pipeline.training.step import Trainer
+from pipeline.training.step import Trainer, compiled
 
 
 def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig, log: Log) -> Path:
@@ -141,7 +140,7 @@ def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> d
         precision=trainer.precision,
         batch_size=runtime.evaluation_batch,
     )
-    merged = gathered(evaluated, list(table["id"]))
+    merged = gather_results(evaluated, list(table["id"]))
     summary = from_main(summarise(merged[1]["single_scale"].confusion) if merged else None)
     return {"miou": summary.miou, "pixel_accuracy": summary.pixel_accuracy}
 

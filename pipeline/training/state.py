@@ -1,12 +1,13 @@
 """The resumable training state: everything that the next iteration depends on, written atomically.
 
-It lives outside DVC's outs (DVC deletes those before a stage runs), under `runs/state/<benchmark>/<run key>/`. The run
-key covers configuration, seed, data, initial weights, precision, devices and the code of the training path, so a state
-can only be resumed by a run that would have produced it.
+It is kept outside DVC's outs (DVC deletes those before a stage runs), under `runs/state/<benchmark>/<run key>/`. The
+run key covers configuration, seed, data, initial weights, precision, devices and the code that dvc.yaml lists for the
+stage `train`, so that a state can only be resumed by a run that would have produced it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import random
@@ -17,12 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
+import pipeline
 from pipeline.checkpoints.read import load_plain
 from pipeline.config import Benchmark, config_hash
+from pipeline.config.parse import read_yaml
+from pipeline.errors import PipelineError
 from pipeline.files.storage import new_file
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-_TRAINING_CODE = ("config", "datasets", "checkpoints", "models", "evaluation", "training")
+_ROOT = Path(pipeline.__file__).resolve().parents[1]  # of the repository that the running code belongs to
+_CODE_FOLDERS = ("pipeline/", "stages/")
 
 
 def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: str, weights: str | None = None) -> str:
@@ -30,20 +34,34 @@ def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: 
 
     arithmetic: see `pipeline.runtime.distributed.arithmetic`. weights: sha256 of the file that it starts from.
     """
-    parts = [config_hash(benchmark), seed, data_fingerprint, arithmetic, weights, _CODE]
+    parts = [config_hash(benchmark), seed, data_fingerprint, arithmetic, weights, _loaded_code_digest()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def _code_digest() -> str:
-    code = hashlib.sha256()
-    for part in _TRAINING_CODE:
-        for path in sorted((_PACKAGE / part).rglob("*.py")):
-            code.update(path.relative_to(_PACKAGE).as_posix().encode())
-            code.update(path.read_bytes())
-    return code.hexdigest()
+def code_digest(root: Path) -> str:
+    """Hash of the code that DVC trains again for: the Python files among the `deps` of stage `train` in dvc.yaml.
+
+    Raises PipelineError when dvc.yaml is missing.
+    """
+    path = root / "dvc.yaml"
+    if not path.is_file():
+        raise PipelineError(
+            f"{path}: no such file; its stage `train` lists the code that a saved training depends on: restore it"
+        )
+    listed = [dep for dep in read_yaml(path)["stages"]["train"]["deps"] if dep.startswith(_CODE_FOLDERS)]
+    digest = hashlib.sha256()
+    for dep in listed:
+        for file in sorted((*root.glob(dep), *root.glob(f"{dep}/**/*.py"))):
+            if file.suffix == ".py":
+                digest.update(file.relative_to(root).as_posix().encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-_CODE = _code_digest()  # at import: a process goes on with what it loaded, whatever is edited meanwhile
+@functools.cache
+def _loaded_code_digest() -> str:
+    """Taken once: a process goes on with the code it loaded, whatever is edited meanwhile."""
+    return code_digest(_ROOT)
 
 
 def random_state() -> dict[str, Any]:
@@ -86,5 +104,5 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def drop_state(folder: Path) -> None:
-    """Remove the state of a finished run, so that a forced rerun starts afresh."""
+    """Remove the state of a finished run, so that a forced rerun starts from the beginning."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One optimiser step, in the order that the goldens fix (METHOD sections 4 and 5)."""
+"""One optimiser step, in the authors' order: forward, memory update, losses, backward (docs/method.md, "Losses")."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from pipeline.models.memory_update import MemoryStatistics
 from pipeline.runtime.device import autocast
 from pipeline.runtime.distributed import ranks, sum_over_ranks
 from pipeline.training.losses import consistency_loss, pixel_losses, valid_pixels
-from pipeline.training.optimizer import set_lr
-from pipeline.training.schedule import memory_momentum, poly_lr
+from pipeline.training.optimizer import memory_momentum, poly_lr, set_lr
 
 Part = tuple[Tensor, Tensor]  # images (B, 3, H, W) float32 normalised, labels (B, H, W) int64 with 255 = ignore
 
@@ -37,6 +36,16 @@ class Trainer:
     total_iterations: int
 
 
+def compiled(model: nn.Module, backend: str = "inductor") -> nn.Module:
+    """`model` compiled to fewer and larger kernels, for `Trainer.parallel`; parameters and buffers are shared.
+
+    Compiled at the first call, in one graph (RuntimeError where that is impossible), for inputs of one size: training
+    crops never differ. Buffers are inputs of the graph, so each call reads the memory's current tensor. backend: of
+    `torch.compile`; `inductor` needs a C++ compiler, and draws other dropout masks than the uncompiled network.
+    """
+    return torch.compile(model, fullgraph=True, dynamic=False, backend=backend)
+
+
 def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch: int) -> dict[str, Tensor | float]:
     """Forward, memory update, losses, backward, optimiser step, over this rank's `parts` of the global batch.
 
@@ -47,30 +56,31 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     before the step, while the memory and the running statistics of batch norm have seen the batch.
     """
     benchmark, optimizer, scaler = trainer.benchmark, trainer.optimizer, trainer.scaler
+    memory = trainer.model.memory if trainer.model.memory is not None and trainer.model.memory.learns else None
     lr = poly_lr(iteration, trainer.total_iterations, benchmark.optimizer, benchmark.schedule)
     set_lr(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
     values: dict[str, Tensor | float] = {"lr": lr}
-    if trainer.model.memory is not None and trainer.model.memory.updated:
+    if memory is not None:
         values["memory_momentum"] = memory_momentum(lr, benchmark.memory, benchmark.optimizer)
 
     valid = torch.stack([valid_pixels(labels) for _, labels in parts]).sum()
     sum_over_ranks(valid)
     totals: dict[str, Tensor] = {}
-    statistics: MemoryStatistics | None = None
+    statistics: list[MemoryStatistics] = []
     for index, (images, labels) in enumerate(parts):
         last = index == len(parts) - 1
-        with autocast(trainer.device, trainer.precision), _gradients_stay_here(trainer.parallel, unless=last):
+        exchange = contextlib.nullcontext() if last else no_grad_sync(trainer.parallel)
+        with autocast(trainer.device, trainer.precision), exchange:
             output = trainer.parallel(images)
             terms = pixel_losses(output, labels, benchmark.loss, valid)
-            loss = torch.stack(list(terms.values())).sum()
-            if trainer.model.memory is not None and trainer.model.memory.updated:
-                own = trainer.model.memory.statistics(output.representations.detach().float(), labels)
-                statistics = own if statistics is None else statistics + own
-                if last:
-                    _update_memory(trainer, statistics, float(values["memory_momentum"]))
-            loss = loss * ranks().world  # the gradients of the ranks will be averaged, but theirs are parts of one sum
-            # After the pixel pass and after the update: the final decoder's BatchNorm sees the memory rows last.
+            # The gradients of the ranks will be averaged, but theirs are parts of one sum.
+            loss = torch.stack(list(terms.values())).sum() * ranks().world
+            if memory is not None:
+                statistics.append(memory.statistics(output.representations, labels))
+            if memory is not None and last:
+                memory.update_from(statistics, float(values["memory_momentum"]))
+            # After the pixel pass and after the update: the final decoder's batch norm sees the memory's vectors last.
             if last and benchmark.loss.consistency > 0 and epoch >= benchmark.loss.consistency_from_epoch:
                 term = consistency_loss(trainer.model, benchmark.loss.consistency)
                 loss = loss + term
@@ -78,39 +88,29 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach()
             if last:
-                values |= _checked(totals, benchmark.id, iteration, epoch)
+                values |= _global_losses(totals, benchmark.id, iteration, epoch)
             scaler.scale(loss).backward()
+    if memory is not None:
+        memory.average_over_ranks()
 
-    _average_memories(trainer)
     scaler.unscale_(optimizer)
-    limit = benchmark.optimizer.clip_grad_norm
     parameters = [p for p in trainer.model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
     if not scaler.is_enabled() and not torch.isfinite(norm):
         raise _not_finite(benchmark.id, f"the gradient's norm is {norm.item()}", iteration, epoch)
-    if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    if benchmark.optimizer.clip_grad_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, benchmark.optimizer.clip_grad_norm, norm)
     scaler.step(optimizer)
     scaler.update()
     return values | {"grad_norm": norm}
 
 
-def _update_memory(trainer: Trainer, statistics: MemoryStatistics, momentum: float) -> None:
-    if trainer.benchmark.memory.sync == "statistics":
-        sum_over_ranks(*statistics.parts())
-    trainer.model.memory.blend(statistics, momentum)
+def no_grad_sync(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """While a backward pass runs in it, gradients are not exchanged with the other ranks."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
 
-def _average_memories(trainer: Trainer) -> None:
-    """The authors' rule: every rank has blended by itself; the losses of this step saw the rank's own memory."""
-    memory = trainer.benchmark.memory
-    if memory is not None and memory.sync == "per_rank_mean" and ranks().world > 1:
-        mean = trainer.model.memory.memory / ranks().world
-        sum_over_ranks(mean)
-        trainer.model.memory.memory = mean
-
-
-def _checked(totals: dict[str, Tensor], benchmark: str, iteration: int, epoch: int) -> dict[str, Tensor]:
+def _global_losses(totals: dict[str, Tensor], benchmark: str, iteration: int, epoch: int) -> dict[str, Tensor]:
     """`loss` and `loss_<term>` over the global batch. Raises PipelineError, on every rank, when one is not finite."""
     terms = torch.stack(list(totals.values()))
     sum_over_ranks(terms)
@@ -126,10 +126,3 @@ def _not_finite(benchmark: str, what: str, iteration: int, epoch: int) -> Pipeli
         f"{benchmark}: {what} at iteration {iteration} (epoch {epoch}). "
         "Lower optimizer.lr, set optimizer.clip_grad_norm, or use runtime.precision: float32"
     )
-
-
-def _gradients_stay_here(model: nn.Module, unless: bool) -> contextlib.AbstractContextManager[object]:
-    """Exchange gradients with the other ranks in the backward pass of the last part only."""
-    if isinstance(model, DistributedDataParallel) and not unless:
-        return model.no_sync()
-    return contextlib.nullcontext()

@@ -10,7 +10,7 @@ from helpers.project import ROOT
 from torch import Tensor, nn
 
 from pipeline.config import load_benchmark
-from pipeline.evaluation.folding import folded
+from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.models import build_segmentor
 
 
@@ -40,7 +40,7 @@ def with_statistics(model: nn.Module) -> nn.Module:
 def test_norms_that_follow_a_convolution_disappear_and_logits_stay() -> None:
     model = with_statistics(Network())
     image = torch.randn(2, 3, 20, 30)
-    fast = folded(model)
+    fast = fold_batch_norm(model)
     assert [name for name, m in fast.named_modules() if isinstance(m, nn.BatchNorm2d)] == ["free_norm"]
     with torch.no_grad():
         torch.testing.assert_close(fast(image).logits, model(image).logits, rtol=1e-4, atol=1e-5)
@@ -49,7 +49,7 @@ def test_norms_that_follow_a_convolution_disappear_and_logits_stay() -> None:
 def test_the_model_itself_is_untouched() -> None:
     model = with_statistics(Network()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    folded(model)
+    fold_batch_norm(model)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -61,7 +61,7 @@ def test_a_convolution_with_two_readers_is_an_error_not_another_result() -> None
             return SimpleNamespace(logits=self.norm(maps) + maps)
 
     with pytest.raises(RuntimeError, match="changed the logits"):
-        folded(with_statistics(Forked()))
+        fold_batch_norm(with_statistics(Forked()))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,6 @@ def test_a_convolution_with_two_readers_is_an_error_not_another_result() -> None
 def test_published_networks_keep_their_logits(row: str) -> None:
     thin = {"segmentor": {"channels": 16, "attention_channels": 8}, "encoder": {"weights": None}}
     model = with_statistics(build_segmentor(load_benchmark(ROOT, row, thin), 20, pretrained=False))
-    fast = folded(model)  # compares them itself
+    fast = fold_batch_norm(model)  # compares them itself
     left = [name for name, module in fast.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert all(name.startswith("auxiliary.") for name in left)  # not part of evaluation

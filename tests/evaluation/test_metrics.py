@@ -1,4 +1,4 @@
-"""Metrics: against scikit-learn, and the mIoU rule of PROTOCOL section 5."""
+"""Metrics: against scikit-learn, and the rule for classes that are absent."""
 
 from __future__ import annotations
 

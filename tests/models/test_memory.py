@@ -3,12 +3,11 @@
 import pytest
 import torch
 from helpers import dense_memory
-from helpers.tensors import features, random_labels
+from helpers.tensors import after_update, features, random_labels
 
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.errors import PipelineError
 from pipeline.models import FeatureMemory
-from pipeline.models.memory_update import MemoryStatistics, blend, class_statistics, updated_memory
 
 CHANNELS = 6
 
@@ -44,7 +43,7 @@ def test_low_resolution_update_equals_the_dense_one(size, strategy, slots):
         representations = features(2, CHANNELS, *low, seed=step)
         labels = random_labels((2, *full), num_classes, seed=step)
         expected = dense_memory.dense_update(memory, representations, labels, 0.6, strategy)
-        memory = updated_memory(memory, representations, labels, 0.6, strategy)
+        memory = after_update(memory, representations, labels, 0.6, strategy)
         torch.testing.assert_close(memory, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -54,16 +53,24 @@ def test_classes_of_a_single_pixel_are_updated_like_any_other():
     labels[0, 3, 4], labels[0, 15, 15] = 1, 2
     representations = features(1, CHANNELS, 4, 4)
     expected = dense_memory.dense_update(memory, representations, labels, 0.9, "cosine")
-    torch.testing.assert_close(updated_memory(memory, representations, labels, 0.9, "cosine"), expected)
+    torch.testing.assert_close(after_update(memory, representations, labels, 0.9, "cosine"), expected)
 
 
-def test_statistics_of_two_halves_of_a_batch_add_up_to_those_of_the_whole():
-    memory = features(4, 2, CHANNELS, seed=1) + 0.1
+def test_a_batch_in_two_parts_gives_the_memory_of_the_whole():
+    module = memory_module(slots=2).train()
+    module.memory = before = features(4, 2, CHANNELS, seed=1) + 0.1
     representations, labels = features(4, CHANNELS, 5, 5), random_labels((4, 20, 20), 4)
-    halves = [class_statistics(memory, representations[i : i + 2], labels[i : i + 2], "cosine") for i in (0, 2)]
-    added = MemoryStatistics(*(a + b for a, b in zip(*(vars(half).values() for half in halves), strict=True)))
-    expected = updated_memory(memory, representations, labels, 0.9, "cosine")
-    torch.testing.assert_close(blend(memory, added, 0.9), expected)
+    module.update_from([module.statistics(representations[i : i + 2], labels[i : i + 2]) for i in (0, 2)], 0.9)
+    torch.testing.assert_close(module.memory, after_update(before, representations, labels, 0.9, "cosine"))
+
+
+def test_a_float64_network_has_a_float64_memory_and_update():
+    memory = features(4, 1, CHANNELS, seed=1).double() + 0.1
+    representations, labels = features(2, CHANNELS, 5, 7).double(), random_labels((2, 33, 45), 4)
+    found = after_update(memory, representations, labels, 0.9, "cosine")
+    expected = dense_memory.dense_update(memory, representations, labels, 0.9, "cosine")
+    assert found.dtype == memory_module().double().memory.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 # --- update: rules ----------------------------------------------------------------------------------------------------
@@ -72,7 +79,7 @@ def test_statistics_of_two_halves_of_a_batch_add_up_to_those_of_the_whole():
 def test_first_touch_stores_the_plain_mean_whatever_the_momentum():
     representations = features(1, CHANNELS, 4, 4)
     labels = torch.zeros(1, 4, 4, dtype=torch.int64)
-    memory = updated_memory(torch.zeros(2, 1, CHANNELS), representations, labels, 0.01, "cosine")
+    memory = after_update(torch.zeros(2, 1, CHANNELS), representations, labels, 0.01, "cosine")
     torch.testing.assert_close(memory[0, 0], representations.mean(dim=(0, 2, 3)))
 
 
@@ -80,14 +87,14 @@ def test_first_touch_fills_one_slot_per_update():
     representations, labels = features(1, CHANNELS, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
     memory = torch.zeros(1, 3, CHANNELS)
     for filled in (1, 2, 3):
-        memory = updated_memory(memory, representations, labels, 0.5, "cosine")
+        memory = after_update(memory, representations, labels, 0.5, "cosine")
         assert (memory[0] != 0).any(dim=1).sum() == filled
 
 
 def test_classes_absent_from_the_batch_keep_their_memory():
     memory = features(3, 1, CHANNELS) + 0.1
     labels = torch.full((1, 8, 8), 1)
-    updated = updated_memory(memory, features(1, CHANNELS, 4, 4, seed=3), labels, 0.9, "cosine")
+    updated = after_update(memory, features(1, CHANNELS, 4, 4, seed=3), labels, 0.9, "cosine")
     assert torch.equal(updated[[0, 2]], memory[[0, 2]])
     assert not torch.equal(updated[1], memory[1])
 
@@ -95,7 +102,7 @@ def test_classes_absent_from_the_batch_keep_their_memory():
 def test_an_all_ignored_batch_leaves_the_memory_as_it_is():
     memory = features(3, 2, CHANNELS)
     labels = torch.full((2, 8, 8), IGNORE_INDEX)
-    assert torch.equal(updated_memory(memory, features(2, CHANNELS, 4, 4), labels, 1.0, "cosine"), memory)
+    assert torch.equal(after_update(memory, features(2, CHANNELS, 4, 4), labels, 1.0, "cosine"), memory)
 
 
 def test_ignored_pixels_do_not_count():
@@ -103,8 +110,8 @@ def test_ignored_pixels_do_not_count():
     representations = features(2, CHANNELS, 8, 8)
     labels = torch.zeros(2, 8, 8, dtype=torch.int64)
     labels[1] = IGNORE_INDEX
-    both = updated_memory(memory, representations, labels, 0.9, "cosine")
-    torch.testing.assert_close(both, updated_memory(memory, representations[:1], labels[:1], 0.9, "cosine"))
+    both = after_update(memory, representations, labels, 0.9, "cosine")
+    torch.testing.assert_close(both, after_update(memory, representations[:1], labels[:1], 0.9, "cosine"))
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.7])
@@ -112,14 +119,14 @@ def test_pixels_identical_to_the_memory_give_their_mean_and_not_nan(scale):
     memory = features(1, 1, CHANNELS) + 0.1
     representations = (scale * memory[0, 0])[None, :, None, None].expand(1, -1, 4, 4)
     labels = torch.zeros(1, 16, 16, dtype=torch.int64)
-    updated = updated_memory(memory, representations, labels, 1.0, "cosine")
+    updated = after_update(memory, representations, labels, 1.0, "cosine")
     torch.testing.assert_close(updated, scale * memory)
 
 
 def test_all_zero_features_are_finite():
     memory = features(1, 1, CHANNELS) + 0.1
     labels = torch.zeros(1, 8, 8, dtype=torch.int64)
-    updated = updated_memory(memory, torch.zeros(1, CHANNELS, 4, 4), labels, 0.9, "cosine")
+    updated = after_update(memory, torch.zeros(1, CHANNELS, 4, 4), labels, 0.9, "cosine")
     torch.testing.assert_close(updated, 0.1 * memory)
 
 
@@ -127,8 +134,8 @@ def test_dissimilar_pixels_weigh_more_with_cosine_and_equally_with_mean():
     memory = torch.tensor([[[1.0, 0.0]]])
     pixels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).T.reshape(1, 2, 1, 2)  # one like the memory, one orthogonal
     labels = torch.zeros(1, 1, 2, dtype=torch.int64)
-    cosine = updated_memory(memory, pixels, labels, 1.0, "cosine")
-    mean = updated_memory(memory, pixels, labels, 1.0, "mean")
+    cosine = after_update(memory, pixels, labels, 1.0, "cosine")
+    mean = after_update(memory, pixels, labels, 1.0, "mean")
     torch.testing.assert_close(cosine, torch.tensor([[[0.0, 1.0]]]))
     torch.testing.assert_close(mean, torch.tensor([[[0.5, 0.5]]]))
 
@@ -138,15 +145,15 @@ def test_a_label_that_is_neither_class_nor_ignored_is_an_error(stray):
     labels = random_labels((1, 8, 8), 4)
     labels[0, 0, 0] = stray
     with pytest.raises(PipelineError, match=rf"found \[{stray}\], expected 0..3 or 255"):
-        updated_memory(torch.zeros(4, 1, CHANNELS), features(1, CHANNELS, 4, 4), labels, 0.9, "cosine")
+        after_update(torch.zeros(4, 1, CHANNELS), features(1, CHANNELS, 4, 4), labels, 0.9, "cosine")
 
 
 def test_half_precision_features_are_pooled_in_float32():
     memory = features(4, 1, CHANNELS) + 0.1
     representations, labels = features(1, CHANNELS, 4, 4).bfloat16(), random_labels((1, 16, 16), 4)
-    expected = updated_memory(memory, representations.float(), labels, 0.9, "cosine")
+    expected = after_update(memory, representations.float(), labels, 0.9, "cosine")
     with torch.autocast("cpu", torch.bfloat16):
-        updated = updated_memory(memory, representations, labels, 0.9, "cosine")
+        updated = after_update(memory, representations, labels, 0.9, "cosine")
     assert updated.dtype == torch.float32
     assert torch.equal(updated, expected)
 
@@ -159,7 +166,7 @@ def test_the_memory_is_a_buffer_of_zeros_and_travels_with_the_state_dict():
     assert source.memory.shape == (4, 2, CHANNELS)
     assert not source.memory.any()
     assert "memory" not in dict(source.named_parameters())
-    source.blend(source.statistics(features(1, CHANNELS, 4, 4), random_labels((1, 16, 16), 4)), momentum=0.9)
+    source.update(features(1, CHANNELS, 4, 4), random_labels((1, 16, 16), 4), momentum=0.9)
     target.load_state_dict(source.state_dict())
     assert target.memory.any()
     assert torch.equal(target.memory, source.memory)
@@ -168,7 +175,7 @@ def test_the_memory_is_a_buffer_of_zeros_and_travels_with_the_state_dict():
 def test_the_memory_is_frozen_in_evaluation():
     module = memory_module().eval()
     with pytest.raises(RuntimeError, match="frozen in evaluation"):
-        module.statistics(features(1, CHANNELS, 4, 4), random_labels((1, 16, 16), 4))
+        module.update(features(1, CHANNELS, 4, 4), random_labels((1, 16, 16), 4), 0.9)
 
 
 def test_several_slots_are_for_the_cosine_strategy():
@@ -184,7 +191,7 @@ def test_an_update_between_forward_and_backward_does_not_disturb_the_gradient():
         coarse = torch.zeros(2, 4, 4, 4, requires_grad=True)
         out = module(representations, coarse)
         if update:
-            module.blend(module.statistics(representations, random_labels((2, 16, 16), 4)), momentum=0.9)
+            module.update(representations, random_labels((2, 16, 16), 4), momentum=0.9)
         out.square().sum().backward()
         return coarse.grad
 
@@ -192,7 +199,7 @@ def test_an_update_between_forward_and_backward_does_not_disturb_the_gradient():
 
 
 def test_the_gradient_can_be_that_of_the_memory_after_the_update_as_in_the_authors_code():
-    """METHOD section 4: they overwrite the memory in place between the forward and the backward pass."""
+    """They overwrite the memory in place between the forward and the backward pass."""
 
     def coarse_gradient(read, at_backward, **options):
         module = memory_module(fuse_context=False, **options).train()
@@ -215,7 +222,7 @@ def test_a_random_memory_is_there_from_the_start_and_positive_as_representations
     module = memory_module(content="random")
     assert (module.memory >= 0).all()
     assert module.memory.any(dim=-1).all()  # no slot that counts as unwritten
-    assert not module.updated
+    assert not module.learns
 
 
 def test_class_means_of_the_batch_are_those_of_the_pixels_that_the_coarse_logits_point_at():
@@ -246,7 +253,7 @@ def test_class_means_of_the_batch_take_no_gradient_as_the_memory_takes_none():
 
 
 def test_fusions_read_pixels_before_memory_and_image_context_before_the_result():
-    """CHECKPOINTS section 5: with the order exchanged, weights load all the same."""
+    """With the order exchanged, weights load all the same."""
     module = memory_module().eval()
     seen = {}
     for name in ("memory_fusion", "context_fusion", "context_attention"):
@@ -297,3 +304,12 @@ def test_forward_keeps_the_shape_of_the_representations(slots, fuse_context):
 def test_context_is_given_exactly_when_it_is_fused():
     with pytest.raises(ValueError, match="context"):
         memory_module(fuse_context=True)(features(1, CHANNELS, 4, 4), torch.randn(1, 4, 4, 4))
+
+
+def test_a_memory_in_a_model_of_ones_own_takes_three_lines():
+    memory = FeatureMemory(4, channels=CHANNELS)
+    representations, context = features(2, CHANNELS, 5, 7), features(2, CHANNELS, 5, 7, seed=1)
+    augmented = memory(representations, torch.randn(2, 4, 5, 7), context)
+    memory.update(representations, random_labels((2, 20, 28), 4), momentum=0.9)
+    assert augmented.shape == representations.shape
+    assert memory.memory.any(dim=-1).all()

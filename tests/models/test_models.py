@@ -7,13 +7,13 @@ from helpers.model_benchmarks import small_benchmark
 from pipeline.checkpoints.published import from_published
 from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
-from pipeline.models.frameworks import framework_names
+from pipeline.models.context import FRAMEWORKS
 
 K = 5
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
-each_framework = pytest.mark.parametrize("framework", framework_names())
-each_framework_with_memory = pytest.mark.parametrize("framework", [n for n in framework_names() if n != "upernet"])
+each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+each_framework_with_memory = pytest.mark.parametrize("framework", [n for n in FRAMEWORKS if n != "upernet"])
 each_memory = pytest.mark.parametrize("memory", [None, {}, {"slots": 2}], ids=["plain", "memory", "two-slots"])
 
 

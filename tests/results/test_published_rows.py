@@ -10,7 +10,7 @@ from helpers.golden_recipe import ROOT
 
 from pipeline.config import benchmark_ids, load_benchmark
 from pipeline.models import build_segmentor
-from pipeline.training.schedule import memory_momentum, poly_lr
+from pipeline.training.optimizer import memory_momentum, poly_lr
 
 ROWS = [name for name in benchmark_ids(ROOT) if load_benchmark(ROOT, name).published]
 MEMORY_ROWS = [row for row in ROWS if not row.startswith("base-")]

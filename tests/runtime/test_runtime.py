@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from pipeline import runtime
+from pipeline.runtime import device
 from pipeline.runtime.device import worker_count
 from pipeline.training.loop import peak_memory
 
@@ -16,7 +16,7 @@ from pipeline.training.loop import peak_memory
 def test_ranks_on_one_machine_share_its_cores(
     cores: int, ranks: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "available_cores", lambda: cores)
+    monkeypatch.setattr(device, "available_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
     assert worker_count(None) == workers
 

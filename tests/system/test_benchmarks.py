@@ -20,7 +20,7 @@ from benchmarks.reference.update import dense_update
 from benchmarks.rows.training_step import step_case
 from pipeline.checkpoints.published import from_published
 from pipeline.config.schema import ProtocolConfig
-from pipeline.evaluation.inference import predict
+from pipeline.evaluation.views import predict
 from pipeline.models import FeatureMemory
 
 CPU = torch.device("cpu")

@@ -18,10 +18,9 @@ from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
 from pipeline.planning.plan import make_plan
 from pipeline.runtime.distributed import arithmetic
-from pipeline.training.compiling import compiled
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.run import train_benchmark
-from pipeline.training.step import Trainer, training_step
+from pipeline.training.step import Trainer, compiled, training_step
 
 CLASSES = 5
 CPU = torch.device("cpu")

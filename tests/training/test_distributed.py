@@ -23,7 +23,7 @@ from pipeline.config import load_project, load_resolved
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import ProtocolCounts, gathered
+from pipeline.evaluation.evaluate import ProtocolCounts, gather_results
 from pipeline.layout import Layout
 from pipeline.models import FeatureMemory
 from pipeline.models.segmentor import SegmentorOutput
@@ -49,10 +49,12 @@ def batches(steps=3, images=6):
         yield features(images, C, 4, 4, seed=step), labels
 
 
-def memory_after_updates(rank, world, sync):
+def memory_after_updates(rank, world, sync, strategy="cosine"):
     torch.manual_seed(0)
-    config = small_benchmark("fcn", {"sync": sync}, channels=C, attention_channels=4, auxiliary=[])
-    trainer = a_trainer(config, _OnlyMemory(), wrapped=False)  # most of its parameters get no gradient
+    config = small_benchmark(
+        "fcn", {"sync": sync, "strategy": strategy}, channels=C, attention_channels=4, auxiliary=[]
+    )
+    trainer = a_trainer(config, _OnlyMemory(sync, strategy), wrapped=False)  # most of its parameters get no gradient
     for images, labels in batches():
         share = slice(rank * len(images) // world, (rank + 1) * len(images) // world)
         training_step(trainer, [(images[share], labels[share])], iteration=0, epoch=1)
@@ -62,9 +64,9 @@ def memory_after_updates(rank, world, sync):
 class _OnlyMemory(nn.Module):
     """A network whose pixel representations are its input."""
 
-    def __init__(self):
+    def __init__(self, sync, strategy):
         super().__init__()
-        self.memory = FeatureMemory(K, channels=C, attention_channels=4, fuse_context=False)
+        self.memory = FeatureMemory(K, C, attention_channels=4, strategy=strategy, fuse_context=False, sync=sync)
         self.logits = nn.Conv2d(C, K, 1)
 
     def forward(self, images):
@@ -80,16 +82,16 @@ def a_trainer(config, model, wrapped=True):
     return Trainer(config, model, parallel, build_optimizer(model, config.optimizer), scaler, device, "float32", 10)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_memory_of_several_ranks_is_that_of_one_with_the_whole_batch(world, tmp_path):
-    alone = memory_after_updates(0, 1, "statistics")
-    together = on_ranks(world, tmp_path, memory_after_updates, world, "statistics")
+@pytest.mark.parametrize(("world", "strategy"), [(2, "cosine"), (3, "cosine"), (2, "mean")])
+def test_memory_of_several_ranks_is_that_of_one_with_the_whole_batch(world, strategy, tmp_path):
+    alone = memory_after_updates(0, 1, "statistics", strategy)
+    together = on_ranks(world, tmp_path, memory_after_updates, world, "statistics", strategy)
     for memory in together:
         torch.testing.assert_close(memory, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_the_authors_rule_averages_the_memories_of_the_ranks(tmp_path):
-    """A class that only one of two ranks sees first is stored at half its mean: METHOD section 4, dilution."""
+    """A class that only one of two ranks sees first is stored at half its mean."""
     alone = memory_after_updates(0, 1, "statistics")
     together = on_ranks(2, tmp_path, memory_after_updates, 2, "per_rank_mean")
     assert torch.equal(together[0], together[1])
@@ -142,7 +144,7 @@ def a_share_of_counts(rank, world, order):
     counts = ProtocolCounts(np.zeros((2, 2), np.int64))
     for image_id in ids:
         counts.add(np.full((2, 2), int(image_id)))
-    return gathered((ids, {"single_scale": counts}), order)
+    return gather_results((ids, {"single_scale": counts}), order)
 
 
 def test_counts_of_all_ranks_are_those_of_one_in_the_order_of_the_split(tmp_path):
@@ -158,7 +160,7 @@ def test_counts_of_all_ranks_are_those_of_one_in_the_order_of_the_split(tmp_path
 def test_an_image_that_counts_twice_is_an_error():
     counts = {"single_scale": ProtocolCounts(np.zeros((2, 2), np.int64))}
     with pytest.raises(PipelineError, match="2 images were evaluated over all ranks, expected 1, each once"):
-        gathered((["a", "a"], counts), ["a"])
+        gather_results((["a", "a"], counts), ["a"])
 
 
 # --- a whole training -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Losses: which terms a model pays, and their edge cases (METHOD section 5)."""
+"""Losses: which terms a model pays, and their edge cases."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Encoders that smp and timm do not have in the authors' form, by name (METHOD section 7).
+"""Encoders that smp and timm do not have in the authors' form, by name (docs/method.md, "Encoders").
 
 A new one is one new module here, called as `encoder.name` with `-` for `_`. It defines four names:
 
-    Options        pydantic section: what `encoder.options` may say
+    Options        pydantic section: the keys of `encoder.options`
     TIMM_NAME      timm's complete classifier of this family: what else a weight file may hold
     adapt_weights  state dict under timm's keys -> the same, fitted to this encoder's shapes
     build          (EncoderConfig, Options) -> nn.Module with smp's encoder interface: `out_channels`, the widths of its
                    maps with the image at [0], and a forward from (B, 3, H, W) to those maps, the image itself at [0];
-                   what timm built lies under `model.`, as in smp's `tu-` encoders
+                   timm's modules are under `model.`, as in smp's `tu-` encoders
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 
 
 def encoder_names() -> list[str]:
-    """Names of the encoders here, as `encoder.name` says them, sorted."""
+    """Names of the encoders here, as written in `encoder.name`, sorted."""
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 

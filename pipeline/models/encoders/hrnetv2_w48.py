@@ -1,4 +1,4 @@
-"""HRNetV2-W48 as the authors run it (METHOD section 7): timm's `hrnet_w48` but for the fusion and the stem.
+"""HRNetV2-W48 as the authors run it (docs/method.md, "Encoders"): timm's `hrnet_w48` but for the fusion and the stem.
 
 Lower resolutions are brought up bilinearly (timm: nearest), to the exact size of their target for any input size. The
 four branches leave as one map of 720 channels at stride 4. `stem_relu: false` leaves out the ReLU after the first norm
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pipeline.checkpoints.read import StateDict
 from pipeline.config.schema import EncoderConfig, Section
+from pipeline.models.bilinear import resize
 from pipeline.models.encoders import require_only_stride
-from pipeline.models.layers import resize
 
 TIMM_NAME = "hrnet_w48"
 

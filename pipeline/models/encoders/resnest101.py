@@ -1,4 +1,4 @@
-"""ResNeSt-101 as the authors dilate it (METHOD section 7): timm's `resnest101e` but for two shortcuts.
+"""ResNeSt-101 as the authors dilate it (docs/method.md, "Encoders"): timm's `resnest101e` but for two shortcuts.
 
 Where a stage is dilated instead of strided, timm still averages the shortcut over 2x2 pixels. The authors' pool has
 kernel and stride 1 there, an identity. Weights fit either way; without this change the maps differ.

@@ -1,4 +1,4 @@
-"""ViT-Large/16 as the authors cut it (METHOD section 7): the maps after blocks 9, 14, 19 and 23, all at stride 16.
+"""ViT-Large/16 as the authors cut it (docs/method.md, "Encoders"): maps after blocks 9, 14, 19, 23, all at stride 16.
 
 No final norm, class token kept through the blocks and then dropped. Images are padded with zeros (the mean colour) to
 multiples of 16, right and bottom. The position grid of 32 x 32 is resized bilinearly to any other grid (timm: bicubic
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pipeline.checkpoints.read import StateDict
 from pipeline.config.schema import EncoderConfig, Section
+from pipeline.models.bilinear import resize
 from pipeline.models.encoders import require_only_stride
-from pipeline.models.layers import resize
 
 TIMM_NAME = "vit_large_patch16_384"
 PATCH = 16  # px
@@ -37,7 +37,7 @@ class VisionTransformerEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         model = timm.create_model(TIMM_NAME, pretrained=False, img_size=GRID * PATCH, num_classes=0, global_pool="")
-        model.norm = nn.Identity()  # each map has a norm of its own in the head
+        model.norm = nn.Identity()  # the head has a norm for each map
         self.model = model
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -1,6 +1,6 @@
-"""From a normalised image tensor to label maps: whole or sliding, scales, flips, averaging (PROTOCOL section 4).
+"""From normalised images to label maps: whole or sliding, multi-scale + flip (docs/method.md, "Inference and metrics").
 
-Several protocols are answered together, so that the views they share (scale 1 without flip, usually) run once; an image
+Several protocols are computed together, so that the views they share (scale 1 without flip, usually) run once; an image
 and its mirror image run as one batch, and so do the windows of a view as far as memory allows. Nothing leaves the
 device before the label maps are done.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.schema import ProtocolConfig
-from pipeline.evaluation.averaging import Sliding, View, Whole, Window, label_map, turned_back
+from pipeline.evaluation.averaging import Sliding, View, Whole, Window, label_map, unflip
 
 FlipPairs = Sequence[tuple[int, int]]
 
@@ -24,8 +24,8 @@ _WINDOW_PIXELS = 2**21  # pixels that share a forward pass when windows are batc
 
 
 @dataclass(frozen=True)
-class _Sight:
-    """What a forward pass computes. `softmax` is part of it for windows only: they average what they return."""
+class ForwardSpec:
+    """What a forward pass computes. `softmax` applies to windows only: they are averaged after it."""
 
     scale: float
     crop: tuple[int, int] | None
@@ -54,15 +54,15 @@ def views_of(
     model: nn.Module, images: Tensor, protocols: Mapping[str, ProtocolConfig], flip_pairs: FlipPairs = ()
 ) -> dict[str, list[View]]:
     """All views that each protocol averages: everything that the network has to do. Arguments as for `predict`."""
-    users: dict[_Sight, list[str]] = {}
+    users: dict[ForwardSpec, list[str]] = {}
     for name, protocol in protocols.items():
         softmax_in_window = protocol.mode == "slide" and protocol.average == "probabilities"
         for scale in protocol.scales:
-            users.setdefault(_Sight(scale, protocol.crop, protocol.stride, softmax_in_window), []).append(name)
+            users.setdefault(ForwardSpec(scale, protocol.crop, protocol.stride, softmax_in_window), []).append(name)
     views: dict[str, list[View]] = {name: [] for name in protocols}
-    for sight, names in users.items():
+    for spec, names in users.items():
         flip = any(protocols[name].flip for name in names)
-        straight, *mirrored = _run(model, images, sight, flip, flip_pairs)
+        straight, *mirrored = _run(model, images, spec, flip, flip_pairs)
         for name in names:
             seen = [straight, *mirrored] if protocols[name].flip else [straight]
             views[name] += [_averaged(view, protocols[name]) for view in seen]
@@ -76,21 +76,21 @@ def _averaged(view: View, protocol: ProtocolConfig) -> View:
     return view
 
 
-def _run(model: nn.Module, images: Tensor, sight: _Sight, flip: bool, flip_pairs: FlipPairs) -> list[View]:
-    """The straight and, if asked for, the mirrored image (turned back)."""
+def _run(model: nn.Module, images: Tensor, spec: ForwardSpec, flip: bool, flip_pairs: FlipPairs) -> list[View]:
+    """The straight and, if asked for, the mirrored image (flipped back)."""
     scaled = images
-    if sight.scale != 1.0:
-        scaled = F.interpolate(images, scale_factor=sight.scale, mode="bilinear", align_corners=False)
+    if spec.scale != 1.0:
+        scaled = F.interpolate(images, scale_factor=spec.scale, mode="bilinear", align_corners=False)
     batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled  # (B or 2B, 3, h, w)
-    if sight.crop is None or sight.stride is None:
+    if spec.crop is None or spec.stride is None:
         straight, *mirrored = _classes_last(model(batch).logits).chunk(2 if flip else 1)
-        return [Whole(straight), *(Whole(turned_back(maps, _order(maps, flip_pairs))) for maps in mirrored)]
-    windows = _slide(model, batch, sight.crop, sight.stride)
+        return [Whole(straight), *(Whole(unflip(maps, _order(maps, flip_pairs))) for maps in mirrored)]
+    windows = _slide(model, batch, spec.crop, spec.stride)
     height, width = batch.shape[-2:]
     parts = [[Window(w.rows, w.columns, m) for m in w.maps.chunk(2 if flip else 1)] for w in windows]
     straight, *mirrored = zip(*parts, strict=True)
-    turned = [Sliding(height, width, part, sight.softmax, _order(part[0].maps, flip_pairs)) for part in mirrored]
-    return [Sliding(height, width, straight, sight.softmax, None), *turned]
+    turned = [Sliding(height, width, part, spec.softmax, _order(part[0].maps, flip_pairs)) for part in mirrored]
+    return [Sliding(height, width, straight, spec.softmax, None), *turned]
 
 
 def _slide(model: nn.Module, images: Tensor, crop: tuple[int, int], stride: tuple[int, int]) -> list[Window]:
@@ -121,7 +121,7 @@ def _spans(length: int, crop: int, stride: int) -> list[tuple[int, int]]:
 
 
 def _order(maps: Tensor, pairs: FlipPairs) -> Tensor:
-    """(K,) int64: where each class stands when those of every pair are exchanged."""
+    """(K,) int64: position of each class when those of every pair are exchanged."""
     order = list(range(maps.shape[-1]))
     for a, b in pairs:
         order[a], order[b] = b, a

@@ -1,4 +1,4 @@
-"""Inference: every rule of PROTOCOL section 4 against a small independent computation."""
+"""Label maps from views: every rule against a small independent computation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pipeline.config.schema import ProtocolConfig
 from pipeline.evaluation import averaging
 from pipeline.evaluation.averaging import Whole, label_map, resized_rows
-from pipeline.evaluation.inference import predict
+from pipeline.evaluation.views import predict
 
 SINGLE = ProtocolConfig()
 
@@ -134,7 +134,7 @@ def test_windows_that_do_not_fit_together_run_apart(
     protocols = {"s": ProtocolConfig(mode="slide", crop=(24, 32), stride=(16, 16), flip=True)}
     together = predict(model, image, protocols, (37, 50))["s"]
     model.calls.clear()
-    monkeypatch.setattr("pipeline.evaluation.inference._WINDOW_PIXELS", 4 * 2 * 24 * 32)
+    monkeypatch.setattr("pipeline.evaluation.views._WINDOW_PIXELS", 4 * 2 * 24 * 32)
     assert torch.equal(predict(model, image, protocols, (37, 50))["s"], together)
     assert [call[0] for call in model.calls] == [8, 4]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config.schema import MemoryConfig, OptimizerConfig, ScheduleConfig
-from pipeline.training.schedule import memory_momentum, poly_lr
+from pipeline.training.optimizer import memory_momentum, poly_lr
 
 OPTIMIZER = OptimizerConfig(lr=0.01)
 
