@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.checkpoints.describe import contents
 from pipeline.checkpoints.download import WeightFile
-from pipeline.checkpoints.published import from_published
+from pipeline.checkpoints.published import contents, from_published
 from pipeline.checkpoints.read import StateDict, read_state_dict
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark, load_benchmark

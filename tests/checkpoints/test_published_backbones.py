@@ -1,5 +1,4 @@
-"""Ways in which the authors' backbones differ from those of the libraries although every weight fits (METHOD section 7,
-CHECKPOINTS section 5)."""
+"""Where the authors' backbones differ from the libraries' although every weight fits (docs/method.md, "Encoders")."""
 
 import pytest
 import timm
@@ -7,7 +6,7 @@ import torch
 from helpers.golden_recipe import unit
 from torch import nn
 
-from pipeline.checkpoints import hrnet, resnest, resnet, vit
+from pipeline.checkpoints.backbones import find_backbone, rename
 from pipeline.config.parse import parse
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError
@@ -112,15 +111,15 @@ def test_encoder_options_are_checked():
 
 
 PUBLISHED_KEYS = {
-    resnet: {"stem.0.weight": "conv1.0.weight", "stem.7.bias": "bn1.bias", "layer1.0.conv2.weight": None},
-    resnest: {
+    "ResNet-50/101 v1c": {"stem.0.weight": "conv1.0.weight", "stem.7.bias": "bn1.bias", "layer1.0.conv2.weight": None},
+    "ResNeSt-101": {
         "stem.0.weight": "conv1.0.weight",
         "stem.6.weight": "conv1.6.weight",
         "stem.7.weight": "bn1.weight",
         "layer1.0.conv2.conv.weight": None,
     },
-    hrnet: {"stage2.0.fuse_layers.0.1.0.weight": None, "transition3.3.0.0.weight": None},
-    vit: {
+    "HRNetV2-W48": {"stage2.0.fuse_layers.0.1.0.weight": None, "transition3.3.0.0.weight": None},
+    "ViT-Large/16": {
         "patch_embed.projection.weight": "patch_embed.proj.weight",
         "layers.3.ln1.weight": "blocks.3.norm1.weight",
         "layers.0.attn.attn.in_proj_weight": "blocks.0.attn.qkv.weight",
@@ -132,8 +131,9 @@ PUBLISHED_KEYS = {
 }
 
 
-@pytest.mark.parametrize("backbone", PUBLISHED_KEYS, ids=lambda module: module.NAME)
-def test_published_backbone_keys_are_recognised_and_renamed(backbone):
-    keys = PUBLISHED_KEYS[backbone]
-    assert [module for module in PUBLISHED_KEYS if module.matches(keys)] == [backbone]
-    assert {key: backbone.to_timm(key) for key in keys} == {key: new or key for key, new in keys.items()}
+@pytest.mark.parametrize("name", PUBLISHED_KEYS)
+def test_published_backbone_keys_are_recognised_and_renamed(name):
+    keys = PUBLISHED_KEYS[name]
+    backbone = find_backbone(keys)
+    assert backbone.name == name
+    assert {key: rename(key, backbone.rules) for key in keys} == {key: new or key for key, new in keys.items()}

@@ -236,5 +236,5 @@ def test_every_imagenet_file_carries_its_digits_and_has_a_second_address() -> No
 
 
 def test_an_unknown_imagenet_name_suggests_the_nearest() -> None:
-    with pytest.raises(PipelineError, match="did you mean `imagenet:resnet50_v1c`"):
+    with pytest.raises(PipelineError, match="did you mean `resnet50_v1c`"):
         imagenet_urls("resnet50_v1d")

@@ -25,11 +25,9 @@ from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.export import export
 from pipeline.export.card import Graph, card_path, read_card
-from pipeline.export.describe import describe_run
 from pipeline.export.export import export_model
-from pipeline.export.graph import ENDINGS, compare, trace, write_graph
-from pipeline.export.layers import MatrixPooling, SamePadding
-from pipeline.export.source import find_model
+from pipeline.export.graph import ENDINGS, MatrixPooling, SamePadding, compare, trace, write_graph
+from pipeline.export.source import describe_run, find_model
 from pipeline.files.storage import file_digest
 from pipeline.models import build_segmentor
 from pipeline.models.segmentor import SegmentorOutput
@@ -123,7 +121,7 @@ def test_the_checkpoint_is_the_one_that_the_benchmark_tests(tmp_path: Path, tiny
 def test_an_unknown_run_lists_those_there_are(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
     for seed in (0, 1):
         write_run(tmp_path, tiny_benchmark, seed)
-    with pytest.raises(PipelineError, match=r"did you mean `tiny/0`\? available: tiny/0, tiny/1"):
+    with pytest.raises(PipelineError, match=r"no such run, .*; did you mean `tiny/0`\?"):
         find_model(tmp_path, "tinny/0")
 
 
@@ -143,7 +141,7 @@ def test_cut_off_weights_are_refused(exported: Path) -> None:
 
 def test_weights_without_a_card_are_refused(exported: Path) -> None:
     card_path(exported).unlink()
-    with pytest.raises(PipelineError, match=r"tiny-seed0\.json: no such file; a handed-over model is two files"):
+    with pytest.raises(PipelineError, match=r"tiny-seed0\.json: no such file; an exported model is two files"):
         read_card(exported)
 
 
@@ -200,7 +198,7 @@ def test_a_graph_of_other_weights_is_removed_and_told(
     export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
     assert sorted(contents(tmp_path / "out")) == ["tiny-seed0.json", "tiny-seed0.safetensors"]
     assert read_card(with_graph).graphs == ()
-    assert "tiny-seed0.onnx: removed, an earlier export made it of other weights" in capsys.readouterr().out
+    assert "tiny-seed0.onnx: removed; it is of other weights" in capsys.readouterr().out
 
 
 def test_a_graph_of_another_network_with_the_same_weights_is_removed(
@@ -218,7 +216,7 @@ def test_a_graph_of_unknown_origin_is_refused_before_anything_changes(tmp_path: 
     with_graph.with_suffix(".onnx").write_bytes(b"optimised by hand")
     train_again(tmp_path)
     before = contents(tmp_path / "out")
-    remedy = r"make tiny-seed0\.onnx anew with `--format onnx`, or move it elsewhere"
+    remedy = r"write tiny-seed0\.onnx again with `--format onnx`, or move it elsewhere"
     with pytest.raises(PipelineError, match=rf"onnx: not a graph that tiny-seed0\.json describes; {remedy}"):
         export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
     assert contents(tmp_path / "out") == before

@@ -92,7 +92,7 @@ def test_import_without_an_address_is_an_error(project: Path) -> None:
 
 def test_unknown_imagenet_weights_are_an_error(project: Path) -> None:
     edit_yaml(project / "params.yaml", ablation={"mode": "train", "encoder": {"weights": "imagenet:resnet50"}})
-    with pytest.raises(PipelineError, match="did you mean `imagenet:resnet50_v1c`"):
+    with pytest.raises(PipelineError, match="did you mean `resnet50_v1c`"):
         make_plan(project)
 
 

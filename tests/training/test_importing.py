@@ -68,7 +68,7 @@ def refusal(project: Path, row: Benchmark, file: Path, state: dict[str, Tensor])
 def test_the_network_holds_the_weights_of_the_file(project, row, published, file) -> None:
     model = load_published(project, row, write_checkpoint(file, published))
     state = model.state_dict()
-    assert len(state) == len(published) == 481  # CHECKPOINTS section 3
+    assert len(state) == len(published) == 481
     assert torch.equal(state["encoder.model.layer4.2.conv3.weight"], published["backbone_net.layer4.2.conv3.weight"])
     assert torch.equal(state["memory.memory"], published["memory_module.memory"])
     assert "memory.memory" not in dict(model.named_parameters())
