@@ -237,11 +237,11 @@ def test_other_files_are_counted_and_hidden_ones_ignored(
     (images / "notes.txt").write_text("no picture")
     predict_folder(root, "tiny/0", images, out)
     assert files(out / "labels") == ["a.png.png"]
-    assert "left out by their endings: 1 .txt" in capsys.readouterr().out
+    assert "skipped by their endings: 1 .txt" in capsys.readouterr().out
 
 
 def test_a_folder_without_pictures_is_an_error(root: Path, images: Path, out: Path) -> None:
-    with pytest.raises(PipelineError, match=r"holds no picture; looked for files ending in \.jpg"):
+    with pytest.raises(PipelineError, match=r"no pictures found; looked for files ending in \.jpg"):
         predict_folder(root, "tiny/0", images, out)
 
 
@@ -322,7 +322,7 @@ def test_a_picture_that_leaves_no_memory_while_it_is_decoded_is_named(tmp_path: 
     command = [sys.executable, "-c", READ_WITH_LITTLE_MEMORY, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {path}: no memory left to decode it; if it is not damaged, cut it into")
+    assert done.stderr.startswith(f"error: {path}: not enough memory to decode it; if it is not damaged, cut it into")
 
 
 def failing_for_wide_pictures(fail: Callable[[], object]) -> Callable[..., NDArray[np.uint8]]:
@@ -342,7 +342,9 @@ def test_memory_that_runs_out_on_the_cpu_costs_one_picture(
     write(images / "a.png", scene(size=(50, 60)))
     write(images / "b.png")
     monkeypatch.setattr(run, "predict_batch", failing_for_wide_pictures(lambda: torch.empty(2**50)))
-    with pytest.raises(PipelineError, match=r"1 of 2 .*\n.*/a\.png: 50x60: no memory left; use a smaller --batch or"):
+    with pytest.raises(
+        PipelineError, match=r"1 of 2 .*\n.*/a\.png: 50x60: not enough memory; use a smaller --batch or"
+    ):
         predict_folder(root, "tiny/0", images, out, device="cpu")
     assert files(out / "labels") == ["b.png.png"]
 
@@ -440,7 +442,7 @@ def test_a_second_run_does_what_is_missing_or_older_than_its_picture(
     later = (out / "labels" / "b.png.png").stat().st_mtime + 10
     os.utime(images / "b.png", (later, later))
     predict_folder(root, "tiny/0", images, out)
-    assert "2 predicted, 1 were there already" in capsys.readouterr().out
+    assert "2 predicted, 1 already present" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -458,7 +460,7 @@ def test_a_folder_holds_the_output_of_one_model_and_protocol(
 @pytest.mark.parametrize(("pictures", "outputs"), [("x", "x"), ("x", "x/out"), ("x/labels", "x")])
 def test_pictures_and_outputs_must_lie_apart(root: Path, tmp_path: Path, pictures: str, outputs: str) -> None:
     write(tmp_path / pictures / "a.png")
-    with pytest.raises(PipelineError, match="lie in one another"):
+    with pytest.raises(PipelineError, match="contain each other"):
         predict_folder(root, "tiny/0", tmp_path / pictures, tmp_path / outputs)
 
 
