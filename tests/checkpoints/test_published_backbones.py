@@ -35,7 +35,7 @@ def test_resnest_shortcuts_of_dilated_stages_do_not_pool():
     assert isinstance(model.layer4[0].downsample[0], nn.Identity)
 
 
-def test_resnest_weights_fit_timm_whose_maps_are_others():
+def test_resnest_weights_fit_timm_but_give_other_maps():
     ours, timms = encoder("resnest101", output_stride=8), encoder("tu-resnest101e", output_stride=8)
     timms.load_state_dict(ours.state_dict())
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_hrnet_joins_its_branches_at_stride_4_for_any_input_size():
         assert model(IMAGES)[1].shape == (1, 720, 25, 18)
 
 
-def test_hrnet_fusion_is_bilinear_where_timm_takes_the_nearest():
+def test_hrnet_fusion_is_bilinear_unlike_timms_nearest():
     model = encoder("hrnetv2-w48", options={"stem_relu": True})
     images = unit("images", (1, 3, 64, 64))
     timms = timm.create_model("hrnet_w48", features_only=True, feature_location="", out_indices=(1, 2, 3, 4)).eval()

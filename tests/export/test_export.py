@@ -1,4 +1,4 @@
-"""Handing a model over: a card that suffices, refusals of what does not fit, graphs that compute the same."""
+"""Exporting a model: a card that suffices, refusals of what does not fit, graphs that compute the same."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_card_with_another_normalisation_is_refused(exported: Path) -> None:
 
 @pytest.fixture
 def with_graph(tmp_path: Path, tiny_benchmark: Benchmark) -> Path:
-    """The weight file of an export from `tmp_path`, with an ONNX file in the card: nothing here reads what it holds."""
+    """The weight file of an export from `tmp_path`, with a stand-in for an ONNX file in the card."""
     write_run(tmp_path, tiny_benchmark)
     export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
     weights = tmp_path / "out" / "tiny-seed0.safetensors"
@@ -191,7 +191,7 @@ def test_a_graph_of_the_same_weights_stays_in_the_card(tmp_path: Path, with_grap
     assert with_graph.with_suffix(".onnx").read_bytes() == b"graph"
 
 
-def test_a_graph_of_other_weights_is_removed_and_told(
+def test_a_graph_of_other_weights_is_removed_with_a_message(
     tmp_path: Path, with_graph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_again(tmp_path)
@@ -311,7 +311,7 @@ def test_the_command_writes_graphs_and_notes_how_close_they_are(
     card = read_card(tmp_path / "out" / "tiny-seed0.safetensors")
     assert [(graph.format, graph.size) for graph in card.graphs] == [("torch", (64, 96)), ("onnx", (64, 96))]
     export_model(tmp_path, str(tmp_path / "out" / "tiny-seed0.safetensors"), tmp_path / "out", (), None)
-    assert read_card(tmp_path / "out" / "tiny-seed0.safetensors").graphs == card.graphs  # they lie there still
+    assert read_card(tmp_path / "out" / "tiny-seed0.safetensors").graphs == card.graphs  # unchanged
     session = onnxruntime.InferenceSession(tmp_path / "out" / "tiny-seed0.onnx")
     assert session.get_inputs()[0].shape == ["batch", 3, 64, 96]
     images = np.zeros((3, 3, 64, 96), np.float32)
