@@ -13,7 +13,7 @@ from pipeline.config.schema import Section
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.datasets.transforms import MEAN, STD
 from pipeline.errors import PipelineError
-from pipeline.files.storage import file_digest, read_json, write_json
+from pipeline.files.storage import file_digest, read_json
 
 Colour = tuple[int, int, int]
 
@@ -151,11 +151,6 @@ class Card(Section):
 def card_path(weights: Path) -> Path:
     """The card of a safetensors file: the same name, ending in .json."""
     return weights.with_suffix(".json")
-
-
-def write_card(card: Card, path: Path) -> None:
-    """Write `card` as JSON."""
-    write_json(path, card.model_dump(mode="json"))
 
 
 def read_card(weights: Path) -> Card:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pipeline.config.parse import parse
 from pipeline.errors import PipelineError
-from pipeline.export.card import Card, Graph, card_path, write_card
+from pipeline.export.card import Card, Graph, card_path
 from pipeline.export.graph import ENDINGS, GraphFormat, Size, compare, trace, write_graph
 from pipeline.export.source import find_model
-from pipeline.files.storage import file_digest, read_json, replacing
+from pipeline.files.storage import file_digest, read_json, replacing, write_json
 from pipeline.models import Segmentor
 
 _NETWORK = ("encoder", "segmentor", "memory")  # sections of a benchmark: what a graph depends on besides the weights
@@ -41,7 +41,7 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
         print(f"{path}: removed; it is of other weights or another configuration")
     own = source.card.weights.model_copy(update={"file": weights.name})
     card = source.card.model_copy(update={"weights": own, "graphs": (*kept, *graphs)})
-    write_card(card, card_path(weights))
+    write_json(card_path(weights), card.model_dump(mode="json"))
     print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
     for graph in kept:
         print(f"{out / graph.file}: kept from an earlier export of these weights")
