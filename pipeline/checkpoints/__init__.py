@@ -1,6 +1,4 @@
-"""Weight files from elsewhere: which are needed, fetching them, reading them safely, renaming their keys to ours.
+"""Weight files from elsewhere: `planned` (which file) -> `download` (fetched, verified) -> `starting` (used).
 
-`planned` -> `download` -> `starting` (the file a benchmark starts from); `read` opens it, `published` renames the
-authors' keys, with one module per published backbone, and `describe` says what a file is. Nothing here imports the
-networks, so both `pipeline.models` (encoder weights) and the later packages may use it.
+`read` opens a file without running code in it, `published` and `backbones` rename the authors' keys to ours.
 """

@@ -1,7 +1,7 @@
-"""Weight files on this machine: bring them in once, remember what they were, and refuse any other later.
+"""Weight files on this machine: downloaded once, recorded, and verified at every later use.
 
-`weights.lock.json` at the repository root holds size and sha256 of every file at its first download. It belongs into
-Git, so that everybody who runs the project runs these very files.
+`weights.lock.json` at the repository root holds size and sha256 of every file at its first download. Commit it to Git,
+so that everybody who runs the project uses the same files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DIGITS = re.compile(r"-([0-9a-f]{8})$")  # end of a file's stem: how its sha256
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that was found to be what it should be. path: relative to `Layout.home`, or absolute."""
+    """A verified file. path: relative to `Layout.home`, or absolute."""
 
     path: str
     url: str | None  # None: a local file
@@ -36,10 +36,10 @@ class WeightFile:
 
 
 def download_weights(planned: Mapping[str, PlannedWeights], layout: Layout) -> None:
-    """Bring in the weight files of all planned benchmarks and write down where they lie (`layout.weights_source`).
+    """Download the weight files of all planned benchmarks and record where they are in `layout.weights_source`.
 
-    A file that is there already is only verified. When an address has no file (404), the next one is tried, and said
-    so. Raises PipelineError, with the remedy, when a file cannot be had or is not the one recorded before.
+    A file that is present is only verified. When an address has no file (404), the next one is tried, with a message.
+    Raises PipelineError, with the remedy, when a file is unavailable or differs from the recorded one.
     """
     found: dict[str, dict[str, Any]] = {}
     by_name: dict[str, WeightFile] = {}  # several benchmarks may start from the same ImageNet weights
@@ -68,7 +68,7 @@ def generation(url: str) -> str:
 
 
 def _local(weights: PlannedWeights, layout: Layout) -> WeightFile:
-    """A file of the user's own; one that carries the name of a recorded download has to be that one."""
+    """A file named in params.yaml; if it has the name of a recorded download, it must be identical to it."""
     path = layout.root / Path(weights.file or "").expanduser()
     if not path.is_file():
         instead = f"set it to null to download from {weights.urls[0]}" if weights.urls else "download it there"
@@ -143,14 +143,14 @@ def _verified(path: Path, weights: PlannedWeights, recorded: dict[str, Any] | No
         raise PipelineError(
             f"{path}: sha256 is {digest} ({size} bytes), but {layout.weights_lock.name} recorded {recorded['sha256']} "
             f"({recorded['bytes']} bytes) for {weights.name} from {recorded['url']}. Delete the file and run again to "
-            f"fetch it anew; if another file is meant, remove the entry {weights.name!r} from "
+            f"download it; if another file is meant, remove the entry {weights.name!r} from "
             f"{layout.weights_lock.name}"
         )
     digits = _DIGITS.search(path.stem)
     if digits and not digest.startswith(digits[1]):
         raise PipelineError(
-            f"{path}: sha256 is {digest}, but by its name it begins with {digits[1]}: the file is damaged or another "
-            "one. Delete it and fetch it again"
+            f"{path}: sha256 is {digest}, but by its name it begins with {digits[1]}: the file is damaged or not "
+            "the named one. Delete it and run again to download it"
         )
     return size, digest
 

@@ -1,11 +1,11 @@
-"""The ImageNet weights that the published rows start their training from (METHOD section 7).
+"""The ImageNet weights that the published rows start their training from.
 
 `encoder.weights: imagenet:NAME` names one of them. The eight hex digits in a file's name begin its sha256.
 """
 
 from __future__ import annotations
 
-from pipeline.config.parse import nearest
+from pipeline.config.parse import suggestion
 from pipeline.errors import PipelineError
 
 PREFIX = "imagenet:"
@@ -32,8 +32,6 @@ def imagenet_names() -> list[str]:
 def imagenet_urls(name: str) -> tuple[str, ...]:
     """Addresses of the weights called `name`, tried in this order. Raises PipelineError for an unknown name."""
     if name not in _FILES:
-        near = nearest(name, imagenet_names())
-        hint = f"did you mean `{PREFIX}{near}`?" if near else f"known: {', '.join(imagenet_names())}"
-        raise PipelineError(f"encoder.weights: {PREFIX}{name} is unknown; {hint}")
+        raise PipelineError(f"encoder.weights: {PREFIX}{name} is unknown; {suggestion(name, imagenet_names())}")
     address, file = _FILES[name]
     return (address + file, _AUTHORS + file)

@@ -1,6 +1,6 @@
 """Which weight file each chosen benchmark starts from: written by `plan`, read by `download`.
 
-Apart from `pipeline.planning.plan`, which builds models, so that `download` starts without importing torch.
+Does not import torch, so that the stage `download` starts quickly.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pipeline.files.storage import read_json, write_json
 
 @dataclass(frozen=True)
 class PlannedWeights:
-    """A weight file to bring in before training, or none.
+    """The weight file to download before training, if any.
 
     kind: `published` (the benchmark's own checkpoint, mode import), `imagenet` (its encoder's weights, mode train), or
-    None when the benchmark starts from nothing that has to be fetched. name: the benchmark's id, the ImageNet name, or
+    None when there is nothing to download. name: the benchmark's id, the ImageNet name, or
     empty. urls are tried in order unless `file`, a local path, is given.
     """
 
@@ -31,10 +31,7 @@ class PlannedWeights:
 
 
 def weights_of(benchmark: Benchmark, local: Mapping[str, str | None]) -> PlannedWeights:
-    """What `benchmark` starts from; `local` is `weights:` of params.yaml.
-
-    Raises PipelineError for an ImageNet name that is not known.
-    """
+    """What `benchmark` starts from; `local` is `weights:` of params.yaml. Raises PipelineError for an unknown name."""
     encoder_weights = benchmark.encoder.weights or ""
     if benchmark.mode == "import":
         urls = benchmark.published.checkpoints if benchmark.published else ()

@@ -1,20 +1,20 @@
-"""The authors' state-dict keys to the keys of `pipeline.models.Segmentor` (CHECKPOINTS sections 3 and 4)."""
+"""Checkpoints under the authors' keys: what a file contains, and its weights under the keys of our `Segmentor`.
+
+The key names are listed in docs/published-rows.md, "Key names".
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.checkpoints import hrnet, resnest, resnet, vit
+from pipeline.checkpoints.backbones import BACKBONES, Rules, find_backbone, rename
 from pipeline.errors import PipelineError
 
-_BACKBONES = (resnet, resnest, hrnet, vit)  # one module each: NAME, matches(keys), to_timm(key)
-
 _BACKBONE = "backbone_net."
-
-Rules = tuple[tuple[str, str], ...]  # (pattern, replacement); the first pattern that matches is applied
 
 _CONTEXT: Rules = (
     (r"^(?:context_within_image_module|aspp_net)\.parallel_branches\.", "context.branches."),
@@ -49,7 +49,7 @@ _FCN_DECODER: Rules = (
     (r"^decoder\.7\.", "final_decoder.4."),
 )
 _CLASSIFIER_DECODER: Rules = ((r"^decoder\.1\.", "final_decoder.1."),)
-# UPerNet: its decoder's CBA block is our pyramid's last fusion, its pyramid pooling lies inside the feature pyramid.
+# UPerNet: its decoder's CBA block is our pyramid's last fusion, its pyramid pooling is inside the feature pyramid.
 _UPERNET: Rules = (
     (r"^ppm_net\.branches\.", "context.pooling.branches."),
     (r"^ppm_net\.bottleneck\.", "context.pooling.fusion."),
@@ -60,51 +60,98 @@ _UPERNET: Rules = (
 )
 # ViT has three auxiliary heads of two blocks each, all others have one.
 _AUXILIARIES: Rules = ((r"^auxiliary_decoder\.(\d)\.(?=\d+\.)", r"auxiliary.\1."),)
-_PROJECTIONS = {"query_project": "query", "key_project": "key", "value_project": "value", "out_project": "output"}
+_PROJECTIONS = {"query": "query", "key": "key", "value": "value", "out": "output"}
+
+_CLASSIFIER_KEY = re.compile(r"^(?:decoder|decoder_stage2)\.(\d+)\.bias$")
+_AUXILIARY_KEY = re.compile(r"^auxiliary_decoder\.(?:(\d)\.)?\d+\.")
 
 
 def from_published(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    """A published state dict under the keys `expected` of the segmentor that is to load it.
+    """A published state dict under the keys `expected` by the segmentor that will load it; values are not changed.
 
-    Values are passed on untouched. Raises PipelineError unless the renamed keys are exactly `expected`: the network
-    was then built from another configuration than the file.
+    Raises PipelineError unless the renamed keys are exactly `expected`: the network was then built from another
+    configuration than the file.
     """
-    backbone = {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
-    head = {key: value for key, value in state.items() if not key.startswith(_BACKBONE)}
-    renamed_backbone = rename_backbone(backbone)
-    if renamed_backbone is None:
-        known = ", ".join(module.NAME for module in _BACKBONES)
+    backbone = rename_backbone(_backbone(state))
+    if backbone is None:
+        known = ", ".join(backbone.name for backbone in BACKBONES)
         raise PipelineError(f"published checkpoint: its backbone is not supported; supported: {known}")
+    head = {key: value for key, value in state.items() if not key.startswith(_BACKBONE)}
     rules = _head_rules(head)
-    renamed = {f"encoder.model.{key}": value for key, value in renamed_backbone.items()}
+    renamed = {f"encoder.model.{key}": value for key, value in backbone.items()}
     renamed |= {_rename_head(key, rules): value for key, value in head.items()}
     _require_equal(set(renamed), set(expected))
     return renamed
 
 
 def rename_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Weights of one of the authors' backbones under timm's keys, or None when the keys are none of theirs.
+    """Weights of one of the authors' backbones under timm's keys; None for any other backbone.
 
     An empty `state` stays empty: a checkpoint may hold a head alone.
     """
-    for backbone in _BACKBONES:
-        if backbone.matches(state):
-            return {backbone.to_timm(key): value for key, value in state.items()}
-    return None if state else {}
+    backbone = find_backbone(state)
+    if backbone is None:
+        return None if state else {}
+    return {rename(key, backbone.rules): value for key, value in state.items()}
 
 
-def backbone_name(state: Mapping[str, Tensor]) -> str | None:
-    """What the backbone of a published state dict is, with the depth of its stages; None when it is none of theirs."""
-    keys = {key.removeprefix(_BACKBONE) for key in state if key.startswith(_BACKBONE)}
-    for backbone in _BACKBONES:
-        if backbone.matches(keys):
-            blocks = [len({key.split(".")[1] for key in keys if key.startswith(f"layer{i}.")}) for i in range(1, 5)]
-            return f"{backbone.NAME} of {'-'.join(map(str, blocks))} blocks" if all(blocks) else backbone.NAME
+@dataclass(frozen=True)
+class Contents:
+    """What the weights of a checkpoint are for.
+
+    num_classes: None when the file has no decoder. slots: memory vectors per class, 0 without a memory.
+    """
+
+    num_classes: int | None
+    backbone: str | None
+    auxiliary_heads: int
+    slots: int
+
+    def __str__(self) -> str:
+        heads = f"{self.auxiliary_heads} auxiliary head{'' if self.auxiliary_heads == 1 else 's'}"
+        memory = f"a memory of {self.slots} vector{'' if self.slots == 1 else 's'} per class" if self.slots else None
+        return (
+            f"{self.num_classes or 'an unknown number of'} classes, {self.backbone or 'no backbone of the authors'}, "
+            f"{heads} and {memory or 'no memory'}"
+        )
+
+
+def contents(state: Mapping[str, Tensor]) -> Contents:
+    """Describe a state dict under the authors' keys, to find the row that it belongs to."""
+    memory = state.get("memory_module.memory")
+    return Contents(
+        num_classes=_num_classes(state),
+        backbone=_backbone_name(state),
+        auxiliary_heads=len({found[1] for key in state if (found := _AUXILIARY_KEY.match(key))}),
+        slots=memory.shape[1] if memory is not None and memory.ndim == 3 else 0,
+    )
+
+
+def _num_classes(state: Mapping[str, Tensor]) -> int | None:
+    """Outputs of the last decoder's convolution, the only one there with a bias (norms have no 4-axis weight)."""
+    for key in state:
+        weight = state.get(f"{key.removesuffix('.bias')}.weight")
+        if _CLASSIFIER_KEY.match(key) and weight is not None and weight.ndim == 4:
+            return weight.shape[0]
     return None
 
 
+def _backbone_name(state: Mapping[str, Tensor]) -> str | None:
+    """With the number of blocks per stage where stages are called `layer1` to `layer4`."""
+    keys = _backbone(state)
+    backbone = find_backbone(keys)
+    if backbone is None:
+        return None
+    blocks = [len({key.split(".")[1] for key in keys if key.startswith(f"layer{i}.")}) for i in range(1, 5)]
+    return f"{backbone.name} of {'-'.join(map(str, blocks))} blocks" if all(blocks) else backbone.name
+
+
+def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
+
+
 def _head_rules(state: Mapping[str, Tensor]) -> Rules:
-    """Rules that tell apart what is named or numbered alike in different heads; their first match counts."""
+    """Rules for the head in `state`: different heads use the same names and numbers for different layers."""
     special: Rules = _AUXILIARIES if any(key.startswith("auxiliary_decoder.2.") for key in state) else ()
     if any(key.startswith("fpn_convs.") for key in state):
         special += _UPERNET
@@ -116,14 +163,8 @@ def _head_rules(state: Mapping[str, Tensor]) -> Rules:
 
 
 def _rename_head(key: str, rules: Rules) -> str:
-    key = re.sub(
-        r"\.(query|key|value|out)_project\.", lambda found: f".{_PROJECTIONS[found[0].strip('.')]}_projection.", key
-    )
-    for pattern, replacement in rules:
-        renamed, hits = re.subn(pattern, replacement, key)
-        if hits:
-            return renamed
-    return key
+    projection = r"\.(query|key|value|out)_project\."
+    return rename(re.sub(projection, lambda found: f".{_PROJECTIONS[found[1]]}_projection.", key), rules)
 
 
 def _require_equal(found: set[str], expected: set[str]) -> None:

@@ -19,7 +19,7 @@ def read_state_dict(path: Path) -> StateDict:
     """Weights in `path`: `.safetensors`, or a torch file holding tensors only.
 
     A training checkpoint is unwrapped (`model`, else `state_dict`, else the object itself) and a `module.` prefix is
-    stripped (CHECKPOINTS section 2). Raises PipelineError when the file is missing or holds anything else.
+    stripped. Raises PipelineError when the file is missing or holds anything else.
     """
     if not path.is_file():
         raise PipelineError(f"{path}: no such weight file; download it there or correct the path")

@@ -1,4 +1,4 @@
-"""The weight file that a benchmark starts from, as `download` left it."""
+"""The weight file that a benchmark starts from, verified again before use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.layout import Layout
 
 
 def weights_digest(layout: Layout, benchmark: Benchmark) -> str | None:
-    """sha256 of the file that `benchmark` starts from, None when it starts from none: what its result depends on.
+    """sha256 of the file that `benchmark` starts from (part of the resume key), None when there is none.
 
     Raises PipelineError without the index that `preprocess` writes.
     """
@@ -20,7 +20,7 @@ def weights_digest(layout: Layout, benchmark: Benchmark) -> str | None:
 
 
 def starting_weights(layout: Layout, benchmark: Benchmark) -> WeightFile | None:
-    """The file that `benchmark` starts from, its digest taken again; None when it starts from none.
+    """The file that `benchmark` starts from, verified; None when there is none.
 
     Raises PipelineError when the file is missing or was changed since the stage `download`.
     """

@@ -13,7 +13,7 @@ from pipeline.config.schema import Section
 from pipeline.datasets import IGNORE_INDEX
 from pipeline.datasets.transforms import MEAN, STD
 from pipeline.errors import PipelineError
-from pipeline.files.storage import file_digest, read_json, write_json
+from pipeline.files.storage import file_digest, read_json
 
 Colour = tuple[int, int, int]
 
@@ -153,38 +153,24 @@ def card_path(weights: Path) -> Path:
     return weights.with_suffix(".json")
 
 
-def write_card(card: Card, path: Path) -> None:
-    """Write `card` as JSON."""
-    write_json(path, card.model_dump(mode="json"))
-
-
 def read_card(weights: Path) -> Card:
-    """The card beside a safetensors file, once the file is the one it describes.
+    """The card of a safetensors file.
 
-    Raises PipelineError when either is missing, the card is malformed, or size or sha256 of the weights differ.
+    Raises PipelineError when either is missing, the card is malformed, or size or sha256 of the weights differ from it.
     """
     path = card_path(weights)
     for file in (weights, path):
         if not file.is_file():
             raise PipelineError(
-                f"{file}: no such file; a handed-over model is two files, {weights.name} and {path.name}, as "
+                f"{file}: no such file; an exported model is two files, {weights.name} and {path.name}, as "
                 "`python -m pipeline export` writes them; a run is named BENCHMARK/SEED"
             )
     card = parse(Card, read_json(path, "copy the card again"), str(path))
-    _require_same(weights, card.weights)
-    return card
-
-
-def _require_same(path: Path, stated: File) -> None:
-    """The size first: it is known without reading the file."""
-    size = path.stat().st_size
+    stated, again = card.weights, "copy weights and card again, both from one export"
+    size = weights.stat().st_size  # compared first: it is known without reading the file
     if size != stated.bytes:
-        raise PipelineError(
-            f"{path}: {size} bytes, but its card says {stated.bytes}; copy weights and card again, both from one export"
-        )
-    digest = file_digest(path)
+        raise PipelineError(f"{weights}: {size} bytes, but its card says {stated.bytes}; {again}")
+    digest = file_digest(weights)
     if digest != stated.sha256:
-        raise PipelineError(
-            f"{path}: sha256 {digest}, but its card says {stated.sha256}; copy weights and card again, both from one "
-            "export"
-        )
+        raise PipelineError(f"{weights}: sha256 {digest}, but its card says {stated.sha256}; {again}")
+    return card

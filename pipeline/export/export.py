@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pipeline.config.parse import parse
 from pipeline.errors import PipelineError
-from pipeline.export.card import Card, Graph, card_path, write_card
+from pipeline.export.card import Card, Graph, card_path
 from pipeline.export.graph import ENDINGS, GraphFormat, Size, compare, trace, write_graph
 from pipeline.export.source import find_model
-from pipeline.files.storage import file_digest, read_json, replacing
+from pipeline.files.storage import file_digest, read_json, replacing, write_json
 from pipeline.models import Segmentor
 
 _NETWORK = ("encoder", "segmentor", "memory")  # sections of a benchmark: what a graph depends on besides the weights
@@ -21,31 +21,30 @@ _NETWORK = ("encoder", "segmentor", "memory")  # sections of a benchmark: what a
 def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphFormat], size: Size | None) -> None:
     """Write NAME.safetensors, NAME.json and a graph per format to `out`, replacing older ones, and print what they are.
 
-    model: see `find_model`. size: fixed (height, width) of the graphs' input, None: any. A graph of another format that
-    an earlier export left stays, and stays in the card, when it is of the same network and weights; else it is removed.
-
-    Files get their names once all were compared, and the card comes last, so that it never vouches for what was not.
-    Raises PipelineError when a comparison fails, or for a graph of unknown origin; the folder is then as it was.
+    model: see `find_model`. size: fixed (height, width) of the graphs' input, None: any. A graph of another format from
+    an earlier export is kept, also in the card, if it is of the same network and weights; otherwise it is removed.
+    Files appear once all were compared, and the card last. Raises PipelineError when a comparison fails, or for a graph
+    of unknown origin; the folder is then unchanged.
     """
     source = find_model(root, model)
     network = source.load()
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{source.name}.safetensors"
     kept, outdated = _earlier(source.card, weights, formats)
-    in_place = weights.exists() and weights.samefile(source.weights)  # an export that is to have further formats
+    in_place = weights.exists() and weights.samefile(source.weights)  # an export to which graphs are added
     with ExitStack() as files:
         if not in_place:
             shutil.copyfile(source.weights, files.enter_context(replacing(weights)))
         graphs = _graphs(network, out, source.name, formats, size, files)
     for path in outdated:
         path.unlink()
-        print(f"{path}: removed, an earlier export made it of other weights or another configuration")
+        print(f"{path}: removed; it is of other weights or another configuration")
     own = source.card.weights.model_copy(update={"file": weights.name})
     card = source.card.model_copy(update={"weights": own, "graphs": (*kept, *graphs)})
-    write_card(card, card_path(weights))
+    write_json(card_path(weights), card.model_dump(mode="json"))
     print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
     for graph in kept:
-        print(f"{out / graph.file}: kept, an earlier export made it of these weights")
+        print(f"{out / graph.file}: kept from an earlier export of these weights")
     for graph in graphs:
         at = f"{graph.size[0]}x{graph.size[1]}" if graph.size else "several sizes"
         print(
@@ -55,16 +54,16 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
 
 
 def _earlier(card: Card, weights: Path, formats: Sequence[GraphFormat]) -> tuple[list[Graph], list[Path]]:
-    """Graphs beside `weights` of formats that are not made anew: those of what `card` describes; files of the others.
+    """Graphs beside `weights` of formats that are not written now: those that fit `card`, and the files of the others.
 
-    Raises PipelineError for a graph whose origin is unknown: no card is there, or it does not describe the file.
+    Raises PipelineError for a graph whose origin is unknown: there is no card, or it does not describe the file.
     """
     kept, outdated = [], []
     for format, ending in ENDINGS.items():
         path = weights.with_suffix(ending)
         if format in formats or not path.exists():
             continue
-        remedy = f"make {path.name} anew with `--format {format}`, or move it elsewhere"
+        remedy = f"write {path.name} again with `--format {format}`, or move it elsewhere"
         earlier = parse(Card, read_json(card_path(weights), remedy), str(card_path(weights)))
         graph = next((graph for graph in earlier.graphs if graph.format == format), None)
         if graph is None or (graph.bytes, graph.sha256) != (path.stat().st_size, file_digest(path)):

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pipeline.errors import PipelineError
-from pipeline.export.layers import exportable
 
 GraphFormat = Literal["torch", "onnx"]
 Size = tuple[int, int]
@@ -32,8 +33,71 @@ class Agreement:
     deviation: float
 
 
+class MatrixPooling(nn.Module):
+    """(B, C, h, w) -> (B, C, bins, bins), what `nn.AdaptiveAvgPool2d(bins)` computes, as two matrix products.
+
+    ONNX has no operator whose windows depend on the size of the image. Cell i of b covers the positions from
+    floor(i h / b) to ceil((i + 1) h / b), so neighbours may share one.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Average rows, then columns."""
+        rows, columns = (_averages(length, self.bins, maps) for length in maps.shape[2:])
+        return rows @ maps @ columns.transpose(0, 1)
+
+
+def _averages(length: int, bins: int, like: Tensor) -> Tensor:
+    """(bins, length): row i averages the positions of cell i."""
+    cells = torch.arange(bins, device=like.device)[:, None]
+    positions = torch.arange(length, device=like.device)[None]
+    start = torch.div(cells * length, bins, rounding_mode="floor")
+    end = torch.div((cells + 1) * length + bins - 1, bins, rounding_mode="floor")
+    inside = ((positions >= start) & (positions < end)).to(like.dtype)
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+class SamePadding(nn.Module):
+    """timm's `Conv2dSame`: pads by as much as gives ceil(side / stride) places, counted in integers.
+
+    timm divides and rounds up, for which torch.export has no serial form.
+    """
+
+    def __init__(self, conv: Conv2dSame) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C', ceil(h / stride), ceil(w / stride))."""
+        conv, padding = self.conv, []
+        for axis in (1, 0):  # the width first, as `pad` wants it
+            side, stride = maps.shape[2 + axis], conv.stride[axis]
+            total = ((side + stride - 1) // stride - 1) * stride + _reach(conv, axis) - side
+            padding += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(maps, padding), conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+def _reach(conv: nn.Conv2d, axis: int) -> int:
+    """Pixels that a kernel spans."""
+    return (conv.kernel_size[axis] - 1) * conv.dilation[axis] + 1
+
+
+def _exportable(model: nn.Module) -> nn.Module:
+    """`model`, changed in place: the layers that a graph cannot hold for any image size in other operators."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int) and child.output_size > 1:
+                setattr(module, name, MatrixPooling(child.output_size))
+            elif isinstance(child, Conv2dSame) and all(_reach(child, axis) >= child.stride[axis] for axis in (0, 1)):
+                setattr(module, name, SamePadding(child))  # a kernel within its stride may need no padding at all
+    return model
+
+
 class _Logits(nn.Module):
-    """(B, 3, H, W) -> (B, K, h, w): a graph has no use for the segmentor's other outputs."""
+    """(B, 3, H, W) -> (B, K, h, w): the segmentor's logits alone."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -50,13 +114,13 @@ def trace(model: nn.Module, size: Size | None) -> ExportedProgram:
 
     The memory, like all buffers, becomes a constant of the graph. Raises PipelineError when tracing fails.
     """
-    twin = exportable(copy.deepcopy(model).cpu().eval().requires_grad_(False))
+    twin = _exportable(copy.deepcopy(model).cpu().eval().requires_grad_(False))
     images = torch.zeros(2, 3, *(size or _CHECKED[0][1:]))
     free = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     try:
         return torch.export.export(_Logits(twin), (images,), dynamic_shapes={"images": free}, strict=False)
     except Exception as error:  # torch raises dozens of kinds, most of them private
-        raise PipelineError(f"the network cannot be traced ({_first_line(error)}); {_remedy(size)}") from error
+        raise PipelineError(f"the network cannot be traced ({_reason(error)}); {_remedy(size)}") from error
 
 
 def write_graph(program: ExportedProgram, format: GraphFormat, path: Path, size: Size | None) -> None:
@@ -82,7 +146,7 @@ def write_graph(program: ExportedProgram, format: GraphFormat, path: Path, size:
     except OSError:
         raise
     except Exception as error:  # as above
-        raise PipelineError(f"{path}: cannot be written ({_first_line(error)}); {_remedy(size)}") from error
+        raise PipelineError(f"{path}: cannot be written ({_reason(error)}); {_remedy(size)}") from error
 
 
 @torch.no_grad()
@@ -91,7 +155,7 @@ def compare(model: nn.Module, format: GraphFormat, path: Path, size: Size | None
 
     Raises PipelineError when the file cannot run or its logits differ by more than rounding.
     """
-    run = _RUNNERS[format](path)
+    run = _runner(format, path)
     difference, values = 0.0, []
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in _CHECKED if size is None else ((1, *size), (2, *size)):
@@ -100,7 +164,7 @@ def compare(model: nn.Module, format: GraphFormat, path: Path, size: Size | None
         try:
             found = run(images)
         except Exception as error:  # of torch or onnxruntime
-            reason = _first_line(error)
+            reason = _reason(error)
             raise PipelineError(f"{path}: cannot run on {height}x{width} ({reason}); {_remedy(size)}") from error
         if found.shape != expected.shape:
             shapes = f"{tuple(found.shape)} in place of {tuple(expected.shape)}"
@@ -116,29 +180,21 @@ def compare(model: nn.Module, format: GraphFormat, path: Path, size: Size | None
     return Agreement(difference, deviation)
 
 
-def _torch_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    return torch.export.load(path).module()
-
-
-def _onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    import onnxruntime  # seconds, and of use here only
+def _runner(format: GraphFormat, path: Path) -> Callable[[Tensor], Tensor]:
+    if format == "torch":
+        return torch.export.load(path).module()
+    import onnxruntime  # takes seconds to import and is needed only here
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-_RUNNERS: dict[GraphFormat, Callable[[Path], Callable[[Tensor], Tensor]]] = {
-    "torch": _torch_runner,
-    "onnx": _onnx_runner,
-}
-
-
 def _remedy(size: Size | None) -> str:
     if size is None:
-        return "fix the size of its images with `--size HEIGHT WIDTH`, or leave this format out"
+        return "give its images a fixed size with `--size HEIGHT WIDTH`, or leave this format out"
     return "leave this format out"
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,1 +1,1 @@
-"""Label maps of one's own pictures: `pictures` (finding, reading), `network`, `outputs` (writing), `run`."""
+"""Label maps of any pictures: `pictures` (find, read), `network` (predict), `outputs` (write), `run` (the command)."""

@@ -1,4 +1,4 @@
-"""From normalised images to label maps and probabilities, a band of rows at a time."""
+"""From normalised images to label maps and probabilities, one band of rows at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.evaluation.views import FlipPairs, views_of
 
 
 def chosen_protocol(benchmark: Benchmark, ms_flip: bool, windows: bool) -> ProtocolConfig:
-    """The benchmark's own protocol; `windows` slides its training crop by two thirds in place of the whole image."""
+    """The benchmark's test protocol; `windows` slides its training crop, by two thirds of its sides, over the image."""
     inference = benchmark.inference
     protocol = inference.ms_flip if ms_flip else inference.single_scale
     if not windows or protocol.mode == "slide":
@@ -29,7 +29,7 @@ def chosen_protocol(benchmark: Benchmark, ms_flip: bool, windows: bool) -> Proto
 
 
 def require_size(image: Tensor, protocol: ProtocolConfig) -> None:
-    """Raise PipelineError when a scale would leave nothing of `image` (3, h, w)."""
+    """Raise PipelineError when a scale would shrink `image` (3, h, w) to nothing."""
     height, width = image.shape[1:]
     smallest = min(protocol.scales)
     if int(min(height, width) * smallest) < 1:
@@ -37,7 +37,7 @@ def require_size(image: Tensor, protocol: ProtocolConfig) -> None:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether `error` says that memory ran out: torch has a kind of its own for a GPU, and only a text for the CPU."""
+    """Whether memory ran out: torch has an exception class for a GPU, but only a message for the CPU."""
     if isinstance(error, cv2.error):
         return error.code == cv2.Error.STS_NO_MEM
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (

@@ -1,4 +1,4 @@
-"""Pictures as people have them: any size, 8 or 16 bits, grey, with alpha, turned by their EXIF data, or broken."""
+"""Find and read pictures: any size, 8 or 16 bits, grey, with alpha, rotated by EXIF data, or broken."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from pipeline.runtime.device import available_cores
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
-# PIL's limit is for files from strangers, and below aerial photographs; `_require_plausible` has another in its place.
+# PIL's limit is too low for aerial photographs; `_require_plausible` checks against the free memory instead.
 Image.MAX_IMAGE_PIXELS = None
 
-_AHEAD = 4  # pictures decoded before they are needed, at most
-_DECODING = 7  # bytes of memory per pixel at the least: 4 in PIL, 3 in the array made of it
+_AHEAD = 4  # most pictures to decode before they are needed
+_DECODING = 7  # bytes of memory per pixel: 4 in PIL, 3 in the array
 _NO_MEMORY = "if it is not damaged, cut it into smaller pictures, or use a machine with more memory"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file, and its path below the folder that was named, which also names its outputs."""
+    """A file, and its path below the given folder, which also names its outputs."""
 
     file: Path
     name: PurePosixPath
 
 
 def find_pictures(images: Path) -> tuple[list[Picture], Counter[str]]:
-    """The pictures in `images`, a folder with sub-folders or one file, by name; and how many files of other endings.
+    """The pictures in `images` (a file or a folder with sub-folders) by name; the number of files per other ending.
 
-    Hidden files and folders do not count. Raises PipelineError when there is no picture.
+    Hidden files and folders are ignored. Raises PipelineError when there is no picture.
     """
     if images.is_file():
         return [Picture(images, PurePosixPath(images.name))], Counter()
@@ -53,12 +53,12 @@ def find_pictures(images: Path) -> tuple[list[Picture], Counter[str]]:
         else:
             others[file.suffix.lower() or "no ending"] += 1
     if not pictures:
-        raise PipelineError(f"--images {images}: holds no picture; looked for files ending in {', '.join(ENDINGS)}")
+        raise PipelineError(f"--images {images}: no pictures found; looked for files ending in {', '.join(ENDINGS)}")
     return pictures, others
 
 
 def read_picture(file: Path) -> NDArray[np.uint8]:
-    """RGB uint8 (H, W, 3), upright. Grey becomes three equal channels, alpha is dropped, of 16 bits the upper 8 stay.
+    """RGB uint8 (H, W, 3), upright. Grey becomes three equal channels, alpha is dropped, 16 bits lose the lower 8.
 
     Raises PipelineError for a file that is damaged, incomplete, too large for the free memory, or neither 8 nor 16 bits
     per channel.
@@ -66,7 +66,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
     try:
         return _rgb(file, _decoded(file))
     except MemoryError:
-        raise PipelineError(f"{file}: no memory left to decode it; {_NO_MEMORY}") from None
+        raise PipelineError(f"{file}: not enough memory to decode it; {_NO_MEMORY}") from None
 
 
 def _decoded(file: Path) -> Image.Image:
@@ -78,15 +78,15 @@ def _decoded(file: Path) -> Image.Image:
     except (PipelineError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise PipelineError(f"{file}: no picture, or in a form that cannot be decoded") from None
-    except Exception as error:  # what damage raises: OSError, SyntaxError, TypeError, OverflowError, struct.error, ...
+        raise PipelineError(f"{file}: not a picture, or in a format that cannot be decoded") from None
+    except Exception as error:  # damage raises OSError, SyntaxError, TypeError, struct.error, ...
         raise PipelineError(f"{file}: cannot be decoded ({first_line(error)})") from None
 
 
 def _require_plausible(file: Path, opened: Image.Image) -> None:
     """Raise PipelineError when the header announces more pixels than the file or the free memory can hold.
 
-    Before decoding: PIL asks for all the memory at once and fills it, and the system may kill the process for that.
+    Checked before decoding, because PIL fills all the memory at once and the system may then kill the process.
     """
     width, height = opened.size
     announced, size = f"{file}: announces {width}x{height} pixels", file.stat().st_size
@@ -105,12 +105,12 @@ def _rgb(file: Path, image: Image.Image) -> NDArray[np.uint8]:
         return np.repeat(upper[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         kind = {"I": "32-bit integers", "F": "floating-point numbers"}[image.mode]
-        raise PipelineError(f"{file}: holds {kind}; convert it to 8 or 16 bits per channel")
+        raise PipelineError(f"{file}: contains {kind}; convert it to 8 or 16 bits per channel")
     return np.asarray(image.convert("RGB"))
 
 
 def read_ahead(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, NDArray[np.uint8] | PipelineError]]:
-    """Every picture in order with its pixels, or why it has none; a few are decoded while others are predicted."""
+    """Every picture in order with its pixels or its error; a few are decoded while others are predicted."""
     threads = min(available_cores(), _AHEAD)
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[tuple[Picture, Future[NDArray[np.uint8]]]] = deque()

@@ -1,5 +1,4 @@
-"""Ways in which the authors' backbones differ from those of the libraries although every weight fits (METHOD section 7,
-CHECKPOINTS section 5)."""
+"""Where the authors' backbones differ from the libraries' although every weight fits (docs/method.md, "Encoders")."""
 
 import pytest
 import timm
@@ -7,7 +6,7 @@ import torch
 from helpers.golden_recipe import unit
 from torch import nn
 
-from pipeline.checkpoints import hrnet, resnest, resnet, vit
+from pipeline.checkpoints.backbones import find_backbone, rename
 from pipeline.config.parse import parse
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError
@@ -36,7 +35,7 @@ def test_resnest_shortcuts_of_dilated_stages_do_not_pool():
     assert isinstance(model.layer4[0].downsample[0], nn.Identity)
 
 
-def test_resnest_weights_fit_timm_whose_maps_are_others():
+def test_resnest_weights_fit_timm_but_give_other_maps():
     ours, timms = encoder("resnest101", output_stride=8), encoder("tu-resnest101e", output_stride=8)
     timms.load_state_dict(ours.state_dict())
     with torch.no_grad():
@@ -52,7 +51,7 @@ def test_hrnet_joins_its_branches_at_stride_4_for_any_input_size():
         assert model(IMAGES)[1].shape == (1, 720, 25, 18)
 
 
-def test_hrnet_fusion_is_bilinear_where_timm_takes_the_nearest():
+def test_hrnet_fusion_is_bilinear_unlike_timms_nearest():
     model = encoder("hrnetv2-w48", options={"stem_relu": True})
     images = unit("images", (1, 3, 64, 64))
     timms = timm.create_model("hrnet_w48", features_only=True, feature_location="", out_indices=(1, 2, 3, 4)).eval()
@@ -112,15 +111,15 @@ def test_encoder_options_are_checked():
 
 
 PUBLISHED_KEYS = {
-    resnet: {"stem.0.weight": "conv1.0.weight", "stem.7.bias": "bn1.bias", "layer1.0.conv2.weight": None},
-    resnest: {
+    "ResNet-50/101 v1c": {"stem.0.weight": "conv1.0.weight", "stem.7.bias": "bn1.bias", "layer1.0.conv2.weight": None},
+    "ResNeSt-101": {
         "stem.0.weight": "conv1.0.weight",
         "stem.6.weight": "conv1.6.weight",
         "stem.7.weight": "bn1.weight",
         "layer1.0.conv2.conv.weight": None,
     },
-    hrnet: {"stage2.0.fuse_layers.0.1.0.weight": None, "transition3.3.0.0.weight": None},
-    vit: {
+    "HRNetV2-W48": {"stage2.0.fuse_layers.0.1.0.weight": None, "transition3.3.0.0.weight": None},
+    "ViT-Large/16": {
         "patch_embed.projection.weight": "patch_embed.proj.weight",
         "layers.3.ln1.weight": "blocks.3.norm1.weight",
         "layers.0.attn.attn.in_proj_weight": "blocks.0.attn.qkv.weight",
@@ -132,8 +131,9 @@ PUBLISHED_KEYS = {
 }
 
 
-@pytest.mark.parametrize("backbone", PUBLISHED_KEYS, ids=lambda module: module.NAME)
-def test_published_backbone_keys_are_recognised_and_renamed(backbone):
-    keys = PUBLISHED_KEYS[backbone]
-    assert [module for module in PUBLISHED_KEYS if module.matches(keys)] == [backbone]
-    assert {key: backbone.to_timm(key) for key in keys} == {key: new or key for key, new in keys.items()}
+@pytest.mark.parametrize("name", PUBLISHED_KEYS)
+def test_published_backbone_keys_are_recognised_and_renamed(name):
+    keys = PUBLISHED_KEYS[name]
+    backbone = find_backbone(keys)
+    assert backbone.name == name
+    assert {key: rename(key, backbone.rules) for key in keys} == {key: new or key for key, new in keys.items()}

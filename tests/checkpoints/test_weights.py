@@ -1,4 +1,4 @@
-"""Weight files: fetched from the first address that has them, recorded once, verified ever after."""
+"""Weight files: downloaded from the first address that has them, recorded once, verified at every use."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def lock(layout: Layout) -> dict[str, dict[str, object]]:
     return json.loads(layout.weights_lock.read_text())
 
 
-def test_the_paper_s_file_is_taken_when_it_is_there(server: Server, layout: Layout) -> None:
+def test_the_file_of_the_paper_is_preferred(server: Server, layout: Layout) -> None:
     server.files = {PAPER: b"paper", ZOO: b"zoo"}
     file = fetch(row(server), layout)
     path = "data/raw/weights/ssseg_memorynet/row.pth"
@@ -88,7 +88,9 @@ def test_the_paper_s_file_is_taken_when_it_is_there(server: Server, layout: Layo
     assert server.asked == [PAPER]
 
 
-def test_a_missing_file_of_the_paper_falls_back_to_the_model_zoo_aloud(server: Server, layout: Layout, capsys) -> None:
+def test_a_missing_file_of_the_paper_falls_back_to_the_model_zoo_with_a_message(
+    server: Server, layout: Layout, capsys
+) -> None:
     server.files = {ZOO: b"zoo"}
     file = fetch(row(server), layout)
     assert (file.generation, file.sha256) == ("model_zoo", sha256(b"zoo"))
@@ -164,7 +166,7 @@ def test_new_addresses_do_not_inherit_the_record_of_the_old_ones(server: Server,
         fetch(moved, layout)
 
 
-def test_the_digits_in_a_name_begin_its_digest(server: Server, layout: Layout) -> None:
+def test_the_hex_digits_in_a_file_name_must_begin_its_sha256(server: Server, layout: Layout) -> None:
     good, bad = f"/a/net-{sha256(b'net')[:8]}.pth", "/a/net-00000000.pth"
     server.files = {good: b"net", bad: b"net"}
     assert fetch({"row": PlannedWeights("imagenet", "net", (server.url(good),), None)}, layout).bytes == 3
@@ -183,7 +185,7 @@ def test_one_file_serves_all_benchmarks_that_start_from_it(server: Server, layou
     assert server.asked == ["/a/net.pth"]
 
 
-def test_a_local_file_is_used_where_it_lies(server: Server, layout: Layout, tmp_path: Path) -> None:
+def test_a_local_file_is_used_in_place(server: Server, layout: Layout, tmp_path: Path) -> None:
     mine = tmp_path / "mine.pth"
     mine.write_bytes(b"mine")
     assert fetch(row(server, str(mine)), layout) == WeightFile(str(mine), None, 4, sha256(b"mine"), "local")
@@ -191,7 +193,7 @@ def test_a_local_file_is_used_where_it_lies(server: Server, layout: Layout, tmp_
     assert not layout.weights_lock.exists()
 
 
-def test_a_local_copy_of_a_recorded_download_must_be_it(server: Server, layout: Layout, tmp_path: Path) -> None:
+def test_a_local_copy_of_a_recorded_download_must_be_identical(server: Server, layout: Layout, tmp_path: Path) -> None:
     server.files = {PAPER: b"paper"}
     fetch(row(server), layout)
     copy = tmp_path / "row.pth"
@@ -223,7 +225,7 @@ def test_a_broken_lock_file_is_an_error(server: Server, layout: Layout) -> None:
     ("tag", "expected"),
     [("ssseg_memorynet", "paper"), ("ssseg_mcibi", "model_zoo"), ("ssseg_upernet", "model_zoo"), ("mine", "local")],
 )
-def test_the_release_tag_tells_the_generation(tag: str, expected: str) -> None:
+def test_the_release_tag_determines_the_generation(tag: str, expected: str) -> None:
     assert generation(f"https://github.com/SegmentationBLWX/modelstore/releases/download/{tag}/file.pth") == expected
 
 
@@ -236,5 +238,5 @@ def test_every_imagenet_file_carries_its_digits_and_has_a_second_address() -> No
 
 
 def test_an_unknown_imagenet_name_suggests_the_nearest() -> None:
-    with pytest.raises(PipelineError, match="did you mean `imagenet:resnet50_v1c`"):
+    with pytest.raises(PipelineError, match="did you mean `resnet50_v1c`"):
         imagenet_urls("resnet50_v1d")

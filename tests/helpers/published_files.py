@@ -13,7 +13,7 @@ from pipeline.config import Benchmark
 from pipeline.datasets import get_dataset
 from pipeline.models import build_segmentor
 
-# Our keys of DeepLabV3 with memory on a ResNet, and the published ones (CHECKPOINTS sections 3 and 4).
+# Our keys of DeepLabV3 with memory on a ResNet, and the published ones.
 _TO_PUBLISHED = (
     (r"^encoder\.model\.conv1\.", "backbone_net.stem."),
     (r"^encoder\.model\.bn1\.", "backbone_net.stem.7."),

@@ -33,9 +33,9 @@ def lively(model: Segmentor) -> Segmentor:
 
 
 def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = True) -> Path:
-    """The files of `runs/train` and, if `planned`, of `runs/plan` that a hand-over reads; returns the former's folder.
+    """The files of `runs/train` and, if `planned`, of `runs/plan` that an export reads; returns the former's folder.
 
-    Both checkpoints are there: `best` has a bias of its own.
+    Both checkpoints are there: `best` has another bias.
     """
     layout = Layout(root)
     out = layout.train(benchmark.id, seed)
@@ -67,7 +67,7 @@ def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = T
 
 
 def write_scores(root: Path, benchmark: Benchmark, seed: int = 0, **changes: Any) -> None:
-    """The files of `runs/evaluate` that a hand-over reads; `changes` to details/evaluation.json."""
+    """The files of `runs/evaluate` that an export reads; `changes` to details/evaluation.json."""
     out = Layout(root).evaluate(benchmark.id, seed)
     about = {"images": 200, "split": "test"}
     write_json(out / "metrics.json", {"single_scale": SCORES, "ms_flip": SCORES, **about, "submission": None})

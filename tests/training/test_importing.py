@@ -68,7 +68,7 @@ def refusal(project: Path, row: Benchmark, file: Path, state: dict[str, Tensor])
 def test_the_network_holds_the_weights_of_the_file(project, row, published, file) -> None:
     model = load_published(project, row, write_checkpoint(file, published))
     state = model.state_dict()
-    assert len(state) == len(published) == 481  # CHECKPOINTS section 3
+    assert len(state) == len(published) == 481
     assert torch.equal(state["encoder.model.layer4.2.conv3.weight"], published["backbone_net.layer4.2.conv3.weight"])
     assert torch.equal(state["memory.memory"], published["memory_module.memory"])
     assert "memory.memory" not in dict(model.named_parameters())
@@ -80,7 +80,7 @@ def test_auxiliary_heads_are_dropped_by_a_network_without_them(project, row, pub
     assert not [key for key in model.state_dict() if key.startswith("auxiliary")]
 
 
-def test_half_precision_becomes_the_networks_own(project, row, published, file) -> None:
+def test_half_precision_weights_become_float32(project, row, published, file) -> None:
     half = {key: value.half() if value.is_floating_point() else value for key, value in published.items()}
     model = load_published(project, row, write_checkpoint(file, half))
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32, torch.int64}
@@ -121,7 +121,7 @@ def test_a_file_for_another_backbone_names_its_row(project, published, file) -> 
     assert f"it fits {ROW}." in message
 
 
-def test_a_file_of_nobody_says_so(project, row, file) -> None:
+def test_a_file_that_fits_no_benchmark_is_reported_as_such(project, row, file) -> None:
     message = refusal(project, row, file, {"some.weight": torch.zeros(1)})
     assert "no backbone of the authors" in message
     assert "fits no benchmark of params/" in message
