@@ -278,8 +278,8 @@ def recorded_study(root: Path, plan: Plan) -> Study:
     _require_same_images(Layout(root), variants.values(), folder)
     comparisons = (Comparison(key, c.question, c.pairs, c.note, c.pooled) for key, c in config.comparisons.items())
     settings = (
-        f"Settings are those of `params/{config.benchmark}.yaml`, except where `studies/{plan.name}.yaml` changes them; "
-        f"none was tuned for what is compared. {size.note}"
+        f"Settings are those of `params/{config.benchmark}.yaml`, except where `studies/{plan.name}.yaml` changes "
+        f"them; none was tuned for what is compared. {size.note}"
     )
     return Study(
         title=config.title,
@@ -338,6 +338,6 @@ def _shared_settings(pairs: Sequence[tuple[Benchmark, Benchmark]]) -> str:
     if differing:
         return f"{'; '.join(differing)}: part of a difference may come from there."
     return (
-        "The two sides of a pair share every setting but those of the memory and the losses. None was tuned for either, "
-        "so part of a difference may come from which side they suit better."
+        "The two sides of a pair share every setting but those of the memory and the losses. None was tuned for "
+        "either, so part of a difference may come from which side they suit better."
     )

@@ -143,9 +143,7 @@ def _fact(finding: Finding) -> Fact:
     judged = verdict(finding.estimate)
     detail = f"mIoU points {points_interval(finding.estimate)}, {judged}"
     tone = judged if finding.estimate.resolved else "neutral"
-    return Fact(
-        plain(finding.label) if not finding.pooled else finding.label, points(finding.estimate.value), detail, tone
-    )
+    return Fact(finding.label, points(finding.estimate.value), detail, tone)
 
 
 def _comparison(study: Study, comparison: Comparison) -> Section:
@@ -214,9 +212,9 @@ def _classes(study: Study, name: str, caption: str, pairs: Sequence[Pair]) -> li
     order, rare, share, names = frequent_first(variant), study.rare(variant), variant.class_share, variant.spec.classes
     others = [k for k in range(len(names)) if k not in rare]
     sets = [(f"{plain(names[k])}{' (rare)' if k in rare else ''}", [k]) for k in order]
-    sets += [("**rare classes, mean**", rare), ("**other classes, mean**", others)] if rare and others else []
+    means = {"**rare classes, mean**": rare, "**other classes, mean**": others} if rare and others else {}
     rows, bars = [], {}
-    for label, members in sets:
+    for label, members in [*sets, *means.items()]:
         before, after = (_level(study, [pair[side] for pair in pairs], seeds, members) for side in (0, 1))
         row = {"Class": label, "Share %": class_share(share[members].sum())}
         row |= {"Without %": percent(before), "With %": percent(after)}
@@ -225,10 +223,9 @@ def _classes(study: Study, name: str, caption: str, pairs: Sequence[Pair]) -> li
             row[f"{SHORT[protocol]}, points"] = f"**{points(estimate.value)}**"
             row[f"{SHORT[protocol]}: 95 % interval"] = points_interval(estimate)
         rows.append(row | _judgement(estimates[PRIMARY]))
-        if len(members) == 1:
-            bars.setdefault(
-                members[0], figures.ClassBar(names[members[0]], share[members[0]], before, after, estimates[PRIMARY])
-            )
+        if label not in means:
+            (k,) = members
+            bars[k] = figures.ClassBar(names[k], share[k], before, after, estimates[PRIMARY])
     ranked = sorted((k for k in order if not np.isnan(bars[k].gain.value)), key=lambda k: bars[k].gain.value)
     rule = "Most frequent class first."
     shown = order

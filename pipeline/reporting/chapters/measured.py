@@ -57,16 +57,13 @@ def scores(study: Study) -> Section:
             row | {"Parameters": millions(variant.runs[0].parameters["total"]), "Tested on": tested_on(variant)}
         )
         drawn.append((variant, estimates))
-    told = [
-        f"{variant.name} {' and '.join(f'{percent(e.value)} % {PROTOCOL_NAMES[name]}' for name, e in estimates.items())}"
-        for variant, estimates in drawn
-    ]
+    told = [f"{variant.name} {percent(estimates[PRIMARY].value)} %" for variant, estimates in drawn]
     splits = {variant.split for variant in study.ran}
     caption = f"mIoU on validation and {splits.pop() if len(splits) == 1 else 'evaluated'} split"
     figure = Figure(
         "scores",
         partial(figures.dots, drawn),
-        f"Dot plot of mIoU with intervals: {'; '.join(told)}.",
+        f"Dot plot of mIoU with intervals. {PROTOCOL_NAMES[PRIMARY].capitalize()}: {'; '.join(told)}.",
         "Large dots: mean over seeds, with the 95 % interval. Small dots: single seeds.",
     )
     return section(
@@ -201,8 +198,7 @@ def cost(study: Study) -> Section:
         parameters = variant.runs[0].parameters
         row = {
             "Variant": f"`{variant.name}`",
-            "Training": ("import, " if variant.imported else "")
-            + duration(_over(variant, lambda r: r.training_seconds)),
+            "Training": "import, " * variant.imported + duration(_over(variant, lambda r: r.training_seconds)),
             "Evaluation": duration(_over(variant, lambda r: r.evaluation_seconds)),
             "Parameters": millions(parameters["total"]),
             "of the encoder": millions(parameters["encoder"]),
@@ -324,9 +320,9 @@ def _pictures(study: Study, pair: Pair) -> Figure:
         partial(figures.pictures, panels, with_.spec),
         f"Pictures, truth and predictions of {study.label(pair)}. Share of pixels right in one of the two: "
         f"{'; '.join(told)}.",
-        f"{plain(study.label(pair))}: images {places} of {len(with_.ids)}. Light grey: not annotated. Last column: blue "
-        f"where only {plain(without.name)} is right, orange where only {plain(with_.name)} is, with their shares of the "
-        "annotated pixels.",
+        f"{plain(study.label(pair))}: images {places} of {len(with_.ids)}. Light grey: not annotated. Last column: "
+        f"blue where only {plain(without.name)} is right, orange where only {plain(with_.name)} is, with their shares "
+        "of the annotated pixels.",
     )
 
 

@@ -93,9 +93,7 @@ def warnings(study: Study) -> list[str]:
     if len(precisions) > 1:
         found.append(f"**Precision differs between runs**: {listing(precisions)}.")
     if changes := ablated(study.ablation):
-        found.append(
-            f"**An ablation is laid over the benchmarks** ({listing(changes)}): they are not the published ones."
-        )
+        found.append(f"**An ablation changes the benchmarks** ({listing(changes)}): they are not the published ones.")
     if study.missing:
         names = listing([f"`{name}` seed {seed}" for name, seed in study.missing])
         found.append(f"Not run: {names}.")
