@@ -147,8 +147,8 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 
 def _tidy(text: str) -> str:
-    """One empty line between paragraphs."""
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+    """One empty line between paragraphs; a line of a template that begins with a space continues the one before."""
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"\n (?=\S)", " ", text)).strip()
 
 
 def _markdown_block(block: Block) -> str:
