@@ -276,16 +276,16 @@ def recorded_study(root: Path, plan: Plan) -> Study:
         spec = get_dataset(benchmark.dataset.name)
         variants[name] = Variant(name, variant.title, variant.group, benchmark, spec, runs)
     _require_same_images(Layout(root), variants.values(), folder)
-    comparisons = (Comparison(key, c.question, c.pairs, c.note, c.pooled) for key, c in config.comparisons.items())
+    comparisons = tuple(Comparison(key, c.question, c.pairs, c.note, c.pooled) for key, c in config.comparisons.items())
     settings = (
-        f"Settings are those of `params/{config.benchmark}.yaml`, except where `studies/{plan.name}.yaml` changes "
-        f"them; none was tuned for what is compared. {size.note}"
+        f"Settings are those of `params/{config.benchmark}.yaml`, except where `studies/{plan.name}.yaml` changes them"
+        f"{'; none was tuned for what is compared' if comparisons else ''}. {size.note}"
     )
     return Study(
         title=config.title,
         description=size.description,
         variants=variants,
-        comparisons=tuple(comparisons),
+        comparisons=comparisons,
         settings=settings.strip(),
         named_rare=config.rare_classes,
         planned=plan.runs,

@@ -12,6 +12,7 @@ from pipeline.config.schema import PRIMARY, PROTOCOLS
 from pipeline.datasets.prepared import read_image, read_label
 from pipeline.reporting import figures
 from pipeline.reporting.chapters.compared import SHORT, validation
+from pipeline.reporting.chapters.origin import commit_of
 from pipeline.reporting.page import Figure, Section, Table, section
 from pipeline.reporting.study import Pair, Study, Variant
 from pipeline.reporting.words import (
@@ -74,7 +75,7 @@ def scores(study: Study) -> Section:
         protocols={name: _users(study, name) for name in PROTOCOLS},
         names=PROTOCOL_NAMES,
         compared=bool(study.comparisons),
-        runs=Table("Every run (accuracies with multi-scale + flip)", [_scores_of(run) for run in study.runs]),
+        runs=Table("Every run", [_line(run) for run in study.runs]),
     )
 
 
@@ -252,7 +253,7 @@ def _users(study: Study, name: str) -> dict[str, list[str]]:
     return users
 
 
-def _scores_of(run: Run) -> dict[str, str]:
+def _line(run: Run) -> dict[str, str]:
     primary = run.scores[PRIMARY]
     return {
         "Variant": f"`{run.name}`",
@@ -260,6 +261,10 @@ def _scores_of(run: Run) -> dict[str, str]:
         **{f"{SHORT[name]} mIoU %": percent(run.scores[name].miou) for name in PROTOCOLS},
         "Pixel accuracy %": percent(primary.pixel_accuracy),
         "Mean accuracy %": percent(primary.mean_accuracy),
+        "Configuration": f"`{run.config_hash}`",
+        "Run key": f"`{run.run_key}`",
+        "Commit": commit_of(run),
+        "Finished": run.finished.replace("T", " ")[:16],
     }
 
 

@@ -35,7 +35,6 @@ def provenance(study: Study) -> Section:
         places=Table("Where the results come from", _places(runs)),
         configuration=Table("What was trained (crop is height × width)", [_configuration(v) for v in study.ran]),
         checkpoints=Table("Imported checkpoints", [_checkpoint(v) for v in study.ran if v.imported]),
-        table=Table("Runs (hashes of the configuration, and of configuration, seed, data and code)", _runs(runs)),
         data=Table("Data", _data(study)),
         libraries=[f"{plain(name)} {' or '.join(map(plain, found))}" for name, found in libraries.items()],
         commands=commands if dirty or not commit or study.planned else [f"git checkout {commit}", *commands],
@@ -103,6 +102,11 @@ def warnings(study: Study) -> list[str]:
     return found
 
 
+def commit_of(run: Run) -> str:
+    """The commit in short, and whether files differed from it."""
+    return f"`{run.commit[:10]}`{' with changes' if run.dirty else ''}" if run.commit else NONE
+
+
 def ablated(overlay: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Keys of params.yaml's ablation that are set, as `memory.strategy: mean`."""
     found: list[str] = []
@@ -122,14 +126,10 @@ def _library_names(runs: list[Run]) -> list[str]:
     return sorted({name for run in runs for name in run.libraries}, key=str.lower)
 
 
-def _commit(run: Run) -> str:
-    return f"`{run.commit[:10]}`{' with changes' if run.dirty else ''}" if run.commit else NONE
-
-
 def _places(runs: list[Run]) -> list[dict[str, str]]:
     counted = Counter(
         (
-            _commit(run),
+            commit_of(run),
             machine_in_words(run.hardware),
             memory_size(run.hardware.get("memory_bytes")),
             plain(run.hardware.get("platform") or NONE),
@@ -172,21 +172,6 @@ def _checkpoint(variant: Variant) -> dict[str, str]:
         "sha256": f"`{file['sha256']}`",
         "From": plain(file["url"] or f"local file {file['file']}"),
     }
-
-
-def _runs(runs: list[Run]) -> list[dict[str, str]]:
-    return [
-        {
-            "Variant": f"`{run.name}`",
-            "Seed": str(run.seed),
-            "Configuration": f"`{run.config_hash}`",
-            "Run key": f"`{run.run_key}`",
-            "Commit": _commit(run),
-            "Finished": run.finished.replace("T", " ")[:16],
-            "Precision": run.precision,
-        }
-        for run in runs
-    ]
 
 
 def _data(study: Study) -> list[dict[str, str]]:
