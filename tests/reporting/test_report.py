@@ -174,7 +174,7 @@ def test_a_benchmark_without_its_baseline_is_reported_without_a_gain(results: Pa
         assert absent not in text.replace("No picture", "")
 
 
-def test_video_is_named_only_where_frames_are_resampled_in_blocks(finished: Path, tmp_path: Path) -> None:
+def test_frames_of_video_are_resampled_in_blocks(finished: Path) -> None:
     assert "The 40 frames are therefore resampled in 4 **blocks of at most 10 neighbours**" in _markdown(finished)
     assert "as if independent" not in _markdown(finished)
 

@@ -78,3 +78,11 @@ def test_a_missing_archive_is_named(tmp_path):
     (tmp_path / path).unlink()
     with pytest.raises(PipelineError, match=f"{path}: no such file; rerun the stage evaluate-msflip of city-row"):
         words(tmp_path)
+
+
+def test_images_that_are_no_video_are_not_called_frames(tmp_path):
+    write_results(tmp_path, seeds=(0,), images=8, benchmarks=[row("city-row", dataset="cityscapes")])
+    text = words(tmp_path)
+    assert "Images are resampled as if independent." in text
+    assert "frames of video" not in text
+    assert "paired" not in text
