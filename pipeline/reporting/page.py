@@ -154,7 +154,7 @@ def _tidy(text: str) -> str:
 def _markdown_block(block: Block) -> str:
     match block:
         case Facts(items):
-            return "\n".join(f"- {fact.label}: **{fact.value}** ({fact.detail})" for fact in items)
+            return "\n".join(f"- {words.plain(fact.label)}: **{fact.value}** ({fact.detail})" for fact in items)
         case Figure(name=name, alt=alt, caption=caption):
             unstarred = caption.replace("*", "")  # set in italics as a whole, which emphasis inside would end
             return f"![{words.plain(alt)}](figures/{name}.png)\n\n*{unstarred}*"

@@ -328,8 +328,8 @@ def _titles(benchmarks: Sequence[Benchmark]) -> dict[str, str]:
 
 
 def _shared_settings(pairs: Sequence[tuple[Benchmark, Benchmark]]) -> str:
-    """Whether the sides of each pair differ in more than the memory and the weights of the losses."""
-    if not pairs:
+    """Whether the sides of trained pairs differ in more than the memory and the weights of the losses."""
+    if not pairs or any(side.mode == "import" for pair in pairs for side in pair):
         return ""
     differing = []
     for before, after in pairs:

@@ -74,18 +74,6 @@ def _replan(root: Path, **changes: object) -> None:
 # Imported checkpoints
 
 
-@pytest.mark.parametrize(("away", "verdict"), [(0.10, "yes"), (-0.10, "yes"), (0.11, "no"), (-0.11, "no")])
-def test_an_imported_row_is_judged_by_a_tenth_of_a_point_at_two_decimals(results, away, verdict):
-    number = _measured(results, "single_scale")
-    published = round(number - away, 2)
-    _publish(results, paper=(published, None), model_zoo=(published, None))
-    (line,) = _published(results)
-    assert line[f"{SINGLE}: published"] == f"{published:.2f}"
-    assert line[f"{SINGLE}: reproduced"] == f"{number:.2f}"
-    assert line[f"{SINGLE}: difference"] == f"{away:+.2f}".replace("-", "−")
-    assert line[f"{SINGLE}: within tolerance"] == verdict
-
-
 def test_the_model_zoo_s_number_counts_and_the_paper_s_follows_where_it_differs(results):
     number = _measured(results, "ms_flip")
     _publish(results, paper=(60.0, number - 1), model_zoo=(60.0, number))
@@ -93,14 +81,6 @@ def test_the_model_zoo_s_number_counts_and_the_paper_s_follows_where_it_differs(
     assert line[f"{FLIP}: published"] == f"{number:.2f} ({number - 1:.2f})"
     assert line[f"{FLIP}: within tolerance"] == "yes"
     assert line[f"{SINGLE}: published"] == "60.00"
-
-
-def test_agreement_with_the_paper_s_number_alone_is_said_as_such(results):
-    number = _measured(results, "ms_flip")
-    _publish(results, paper=(60.0, number), model_zoo=(60.0, number + 1))
-    (line,) = _published(results)
-    assert line[f"{FLIP}: difference"] == "−1.00"
-    assert line[f"{FLIP}: within tolerance"] == "of the paper's number only"
 
 
 @pytest.mark.parametrize(
@@ -129,19 +109,6 @@ def test_a_retrained_row_is_judged_by_the_prediction_interval_of_its_seeds(tmp_p
         assert answer == verdict
         assert [float(end) for end in interval.strip("[]").split(",")] == pytest.approx([low, high], abs=0.03)
         assert line["How"] == "trained, 3 seeds"
-
-
-def test_the_prediction_interval_is_student_s_for_one_more_value():
-    low, high = prediction_interval(np.array([1.0, 2.0, 3.0]))
-    half = 4.302653 * 1.0 * np.sqrt(4 / 3)  # t(0.975, 2 degrees of freedom), SD 1
-    assert (low, high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
-
-
-def test_one_seed_is_not_judged(tmp_path):
-    write_results(tmp_path, seeds=(0,), benchmarks=[row(mode="train")])
-    (line,) = _published(tmp_path)
-    assert line[f"{SINGLE}: within tolerance"] == "not judged: one seed"
-    assert line[f"{SINGLE}: difference"] != "–"
 
 
 # What may not be compared
@@ -194,7 +161,7 @@ def test_a_row_that_a_server_scores_names_its_archive_and_labels_the_local_numbe
     seen = "val, local; these images were trained on"
     assert server["What these numbers are"] == (seen if trained_on_val else "val, local")
     assert ("whose images it was trained on" in text) == trained_on_val
-    assert tables(text)["scores: mIoU on validation and val split"][0]["Tested on"] == "cityscapes val (local)"
+    assert tables(text)["scores: mIoU on the validation split"][0]["Tested on"] == "cityscapes val (local)"
 
 
 # Rows that were not run, baselines, open questions
