@@ -1,4 +1,4 @@
-"""The published rows as `params/*.yaml` say them."""
+"""The published rows of `params/*.yaml`."""
 
 import pytest
 import torch

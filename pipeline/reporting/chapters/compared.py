@@ -237,8 +237,8 @@ def _classes(study: Study, name: str, caption: str, pairs: Sequence[Pair]) -> li
     figure = Figure(
         f"classes-{name}",
         partial(figures.class_bars, [bars[k] for k in shown]),
-        f"{caption} Bars of both sides, beside them the gain. Largest gain: {ends[0]}; smallest: {ends[1]}.",
-        f"{caption}: both sides, and the gain with its 95 % interval ({PROTOCOL_NAMES[PRIMARY]}). {rule}",
+        f"Bars of IoU per class of both sides, beside them the gain. Largest gain: {ends[0]}; smallest: {ends[1]}.",
+        f"{caption.rstrip('?')}: both sides, and the gain with its 95 % interval ({PROTOCOL_NAMES[PRIMARY]}). {rule}",
     )
     return [Table(caption, rows), figure]
 

@@ -58,14 +58,14 @@ def scores(study: Study) -> Section:
             row | {"Parameters": millions(variant.runs[0].parameters["total"]), "Tested on": tested_on(variant)}
         )
         drawn.append((variant, estimates))
-    told = [f"{variant.name} {percent(estimates[PRIMARY].value)} %" for variant, estimates in drawn]
+    values = [f"{variant.name} {percent(estimates[PRIMARY].value)} %" for variant, estimates in drawn]
     tested = {v.split if v.split != v.benchmark.dataset.validation_split else "" for v in study.ran}
     other = "evaluated" if len(tested) > 1 else tested.pop()
     caption = f"mIoU on validation and {other} split" if other else "mIoU on the validation split"
     figure = Figure(
         "scores",
         partial(figures.dots, drawn),
-        f"Dot plot of mIoU with intervals. {PROTOCOL_NAMES[PRIMARY].capitalize()}: {'; '.join(told)}.",
+        f"Dot plot of mIoU with intervals. {PROTOCOL_NAMES[PRIMARY].capitalize()}: {'; '.join(values)}.",
         "Large dots: mean over seeds, with the 95 % interval. Small dots: single seeds.",
     )
     return section(
@@ -118,12 +118,12 @@ def confusion(study: Study) -> Section | None:
             continue
         before, after = shares
         cells = _largest_changes(before, after)
-        told = [f"{names[i]} as {names[j]} {points(after[i, j] - before[i, j], 1)} points" for i, j in cells[:3]]
+        largest = [f"{names[i]} as {names[j]} {points(after[i, j] - before[i, j], 1)} points" for i, j in cells[:3]]
         blocks.append(
             Figure(
                 f"confusion-{name}",
                 partial(figures.confusion, after, after - before, names),
-                f"{alt} Beside it the change against {variants[0].name}, most of all: {'; '.join(told) or 'none'}.",
+                f"{alt} Beside it the change against {variants[0].name}, most of all: {'; '.join(largest) or 'none'}.",
                 f"Left: {caption} Right: change against {plain(variants[0].name)} in points; off the diagonal, blue "
                 "means fewer mistakes of that kind.",
             )
@@ -259,12 +259,14 @@ def _pictures(study: Study, pair: Pair) -> Figure:
         for image_id in (stored[i] for i in positions)
     ]
     places = listing([with_.ids.index(panel.id) + 1 for panel in panels])
-    told = [f"{p.id}: only without {percent(p.shares[0], 1)} %, only with {percent(p.shares[1], 1)} %" for p in panels]
+    shares = [
+        f"{p.id}: only without {percent(p.shares[0], 1)} %, only with {percent(p.shares[1], 1)} %" for p in panels
+    ]
     return Figure(
         f"pictures-{with_.name}",
         partial(figures.pictures, panels, with_.spec),
         f"Pictures, truth and predictions of {study.label(pair)}. Share of pixels right in one of the two: "
-        f"{'; '.join(told)}.",
+        f"{'; '.join(shares)}.",
         f"{plain(study.label(pair))}: images {places} of {len(with_.ids)}. Light grey: not annotated. Last column: "
         f"blue where only {plain(without.name)} is right, orange where only {plain(with_.name)} is, with their shares "
         "of the annotated pixels.",
