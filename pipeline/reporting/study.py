@@ -218,7 +218,7 @@ def frequent_first(variant: Variant) -> list[int]:
 
 
 def frames_per_block(spec: DatasetSpec) -> int:
-    """Consecutive images that are resampled together."""
+    """Consecutive images that are resampled together, see `statistics.frame_blocks`."""
     return getattr(spec, "frames_per_block", 10 if spec.name == "camvid" else 1)
 
 

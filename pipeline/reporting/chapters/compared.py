@@ -50,6 +50,7 @@ def headline(study: Study) -> Section:
     else:
         found = [_finding(study, study.label(pair), [pair], pooled=False) for pair in study.pairs]
     findings = [finding for finding in found if finding is not None]
+    measured = [study.variants[name] for pair in study.pairs for name in pair] or study.ran
     groups: dict[str, list[str]] = {}
     for variant in study.ran:
         groups.setdefault(variant.group, []).append(variant.name)
@@ -61,7 +62,7 @@ def headline(study: Study) -> Section:
         scores={variant.name: study.score(variant.name, PRIMARY) for variant in study.ran},
         validation={name: validation(study, name) for names in groups.values() for name in names},
         groups=groups,
-        places=sorted({f"the {len(v.ids)} `{v.split}` images of `{v.spec.name}`" for v in study.ran}),
+        places=sorted({f"the {len(v.ids)} `{v.split}` images of `{v.spec.name}`" for v in measured}),
         protocol=PROTOCOL_NAMES[PRIMARY],
         seeds=sorted({len(finding.estimate.per_seed) for finding in findings}) or seed_counts(study),
         rows_run=rows_run(study),
