@@ -1,1 +1,1 @@
-"""The report: `results` (files in), `statistics`, `sections` (numbers to content), `content`, `render` (out)."""
+"""The report: `study` (results in), `chapters/` (numbers to tables and figures), `templates/` (prose), `page` (out)."""

@@ -1,6 +1,6 @@
-"""Stage `report`: results in, `report.md`, `report.html` and `figures/` out.
+"""Write a report: `report.md`, `report.html` and `figures/`, from result files alone.
 
-Written from result files alone: equal files give equal bytes, so the report holds no time of its own.
+Equal files give equal bytes: a report contains no date and nothing else about the machine that writes it.
 """
 
 from __future__ import annotations
@@ -8,29 +8,21 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pipeline.config.study import Plan
+from pipeline.files.locks import exclusive
 from pipeline.files.storage import new_file
-from pipeline.reporting import render
-from pipeline.reporting.analysis import Analysis, analyse
-from pipeline.reporting.content import Figure, Report
-from pipeline.reporting.read import read_study
-from pipeline.reporting.results import Study
-from pipeline.reporting.sections import (
-    classes,
-    confusion,
-    cost,
-    curves,
-    gain,
-    headline,
-    memory,
-    panels,
-    provenance,
-    published,
-    reading,
-    results,
-)
-from pipeline.reporting.wording import listing, plural
+from pipeline.reporting import page
+from pipeline.reporting.chapters import compared, inside, measured, origin, published
+from pipeline.reporting.page import Figure, Report
+from pipeline.reporting.study import Study, chosen_study, recorded_study
+from pipeline.reporting.words import listing, plural
+from pipeline.results.run import result_table
 
-CHAPTERS = (headline, results, gain, classes, curves, confusion, panels, memory, cost, provenance, published, reading)
+CHAPTERS = (
+    *(compared.headline, compared.comparisons, measured.scores, compared.classes, measured.curves),
+    *(measured.confusion, measured.pictures, inside.inside, measured.cost),
+    *(origin.provenance, published.published, origin.reading),
+)
 
 
 def write_report(root: Path, out_dir: Path) -> None:
@@ -38,32 +30,46 @@ def write_report(root: Path, out_dir: Path) -> None:
 
     Raises PipelineError, before anything is written, when a result is missing or does not belong to the others.
     """
-    write_pages(build_report(analyse(read_study(root))), out_dir)
+    _write(build_report(chosen_study(root)), out_dir)
 
 
-def write_pages(report: Report, out_dir: Path) -> None:
-    """`report.md`, `report.html` and `figures/` in `out_dir`."""
-    pages = {"report.md": render.markdown(report), "report.html": render.html(report)}
-    figures = out_dir / "figures"
-    shutil.rmtree(figures, ignore_errors=True)  # figures of an earlier choice of benchmarks
-    figures.mkdir(parents=True)
-    for figure in (block for section in report.sections for block in section.blocks if isinstance(block, Figure)):
-        with new_file(figures / f"{figure.name}.png") as stream:
-            stream.write(figure.png)
-    for name, text in pages.items():
-        with new_file(out_dir / name) as stream:
-            stream.write(text.encode())
+def write_study_report(root: Path, plan: Plan) -> Path:
+    """Report on a study from its records, and `results.csv`, in the study's folder; returns the folder.
+
+    Raises PipelineError when there is no record yet, or records do not belong together.
+    """
+    out, study = plan.folder(root), recorded_study(root, plan)
+    report = build_report(study)
+    with exclusive(root / "runs" / "studies" / f"{plan.name}-{plan.size}-report"):  # shells may end together
+        _write(report, out)
+        result_table(study.runs, study.ran[0].spec.classes).to_csv(out / "results.csv", index=False)
+    return out
 
 
-def build_report(analysis: Analysis) -> Report:
-    """All chapters, in order."""
-    sections = tuple(chapter.section(analysis) for chapter in CHAPTERS)
-    return Report("Does a feature memory help segmentation?", _subtitle(analysis.study), sections)
+def build_report(study: Study) -> Report:
+    """All chapters for which the study has data, in order."""
+    made = [chapter(study) for chapter in CHAPTERS]
+    sections = [part for one in made if one is not None for part in (one if isinstance(one, list) else [one])]
+    return Report(study.title, _subtitle(study), sections)
 
 
 def _subtitle(study: Study) -> str:
-    datasets = sorted({result.spec.name for result in study.results})
-    imported = len(study.results) - len(study.trained)
-    parts = [f"{plural(len(study.trained), 'benchmark')} with {plural(len(study.project.seeds), 'seed')} each"]
-    parts = (parts if study.trained else []) + ([plural(imported, "published checkpoint")] if imported else [])
-    return f"MCIBI, reproduced: {listing(parts)} on {listing(datasets)}"
+    if study.planned:
+        return f"{study.description}: {len(study.runs)} of {len(study.planned)} planned trainings"
+    imported = len(study.ran) - len(study.trained)
+    parts = [plural(len(study.trained), "trained benchmark")] if study.trained else []
+    parts += [plural(imported, "published checkpoint")] if imported else []
+    return f"MCIBI, reproduced: {listing(parts)} on {listing(sorted({v.spec.name for v in study.ran}))}"
+
+
+def _write(report: Report, out_dir: Path) -> None:
+    texts = {"report.md": page.markdown(report), "report.html": page.html(report)}
+    figures = out_dir / "figures"
+    shutil.rmtree(figures, ignore_errors=True)  # figures of an earlier choice of benchmarks
+    figures.mkdir(parents=True)
+    for figure in (part for section in report.sections for part in section.parts if isinstance(part, Figure)):
+        with new_file(figures / f"{figure.name}.png") as stream:
+            stream.write(figure.png)
+    for name, text in texts.items():
+        with new_file(out_dir / name) as stream:
+            stream.write(text.encode())

@@ -1,28 +1,29 @@
-"""Which benchmarks are published ones, as their files stand, and what a run of theirs changed."""
+"""The published benchmarks of params/, and how a run departs from their files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Benchmark, benchmark_ids, load_benchmark
-from pipeline.config.parse import nearest, read_yaml
+from pipeline.config.parse import read_yaml, suggestion
 from pipeline.config.schema import PublishedConfig
 from pipeline.errors import PipelineError
 
-# What says where a number comes from or stands beside it, and never how it is made.
+# Keys that say where a number comes from or what it is compared with, not how it is made.
 _NOT_COMPARED = ("id", "description", "mode", "baseline", "published")
 
 
 def published_benchmarks(root: Path) -> tuple[Benchmark, ...]:
-    """Every `params/*.yaml` under `root` that has a `published` section, without any ablation, by dataset and id."""
+    """Every benchmark of params/ with a `published` section, without any ablation, by dataset and id."""
     ids = [name for name in benchmark_ids(root) if read_yaml(root / "params" / f"{name}.yaml").get("published")]
     found = [load_benchmark(root, name) for name in ids]
     return tuple(sorted(found, key=lambda benchmark: (benchmark.dataset.name, benchmark.id)))
 
 
-def published_rows(benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
-    """Those that are rows of the paper: they have the memory. The others are published baselines."""
+def published_rows(benchmarks: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
+    """The rows of the paper: those with a memory. The others are published baselines."""
     return tuple(benchmark for benchmark in benchmarks if benchmark.memory is not None)
 
 
@@ -37,14 +38,12 @@ def find_row(root: Path, row_id: str) -> Benchmark:
     """The published row or baseline `row_id`. Raises PipelineError with the nearest valid id when there is none."""
     known = {benchmark.id: benchmark for benchmark in published_benchmarks(root)}
     if row_id not in known:
-        near = nearest(row_id, list(known))
-        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
-        raise PipelineError(f"{row_id}: no published row; {hint}")
+        raise PipelineError(f"{row_id}: no published row; {suggestion(row_id, known, 'rows')}")
     return known[row_id]
 
 
 def changed_keys(file: Benchmark, resolved: Benchmark) -> list[str]:
-    """Dotted keys in which `resolved` departs from the benchmark's file in model, data, schedule or protocol."""
+    """Dotted keys of model, data, schedule or protocol in which `resolved` differs from the benchmark's file."""
     parts = [b.model_dump(mode="json", exclude=set(_NOT_COMPARED)) for b in (file, resolved)]
     return _differences(*parts)
 

@@ -260,6 +260,10 @@ class EvaluationFiles:
         """The ms+flip label map of an image of the panel."""
         return self.details / "predictions" / f"{image_id.replace('/', '__')}.png"
 
+    def existing_prediction(self, image_id: str) -> Path:
+        """`prediction`, once the file is there."""
+        return self._read(self.prediction(image_id), _existing)
+
     def predictions(self) -> list[Path]:
         """All stored label maps."""
         return sorted((self.details / "predictions").glob("*.png"))

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through its own DevTools protocol over two pipes: no driver, no port, no package."""
+"""A headless Chromium, driven by the DevTools protocol over two pipes: no driver, no port, no package."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class Page:
     def prefer(self, scheme: str) -> None:
         """`light` or `dark`, as the system would ask for it; without animated scrolling, so that positions hold."""
         features = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
-        told = [{"name": name, "value": value} for name, value in features.items()]
-        self.call("Emulation.setEmulatedMedia", features=told)
+        settings = [{"name": name, "value": value} for name, value in features.items()]
+        self.call("Emulation.setEmulatedMedia", features=settings)
 
     def press(self, key: str, code: int) -> None:
         """One key down and up; `code` is its Windows key code, which Chromium goes by."""
@@ -108,8 +108,8 @@ class Page:
         parameters = message.get("params", {})
         match message.get("method"):
             case "Runtime.consoleAPICalled" if parameters["type"] in ("error", "assert"):
-                told = [str(argument.get("value", argument.get("description"))) for argument in parameters["args"]]
-                self.problems.append(f"console: {' '.join(told)}")
+                texts = [str(argument.get("value", argument.get("description"))) for argument in parameters["args"]]
+                self.problems.append(f"console: {' '.join(texts)}")
             case "Runtime.exceptionThrown":
                 self.problems.append(_exception(parameters["exceptionDetails"]))
             case "Log.entryAdded" if parameters["entry"]["level"] == "error":
@@ -129,7 +129,7 @@ def _exception(details: dict[str, Any]) -> str:
 
 @contextmanager
 def chromium(executable: str, profile: Path) -> Iterator[Page]:
-    """A fresh browser with one tab; its profile lies in `profile`. It ends with the context."""
+    """A fresh browser with one tab; `profile` is its folder. It ends with the context."""
     to_browser, from_browser = os.pipe(), os.pipe()
 
     def give_pipes() -> None:  # in the child: the protocol's pipes are its descriptors 3 and 4

@@ -23,8 +23,20 @@ from pipeline.config import Benchmark, config_hash, resolved_yaml
 from pipeline.config.parse import parse
 from pipeline.datasets import IGNORE_INDEX, DatasetSpec, get_dataset, scored_split
 from pipeline.layout import Layout
-from pipeline.results.bootstrap import bootstrap_miou, interval
-from pipeline.results.metrics import confusion_matrix, summarise
+from pipeline.results.metrics import Counts, confusion_matrix, summarise
+from pipeline.results.record import (
+    PROTOCOLS,
+    Cost,
+    EvaluationCost,
+    EvaluationFiles,
+    EvaluationRecord,
+    Memory,
+    ProtocolScores,
+    TrainingFiles,
+    TrainingRecord,
+    late_loss,
+)
+from pipeline.results.statistics import scores
 
 DATASET = get_dataset("camvid")
 K = len(DATASET.classes)
@@ -33,6 +45,8 @@ MISTAKEN_FOR = (BUILDING, TREE, BUILDING, PAVEMENT, ROAD, BUILDING, BUILDING, BU
 ERROR = np.array([0.03, 0.10, 0.55, 0.03, 0.15, 0.12, 0.60, 0.55, 0.25, 0.50, 0.45])  # share of damaged pixels
 FEWER = {"fcn": np.array([1, 1, 0.8, 1, 1, 1, 0.6, 0.8, 0.9, 0.7, 0.7]), "deeplabv3": np.ones(K)}  # with memory
 COMMIT = "5f0c1a9e" * 5
+HARDWARE = {"cpu": "A CPU", "cores": 2, "threads": 1, "gpu": None, "memory_bytes": 8 * 2**30, "platform": "Linux"}
+ITERATIONS = 200
 URL = "https://example.org/releases/ssseg_memorynet/row.pth"
 PANEL = 4
 
@@ -182,132 +196,113 @@ def _write_prepared(
     fingerprint = hashlib.sha256(b"".join(scene.tobytes() for scene in scenes.values())).hexdigest()
     ignored = float(np.mean([scene == IGNORE_INDEX for scene in scenes.values()]))
     info = {"name": spec.name, "num_classes": classes, "classes": list(spec.classes), "fingerprint": fingerprint}
-    _write_json(folder / "dataset.json", {**info, "splits": dict(splits), "ignore_share": {split: ignored}})
+    info |= {"splits": dict(splits), "ignore_share": {split: ignored}}
+    _write_text(folder / "dataset.json", json.dumps(info))
     return fingerprint
 
 
 def _write_training(root: Path, planned: Benchmark, seed: int, fingerprint: str) -> None:
     rng = np.random.default_rng([seed, *planned.id.encode()])
-    folder, curves = Layout(root).train(planned.id, seed), Layout(root).curves(planned.id, seed)
     imported = planned.mode == "import"
-    total = 0 if imported else 200
-    best, final = _write_curves(curves, planned, rng, total)
+    history, validation = ([], []) if imported else _curves(planned, rng)
     parameters = 12_345_678 + 2_000_000 * (planned.memory is not None)
     file = {"url": URL, "file": "row.pth", "bytes": 1234, "sha256": "ab" * 32, "generation": "paper"}
-    summary = {
+    best = max(validation, key=lambda point: point["miou"], default=None)
+    record = TrainingRecord(
         **_identity(planned, seed),
-        "mode": planned.mode,
-        "dataset": planned.dataset.name,
-        "data_fingerprint": fingerprint,
-        "precision": "float32",
-        "epochs": 0 if imported else 10,
-        "iterations": total,
-        "parameters": {"total": parameters, "encoder": 11_000_000, "head": parameters - 11_000_000},
-        "checkpoint": file if imported else None,
-        "best": best,
-        "final": final,
-    }
-    _write_json(folder / "summary.json", summary)
+        mode=planned.mode,
+        dataset=planned.dataset.name,
+        data_fingerprint=fingerprint,
+        precision="float32",
+        epochs=0 if imported else 10,
+        iterations=0 if imported else ITERATIONS,
+        parameters={"total": parameters, "encoder": 11_000_000, "head": parameters - 11_000_000},
+        weights=None,
+        checkpoint=file if imported else None,
+        best=best and {key: best[key] for key in ("epoch", "miou")},
+        final=validation[-1] if validation else None,
+        training_loss=None if imported else late_loss(history),
+        untouched_memory=[],
+    )
     seconds = 2.0 if imported else 240.0 + 60 * (planned.memory is not None) + seed
-    cost = {
-        "seconds": seconds,
-        "seconds_per_iteration": None if imported else seconds / total,
-        "peak_memory_bytes": 3 * 2**29,
-        "device": "cpu",
-        "commit": COMMIT,
-        "dirty": False,
-        "hardware": {
-            "cpu": "A CPU",
-            "cores": 2,
-            "threads": 1,
-            "gpu": None,
-            "memory_bytes": 8 * 2**30,
-            "platform": "Linux",
-        },
-        "libraries": {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.0.0"},
-        "started": "2025-01-02T03:04:05+00:00",
-        "finished": "2025-01-02T03:09:05+00:00",
-    }
-    _write_json(folder / "cost.json", cost)
-    if planned.memory is not None:
-        classes = len(get_dataset(planned.dataset.name).classes)
-        shared = rng.random((1, 1, 32))
-        first = (shared + 0.4 * rng.random((classes, 1, 32))).astype(np.float32)
-        last = (0.3 * shared + rng.random((classes, 1, 32))).astype(np.float32)
-        first[BICYCLIST] = 0  # not seen in the first epoch
-        early = {} if imported else {"first_epoch": first}
-        np.savez(folder / "memory.npz", final=last, touched=(last != 0).any(axis=-1), **early)
+    cost = Cost(
+        seconds=seconds,
+        seconds_per_iteration=None if imported else seconds / ITERATIONS,
+        peak_memory_bytes=3 * 2**29,
+        device="cpu",
+        hardware=HARDWARE,
+        libraries={"python": "3.11.2", "torch": "2.13.0", "numpy": "2.0.0"},
+        commit=COMMIT,
+        dirty=False,
+        started="2025-01-02T03:04:05+00:00",
+        finished="2025-01-02T03:09:05+00:00",
+    )
+    memory = _memory(planned, rng) if planned.memory is not None else None
+    TrainingFiles(Layout(root), planned.id, seed).write(planned, record, cost, memory, history, validation)
 
 
-def _write_curves(
-    curves: Path, planned: Benchmark, rng: np.random.Generator, total: int
-) -> tuple[dict[str, float] | None, dict[str, float] | None]:
-    """history.csv and validation.csv, header lines only without iterations; the summary's `best` and `final`."""
-    steps = np.arange(0, total, 2)
-    rate = planned.optimizer.lr * (0.99 * (1 - steps / max(total, 1)) ** 0.9 + 0.01)
+def _curves(planned: Benchmark, rng: np.random.Generator) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Rows of history.csv and validation.csv."""
+    steps = np.arange(0, ITERATIONS, 2)
+    rate = planned.optimizer.lr * (0.99 * (1 - steps / ITERATIONS) ** 0.9 + 0.01)
     loss = 2.2 * np.exp(-steps / 60) + 0.4 + rng.normal(0, 0.08, len(steps))
-    empty = np.full(len(steps), np.nan)
-    terms = {"loss_final": 0.7 * loss, "loss_coarse": 0.3 * loss, "loss_auxiliary": empty, "loss_consistency": empty}
-    momentum = 90 * rate if planned.memory is not None else empty
-    history = {"iteration": steps, "epoch": 1 + steps // 20, "lr": rate, "loss": loss, **terms, "grad_norm": loss}
-    curves.mkdir(parents=True)
-    pd.DataFrame({**history, "memory_momentum": momentum}).to_csv(curves / "history.csv", index=False)
-    epochs = np.arange(2, 11, 2)[: 5 * (total > 0)]
+    history = {"iteration": steps, "epoch": 1 + steps // 20, "lr": rate, "loss": loss, "loss_final": 0.7 * loss}
+    history |= {"loss_coarse": 0.3 * loss, "grad_norm": loss}
+    if planned.memory is not None:
+        history["memory_momentum"] = 90 * rate
+    epochs = np.arange(2, 11, 2)
     miou = 0.6 - 0.4 * np.exp(-epochs / 3) + rng.normal(0, 0.01, len(epochs))
     validation = {"epoch": epochs, "iteration": epochs * 20, "miou": miou, "pixel_accuracy": 0.3 + miou}
-    pd.DataFrame(validation).to_csv(curves / "validation.csv", index=False)
-    if not total:
-        return None, None
-    best = int(miou.argmax())
-    final = {"loss": float(loss[-1]), "miou": float(miou[-1])}
-    return {"epoch": int(epochs[best]), "miou": float(miou[best])}, final
+    return pd.DataFrame(history).to_dict("records"), pd.DataFrame(validation).to_dict("records")
+
+
+def _memory(planned: Benchmark, rng: np.random.Generator) -> Memory:
+    classes = len(get_dataset(planned.dataset.name).classes)
+    shared = rng.random((1, 1, 32))
+    first = (shared + 0.4 * rng.random((classes, 1, 32))).astype(np.float32)
+    last = (0.3 * shared + rng.random((classes, 1, 32))).astype(np.float32)
+    first[BICYCLIST] = 0  # not seen in the first epoch
+    return Memory(None if planned.mode == "import" else first, last, (last != 0).any(axis=-1))
 
 
 def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[str, Labels], split: str) -> None:
-    folder = Layout(root).evaluate(planned.id, seed)
-    details = folder / "details"
-    (details / "predictions").mkdir(parents=True)
-    ids, classes = list(scenes), len(get_dataset(planned.dataset.name).classes)
+    files, spec = EvaluationFiles(Layout(root), planned.id, seed), get_dataset(planned.dataset.name)
+    (files.details / "predictions").mkdir(parents=True)
+    ids = list(scenes)
     panel = [ids[i] for i in np.linspace(0, len(ids) - 1, PANEL).round().astype(int)]
     submission = None
     if split != planned.dataset.evaluation_split:
-        files = {name: f"details/submission_{name}.zip" for name in ("single_scale", "ms_flip")}
-        submission = {"split": planned.dataset.evaluation_split, "images": 1525, "files": files}
-        for name in files.values():
-            (folder / name).touch()
-    metrics: dict[str, Any] = {"images": len(ids), "split": split, "submission": submission}
-    confusion: dict[str, NDArray] = {}
-    per_image: dict[str, NDArray] = {"ids": np.array(ids)}
+        archives = {name: f"details/submission_{name}.zip" for name in PROTOCOLS}
+        submission = {"split": planned.dataset.evaluation_split, "images": 1525, "files": archives}
+        for name in archives.values():
+            (files.folder / name).touch()
+    measured, counts, confusion = {}, {}, {}
     key = 0 if planned.mode == "import" else seed  # every seed evaluates the same published checkpoint
-    for protocol, views in (("single_scale", 1), ("ms_flip", 4)):
+    for protocol, views in zip(PROTOCOLS, (1, 4), strict=True):
         matrices = []
         for image_id, prediction in _predictions(planned, key, scenes, views):
-            matrices.append(confusion_matrix(prediction, scenes[image_id], classes))
+            matrices.append(confusion_matrix(prediction, scenes[image_id], len(spec.classes)))
             if protocol == "ms_flip" and image_id in panel:
-                cv2.imwrite(str(details / "predictions" / f"{image_id}.png"), prediction)
+                cv2.imwrite(str(files.prediction(image_id)), prediction)
         stacked = np.stack(matrices)  # (N, K, K)
-        parts = {"intersection": stacked.diagonal(0, 1, 2), "prediction": stacked.sum(1), "truth": stacked.sum(2)}
-        per_image |= {f"{protocol}/{name}": part for name, part in parts.items()}
         confusion[protocol] = stacked.sum(axis=0)
-        scores = summarise(confusion[protocol])
-        low, high = interval(bootstrap_miou(**parts, samples=50))
-        accuracies = {"pixel_accuracy": scores.pixel_accuracy, "mean_accuracy": scores.mean_accuracy}
-        metrics[protocol] = {"miou": scores.miou, "miou_low": low, "miou_high": high, **accuracies}
-    np.savez(details / "confusion.npz", **confusion)
-    np.savez(details / "per_image.npz", **per_image)
-    _write_json(folder / "metrics.json", metrics)
-    _write_json(folder / "cost.json", {"seconds": 1.6, "seconds_per_image": 0.1, "device": "cpu"})
-    evaluation = {
+        counts[protocol] = Counts(stacked.diagonal(0, 1, 2), stacked.sum(1), stacked.sum(2))
+        summary = summarise(confusion[protocol])
+        estimate = scores(Counts.of_seeds([counts[protocol]]), np.arange(len(ids)), samples=50).mean()
+        accuracies = (summary.pixel_accuracy, summary.mean_accuracy)
+        measured[protocol] = ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies)
+    record = EvaluationRecord(
         **_identity(planned, seed),
-        "dataset": planned.dataset.name,
-        "split": split,
-        "submission": submission,
-        "images": len(ids),
-        "checkpoint": "last",
-        "panel": panel,
-        "protocol": planned.inference.model_dump(mode="json"),
-    }
-    _write_json(details / "evaluation.json", evaluation)
+        dataset=planned.dataset.name,
+        images=len(ids),
+        split=split,
+        submission=submission,
+        checkpoint="last",
+        panel=panel,
+        protocol=planned.inference.model_dump(mode="json"),
+        scores=measured,
+    )
+    files.write(record, EvaluationCost(1.6, 0.1, "cpu"), spec.classes, ids, counts, confusion)
 
 
 def _predictions(planned: Benchmark, seed: int, scenes: dict[str, Labels], views: int) -> Iterator[tuple[str, Labels]]:
@@ -319,10 +314,6 @@ def _predictions(planned: Benchmark, seed: int, scenes: dict[str, Labels], views
 def _identity(planned: Benchmark, seed: int) -> dict[str, Any]:
     key = hashlib.sha256(f"{config_hash(planned)} {seed}".encode()).hexdigest()[:12]
     return {"benchmark": planned.id, "seed": seed, "config_hash": config_hash(planned), "run_key": key}
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    _write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a person would see of a page, as checks: each looks at an open page and lists what is wrong with it."""
+"""Checks of what a person would see: each inspects an open page and lists its problems."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def table_problems(page: Page) -> list[str]:
 
 
 def image_problems(page: Page) -> list[str]:
-    """Pictures that did not load or that say nothing to who cannot see them."""
+    """Pictures that did not load or have no alternative text."""
     return page.evaluate(_IMAGES)
 
 
 def width_problems(page: Page) -> list[str]:
-    """A page to be scrolled sideways. What is wide by nature, a table or a figure, scrolls in a box of its own."""
+    """A page to be scrolled sideways. What is wide by nature, a table or a figure, has a scroll box."""
     return page.evaluate(_OVERFLOW)
 
 

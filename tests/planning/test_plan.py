@@ -92,13 +92,8 @@ def test_import_without_an_address_is_an_error(project: Path) -> None:
 
 def test_unknown_imagenet_weights_are_an_error(project: Path) -> None:
     edit_yaml(project / "params.yaml", ablation={"mode": "train", "encoder": {"weights": "imagenet:resnet50"}})
-<<<<<<< HEAD:tests/planning/test_plan.py
-    with pytest.raises(PipelineError, match="did you mean `imagenet:resnet50_v1c`"):
-        write_plan(project, Layout(project).plan)
-=======
     with pytest.raises(PipelineError, match="did you mean `resnet50_v1c`"):
-        make_plan(project)
->>>>>>> export:tests/planning/test_plan_rows.py
+        write_plan(project, Layout(project).plan)
 
 
 def test_splits_without_public_labels_cannot_train_or_validate(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""The published rows as `params/*.yaml` say them."""
+"""The published rows of `params/*.yaml`."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ ROWS = [name for name in benchmark_ids(ROOT) if load_benchmark(ROOT, name).publi
 MEMORY_ROWS = [row for row in ROWS if not row.startswith("base-")]
 CLASSES = {"ade20k": 150, "cocostuff10k": 182, "cityscapes": 19, "lip": 20}
 SPEC = Path(os.environ.get("SPEC", ROOT.parent / "shared" / "spec" / "benchmarks.yaml"))
-# CHECKPOINTS section 3, counted by hand there, batch counters included.
+# Of the published files, counters of batch norm included.
 ENTRIES = {"resnet50os8": 481, "resnet101os8": 787, "resnest101os8": 1084, "hrnetv2w48": 1973, "vitlarge": 485}
 
 

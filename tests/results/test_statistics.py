@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.results.bootstrap import (
-    Counts,
-    bootstrap_miou,
-    bootstrap_nested_miou,
-    bootstrap_paired_gain,
-    image_weights,
-    interval,
+from pipeline.results.metrics import Counts
+from pipeline.results.statistics import (
+    Scores,
+    block_weights,
+    class_gains,
+    frame_blocks,
+    gain,
+    pooled_gain,
+    scores,
     seed_weights,
 )
-from pipeline.results.statistics import scores
 
 
 def _counts(rng: np.random.Generator, accuracy: float, images: int = 60, classes: int = 5) -> Counts:
@@ -26,12 +27,13 @@ def _counts(rng: np.random.Generator, accuracy: float, images: int = 60, classes
     return Counts(intersection, prediction, truth)
 
 
-def _stack(*seeds: Counts) -> Counts:
-    return Counts(*(np.stack(parts) for parts in zip(*seeds, strict=True)))
+def _scores(*seeds: Counts, samples: int = 2000) -> Scores:
+    """Of images that are resampled one by one."""
+    return scores(Counts.of_seeds(seeds), np.arange(len(seeds[0].truth)), samples)
 
 
 def _slow_miou(images: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
-    """PROTOCOL section 5, one class after the other."""
+    """The definition (docs/method.md, "Inference and metrics"), one class after the other."""
     ious = []
     for k in range(len(images[0][0])):
         i, p, t = (sum(int(image[part][k]) for image in images) for part in range(3))
@@ -40,27 +42,26 @@ def _slow_miou(images: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float
     return sum(ious) / len(ious)
 
 
-def test_every_resample_follows_the_rule_for_absent_classes():
+def test_every_resample_follows_the_rule_for_absent_classes() -> None:
     # class 3 occurs in one image only, class 4 is never annotated but predicted in one image, class 5 is nowhere
-    rng = np.random.default_rng(0)
-    counts = _counts(rng, 0.8, images=6, classes=3)
+    counts = _counts(np.random.default_rng(0), 0.8, images=6, classes=3)
     intersection, prediction, truth = (np.pad(part, ((0, 0), (0, 3))) for part in counts)
     truth[2, 3], prediction[2, 3], intersection[2, 3] = 40, 30, 20
     prediction[4, 4] = 7
-    samples = bootstrap_miou(intersection, prediction, truth, samples=300, seed=3)
-    for weights, sample in zip(image_weights(6, 300, seed=3), samples, strict=True):
+    samples = np.nanmean(_scores(Counts(intersection, prediction, truth), samples=300).resampled[0], axis=-1)
+    for weights, sample in zip(block_weights(np.arange(6), 300), samples, strict=True):
         drawn = [n for n, times in enumerate(weights.astype(int)) for _ in range(times)]
         slow = _slow_miou([(intersection[n], prediction[n], truth[n]) for n in drawn])
         assert sample == pytest.approx(slow, abs=1e-12)
     assert len({round(sample, 1) for sample in samples}) > 1  # classes 3 and 4 come and go
 
 
-def test_more_resamples_than_fit_one_chunk_are_all_there():
+def test_more_resamples_than_fit_one_chunk_are_all_there() -> None:
     counts = _counts(np.random.default_rng(0), 0.7, images=10)
-    assert np.isfinite(bootstrap_miou(*counts, samples=613)).sum() == 613
+    assert np.isfinite(_scores(counts, samples=613).resampled).sum() == 613 * 5
 
 
-def test_the_interval_over_images_covers_the_truth_about_95_times_in_100():
+def test_the_interval_over_images_covers_the_truth_about_95_times_in_100() -> None:
     rng = np.random.default_rng(1)
     truth = 0.6 / (2 - 0.6)  # IoU when a share of 0.6 is right and mistakes are spread evenly
     hits = 0
@@ -69,71 +70,96 @@ def test_the_interval_over_images_covers_the_truth_about_95_times_in_100():
         pixels = np.full((50, 4), 500)
         right = rng.binomial(pixels, accuracy)
         counts = Counts(right, right + np.roll(pixels - right, 1, axis=1), pixels)
-        low, high = interval(bootstrap_miou(*counts, samples=200))
-        hits += low <= truth <= high
+        estimate = _scores(counts, samples=200).mean()
+        hits += estimate.low <= truth <= estimate.high
     assert 0.90 <= hits / 200 <= 0.99
 
 
-def test_a_single_seed_gives_the_interval_over_images():
-    counts = _counts(np.random.default_rng(2), 0.7)
-    np.testing.assert_array_equal(bootstrap_nested_miou(_stack(counts)), bootstrap_miou(*counts))
+def test_images_of_a_block_are_drawn_together() -> None:
+    blocks = frame_blocks([f"{sequence}_{n}" for sequence in "ab" for n in range(5)], 3)
+    assert blocks.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
+    weights = block_weights(blocks, 50)
+    assert (weights[:, blocks == 0] == weights[:, :1]).all()
+    assert len(np.unique(weights[:, 0])) > 1
 
 
-def test_seeds_that_differ_widen_the_interval():
+def test_single_images_are_blocks_of_one() -> None:
+    assert frame_blocks(["x", "y_1", "y_2"], 1).tolist() == [0, 1, 2]
+
+
+def test_neighbours_that_resemble_each_other_need_blocks() -> None:
+    counts = _counts(np.random.default_rng(8), 0.7, images=12)
+    repeated = Counts(*(np.repeat(part, 5, axis=0) for part in counts))
+    narrow, honest = (scores(Counts.of_seeds([repeated]), np.arange(60) // n).mean() for n in (1, 5))
+    assert honest.high - honest.low > 1.8 * (narrow.high - narrow.low)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
     rng = np.random.default_rng(3)
     low, high = _counts(rng, 0.6), _counts(rng, 0.8)
-    alike, different = (bootstrap_nested_miou(_stack(*seeds)) for seeds in ((low, low), (low, high)))
-    assert np.ptp(interval(different)) > 3 * np.ptp(interval(alike))
+    alike, different = (_scores(*seeds).mean() for seeds in ((low, low), (low, high)))
+    assert different.high - different.low > 3 * (alike.high - alike.low)
+    assert different.deviation > 0
 
 
-def test_resampled_seeds_vary_as_a_mean_of_independent_seeds_does():
+def test_scores_of_single_seeds_joined_are_those_of_all() -> None:
+    rng = np.random.default_rng(9)
+    seeds = [_counts(rng, accuracy) for accuracy in (0.6, 0.7)]
+    joined = Scores.of_seeds([_scores(counts) for counts in seeds])
+    assert np.array_equal(joined.resampled, _scores(*seeds).resampled)
+    assert np.array_equal(joined.measured, _scores(*seeds).measured)
+
+
+def test_resampled_seeds_vary_as_a_mean_of_independent_seeds_does() -> None:
     values = np.array([1.0, 2.0, 4.0])
     means = seed_weights(3, samples=200_000) @ values
     assert means.mean() == pytest.approx(values.mean(), abs=0.01)
     assert means.var() == pytest.approx(values.var(ddof=1) / 3, rel=0.02)
 
 
-def test_pairing_resolves_a_small_gain_that_separate_intervals_do_not():
+def test_pairing_resolves_a_small_gain_that_separate_intervals_do_not() -> None:
     rng = np.random.default_rng(4)
     hard = rng.uniform(0.3, 0.9, size=(60, 1))  # images differ far more than the models do
     truth = np.full((60, 5), 400)
     chance = rng.uniform(size=(2, 60, 5))  # per seed
     sides = []
     for extra in (0.0, 0.03):
-        right = np.floor(truth * (hard + extra) + chance).astype(int)
-        sides.append(Counts(right, right + np.roll(truth - right, 1, axis=-1), np.broadcast_to(truth, right.shape)))
+        right = np.floor(truth * (hard + extra) + chance).astype(int)  # (2, 60, 5)
+        seeds = [Counts(r, r + np.roll(truth - r, 1, axis=-1), truth) for r in right]
+        sides.append(_scores(*seeds))
     baseline, memory = sides
-    low, high = interval(bootstrap_paired_gain(baseline, memory))
-    assert 0 < low < high < 0.1
-    assert interval(bootstrap_nested_miou(baseline))[1] > interval(bootstrap_nested_miou(memory))[0]
+    estimate = gain(baseline, memory)
+    assert 0 < estimate.low < estimate.high < 0.1
+    assert estimate.resolved
+    assert baseline.mean().high > memory.mean().low
 
 
-def test_pairing_finds_no_gain_between_equally_good_models():
+def test_pairing_finds_no_gain_between_equally_good_models() -> None:
     rng = np.random.default_rng(5)
     found = 0
     for _ in range(40):
-        sides = [_stack(*(_counts(rng, 0.7, images=30) for _ in range(4))) for _ in range(2)]
-        low, high = interval(bootstrap_paired_gain(*sides, samples=300))
-        found += not low <= 0 <= high
+        sides = [_scores(*(_counts(rng, 0.7, images=30) for _ in range(4)), samples=300) for _ in range(2)]
+        found += gain(*sides).resolved
     assert found <= 8  # with four seeds a nominal 5 % is a little more
 
 
-def test_a_single_image_has_no_interval_and_resolves_nothing():
-    one = Counts(*(np.array([[[3, 4]]]), np.array([[[5, 5]]]), np.array([[[4, 6]]])))
-    estimate = scores(one).mean()
+def test_the_pooled_gain_is_the_mean_of_the_gains_and_class_gains_have_the_miou_gain_as_mean() -> None:
+    rng = np.random.default_rng(10)
+    pairs = [tuple(_scores(_counts(rng, accuracy)) for accuracy in side) for side in ((0.6, 0.7), (0.5, 0.52))]
+    pooled = pooled_gain(pairs)
+    assert pooled.value == pytest.approx(np.mean([gain(*pair).value for pair in pairs]))
+    assert np.mean([one.value for one in class_gains(*pairs[0])]) == pytest.approx(gain(*pairs[0]).value)
+
+
+def test_a_single_image_has_no_interval_and_resolves_nothing() -> None:
+    one = Counts(np.array([[3, 4]]), np.array([[5, 5]]), np.array([[4, 6]]))
+    estimate = _scores(one).mean()
     assert estimate.value == pytest.approx((3 / 6 + 4 / 7) / 2)
     assert np.isnan(estimate.low)
     assert not estimate.resolved
 
 
-def test_unequal_shapes_cannot_be_paired():
-    rng = np.random.default_rng(6)
-    with pytest.raises(ValueError, match="unpaired"):
-        bootstrap_paired_gain(_stack(_counts(rng, 0.7, images=5)), _stack(_counts(rng, 0.7, images=6)))
-
-
-def test_equal_seeds_give_equal_samples():
-    counts = _counts(np.random.default_rng(7), 0.7)
-    first, again, other = (bootstrap_miou(*counts, seed=seed) for seed in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+def test_scores_of_different_numbers_of_seeds_cannot_be_paired() -> None:
+    counts = _counts(np.random.default_rng(6), 0.7)
+    with pytest.raises(ValueError, match="cannot pair"):
+        gain(_scores(counts), _scores(counts, counts))

@@ -25,8 +25,7 @@ from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark, RuntimeConfig
 from pipeline.config.study import load_plan
 from pipeline.layout import Layout
-from pipeline.reporting.report import write_report
-from pipeline.reporting.study_report import write_study_report
+from pipeline.reporting.report import write_report, write_study_report
 from pipeline.tracking.store import load_mlflow, tracking_uri
 
 BROWSER = find_chromium()

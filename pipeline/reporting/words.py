@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.schema import Benchmark, ProtocolConfig
+from pipeline.results.statistics import RESAMPLES, Estimate
 
-PROTOCOLS = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
+PROTOCOL_NAMES = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
 FRAMEWORKS = {
     "fcn": "FCN",
     "pspnet": "PSPNet",
@@ -38,25 +39,38 @@ def points(fraction: float, digits: int = 2) -> str:
     return f"{number:+.{digits}f}".replace("-", "−") if number else f"{0:.{digits}f}"
 
 
-def percent_interval(low: float, high: float) -> str:
+def percent_interval(estimate: Estimate) -> str:
     """[64.10, 66.02] in percent; without an interval (NaN) a dash."""
-    return NONE if math.isnan(low) else f"[{percent(low)}, {percent(high)}]"
+    return NONE if math.isnan(estimate.low) else f"[{percent(estimate.low)}, {percent(estimate.high)}]"
 
 
-def points_interval(low: float, high: float) -> str:
+def points_interval(estimate: Estimate) -> str:
     """[−0.12, +1.30] in percentage points; without an interval (NaN) a dash."""
-    return NONE if math.isnan(low) else f"[{points(low)}, {points(high)}]"
+    return NONE if math.isnan(estimate.low) else f"[{points(estimate.low)}, {points(estimate.high)}]"
 
 
-def probability(share: float, samples: int) -> str:
-    """A share of resamples, without claiming more than the number of resamples can show."""
+def verdict(estimate: Estimate) -> str:
+    """gain, loss or not resolved: what the interval allows one to say."""
+    return ("gain" if estimate.value > 0 else "loss") if estimate.resolved else "not resolved"
+
+
+def probability(share: float) -> str:
+    """A share of resamples, without claiming more than their number can show; NaN -> a dash."""
+    if math.isnan(share):
+        return NONE
     if share >= 1:
-        return f"> {100 - 100 / samples:.4g} %"
-    return f"< {100 / samples:.2g} %" if share <= 0 else f"{100 * share:.1f} %"
+        return f"> {100 - 100 / RESAMPLES:.4g} %"
+    return f"< {100 / RESAMPLES:.2g} %" if share <= 0 else f"{100 * share:.1f} %"
+
+
+def class_share(value: float) -> str:
+    """Percent with two significant digits: 35.2, 0.84, 0.021."""
+    number = 100 * value
+    return "0" if number == 0 else f"{number:.1f}" if number >= 10 else f"{number:.2g}"
 
 
 def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 5 h 07 min."""
+    """42.0 s, 3 min 20 s, 5 h 07 min."""
     total = round(seconds)
     if total < 60:
         return f"{seconds:.1f} s"
@@ -81,7 +95,7 @@ def memory_size(number: float | None) -> str:
 
 
 def machine_in_words(machine: Mapping[str, Any]) -> str:
-    """`A CPU, 2 cores, 1 thread`: the `hardware` of a run; threads are absent from records of older commits."""
+    """`A CPU, 2 cores, 1 thread`: the `hardware` of a run; records of older commits have no threads."""
     parts = [machine.get("gpu"), machine.get("cpu"), f"{machine.get('cores')} cores"]
     if machine.get("threads"):
         parts.append(plural(machine["threads"], "thread"))
@@ -99,9 +113,10 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{suffix}"
 
 
-def listing(words: list[str]) -> str:
+def listing(words: Sequence[object]) -> str:
     """a; a and b; a, b and c."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+    texts = [str(word) for word in words]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else "none"
 
 
 def framework(benchmark: Benchmark) -> str:
@@ -109,26 +124,14 @@ def framework(benchmark: Benchmark) -> str:
     return FRAMEWORKS.get(benchmark.segmentor.framework, benchmark.segmentor.framework)
 
 
-def compact_protocol(config: ProtocolConfig) -> str:
-    """An inference protocol in as few words as a table cell allows, windows as height×width."""
-    parts = ["whole"]
-    if config.crop is not None and config.stride is not None:
-        parts = [f"slide {config.crop[0]}×{config.crop[1]} by {config.stride[0]}×{config.stride[1]}"]
-    low, high = min(config.scales), max(config.scales)
-    parts.append(f"scale {low:g}" if len(config.scales) == 1 else f"{len(config.scales)} scales {low:g}–{high:g}")
-    parts += ["flip"] if config.flip else []
-    return ", ".join([*parts, *([config.average] if config.flip or len(config.scales) > 1 else [])])
-
-
 def protocol(config: ProtocolConfig) -> str:
-    """An inference protocol in one phrase."""
+    """An inference protocol in one phrase, windows as height×width."""
     parts = ["whole image"]
     if config.crop is not None and config.stride is not None:
         window, step = config.crop, config.stride
-        parts = [f"windows of {window[0]}×{window[1]} (height × width) every {step[0]}×{step[1]}"]
+        parts = [f"windows of {window[0]}×{window[1]} every {step[0]}×{step[1]}"]
     scales = ", ".join(f"{scale:g}" for scale in config.scales)
     parts.append(f"scale {scales}" if len(config.scales) == 1 else f"scales {scales}")
-    parts.append("with horizontal flip" if config.flip else "no flip")
-    if config.flip or len(config.scales) > 1:
-        parts.append(f"{config.average} averaged")
+    parts += ["flip"] if config.flip else []
+    parts += [f"{config.average} averaged"] if config.flip or len(config.scales) > 1 else []
     return ", ".join(parts)

@@ -1,0 +1,250 @@
+"""Chapters about differences: the headline, one chapter per question, the gains class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from pipeline.config.schema import PRIMARY, PROTOCOLS
+from pipeline.reporting import figures
+from pipeline.reporting.page import Fact, Facts, Figure, Section, Table, section
+from pipeline.reporting.study import Comparison, Pair, Study, frequent_first
+from pipeline.reporting.words import (
+    NONE,
+    PROTOCOL_NAMES,
+    class_share,
+    percent,
+    plain,
+    points,
+    points_interval,
+    probability,
+    verdict,
+)
+from pipeline.results.statistics import Estimate
+
+SHORT = {"single_scale": "Single scale", "ms_flip": "ms+flip"}  # in heads of columns
+SHOWN_CLASSES = 40  # that fit a figure
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number of the headline: of a pair, or of all pairs of a comparison; before and after: mIoU of a pair."""
+
+    label: str
+    estimate: Estimate
+    pooled: bool
+    pairs: int
+    ahead: int  # pairs
+    before: float
+    after: float
+
+
+def headline(study: Study) -> Section:
+    """What came out: of pooled comparisons their means, else each pair; without comparisons the scores."""
+    pooled = [comparison for comparison in study.comparisons if comparison.pooled]
+    if pooled:
+        found = [_finding(study, comparison.question, comparison.pairs, pooled=True) for comparison in pooled]
+    else:
+        found = [_finding(study, study.label(pair), [pair], pooled=False) for pair in study.pairs]
+    findings = [finding for finding in found if finding is not None]
+    measured = [study.variants[name] for pair in study.pairs for name in pair] or study.ran
+    groups: dict[str, list[str]] = {}
+    for variant in study.ran:
+        groups.setdefault(variant.group, []).append(variant.name)
+    return section(
+        "headline",
+        "headline",
+        study=study,
+        findings=findings,
+        scores={variant.name: study.score(variant.name, PRIMARY) for variant in study.ran},
+        validation={name: validation(study, name) for names in groups.values() for name in names},
+        groups=groups,
+        places=sorted({f"the {len(v.ids)} `{v.split}` images of `{v.spec.name}`" for v in measured}),
+        protocol=PROTOCOL_NAMES[PRIMARY],
+        seeds=sorted({len(finding.estimate.per_seed) for finding in findings}) or seed_counts(study),
+        rows_run=rows_run(study),
+        facts=Facts([_fact(finding) for finding in findings]) if findings else "",
+    )
+
+
+def comparisons(study: Study) -> list[Section]:
+    """Table and forest plot of every question, and which of its pairs were not run."""
+    return [_comparison(study, comparison) for comparison in study.comparisons]
+
+
+def classes(study: Study) -> Section | None:
+    """Scores and gains of every class: means of pooled comparisons, else pair by pair."""
+    sets: list[tuple[str, str, Sequence[Pair]]] = []  # figure, caption, pairs
+    for c in study.comparisons:
+        if c.pooled and study.shared_seeds(c.pairs):
+            sets.append((c.key, c.question, c.pairs))
+        elif c.every_class:
+            sets += [(pair[1], f"IoU per class, {study.label(pair)}", [pair]) for pair in c.pairs if study.seeds(pair)]
+    blocks = [block for name, caption, pairs in sets for block in _classes(study, name, caption, pairs)]
+    single = [variant for variant in study.unpaired if not study.planned]
+    blocks += [
+        Table(
+            f"IoU per class, {variant.name}",
+            [
+                {
+                    "Class": plain(variant.spec.classes[k]),
+                    "Share %": class_share(variant.class_share[k]),
+                    "IoU %": percent(_level(study, [variant.name], study.seeds([variant.name]), [k])),
+                }
+                for k in frequent_first(variant)
+            ],
+        )
+        for variant in single
+    ]
+    if not blocks:
+        return None
+    averaged = any(len(pairs) > 1 for _, _, pairs in sets)
+    return section(
+        "classes",
+        "classes",
+        blocks=blocks,
+        compared=bool(sets),
+        averaged=averaged,
+        named=study.named_rare,
+        protocol=PROTOCOL_NAMES[PRIMARY],
+    )
+
+
+def validation(study: Study, name: str) -> float:
+    """mIoU of the last weights on the validation split, single scale, mean over the seeds; NaN: imported."""
+    values = [run.validation_miou for run in study.variants[name].runs]
+    return float(np.mean([np.nan if value is None else value for value in values]))
+
+
+def seed_counts(study: Study) -> list[int]:
+    """The numbers of seeds behind the differences, or behind the scores if nothing is compared."""
+    names: list[Sequence[str]] = [*study.pairs] or [[variant.name] for variant in study.ran]
+    return sorted({len(study.seeds(each)) for each in names})
+
+
+def rows_run(study: Study) -> int:
+    """How many of the published rows were run."""
+    return sum(row.id in study.variants for row in study.rows)
+
+
+def _finding(study: Study, label: str, pairs: Sequence[Pair], pooled: bool) -> Finding | None:
+    estimate, seeds = study.gain(pairs, PRIMARY), study.shared_seeds(pairs)
+    if estimate is None:
+        return None
+    singles = [study.gain([pair], PRIMARY, seeds=seeds) for pair in pairs]
+    ahead = sum(single is not None and single.value > 0 for single in singles)
+    before, after = (_level(study, [pair[side] for pair in pairs], seeds) for side in (0, 1))
+    return Finding(label, estimate, pooled, len(pairs), ahead, before, after)
+
+
+def _fact(finding: Finding) -> Fact:
+    judged = verdict(finding.estimate)
+    detail = f"mIoU points {points_interval(finding.estimate)}, {judged}"
+    tone = judged if finding.estimate.resolved else "neutral"
+    return Fact(finding.label, points(finding.estimate.value), detail, tone)
+
+
+def _comparison(study: Study, comparison: Comparison) -> Section:
+    rows, drawn = [], []
+    for pair in comparison.pairs:
+        seeds = study.seeds(pair)
+        for protocol in PROTOCOLS:
+            estimate = study.gain([pair], protocol)
+            if estimate is None:
+                continue
+            before, after = (study.score(name, protocol, seeds) for name in pair)
+            sides = {"Without %": percent(before.value), "With %": percent(after.value)}
+            rows.append(_row(plain(study.label(pair)), protocol, sides, estimate))
+            drawn += [(study.label(pair), estimate)] if protocol == PRIMARY else []
+    for protocol in PROTOCOLS if comparison.pooled else ():
+        estimate = study.gain(comparison.pairs, protocol)
+        if estimate is not None:
+            rows.append(_row("**Mean of the pairs**", protocol, {"Without %": NONE, "With %": NONE}, estimate))
+            drawn += [("mean of the pairs", estimate)] if protocol == PRIMARY else []
+    alt = "; ".join(f"{label}: {points(e.value)} {points_interval(e)}" for label, e in drawn)
+    shared = study.shared_seeds(comparison.pairs)
+    return section(
+        comparison.key,
+        "comparison",
+        comparison=comparison,
+        table=Table(comparison.question, rows),
+        figure=""
+        if not drawn
+        else Figure(
+            comparison.key,
+            partial(figures.forest, drawn),
+            f"Forest plot of differences in mIoU. {alt}.",
+            f"Differences in mIoU points, {PROTOCOL_NAMES[PRIMARY]}, with 95 % interval; filled when it excludes zero. "
+            "Small dots: single seeds.",
+        ),
+        partial_seeds=shared if comparison.pooled and any(study.seeds(p) != shared for p in comparison.pairs) else (),
+        absent=[study.label(pair) for pair in comparison.pairs if not study.seeds(pair)],
+        alone=[variant.name for variant in study.unpaired if not study.planned],
+        imported=any(study.variants[name].imported for pair in comparison.pairs for name in pair),
+    )
+
+
+def _row(label: str, protocol: str, sides: dict[str, str], estimate: Estimate) -> dict[str, str]:
+    return {
+        "Difference": label,
+        "Protocol": PROTOCOL_NAMES[protocol],
+        **sides,
+        "Points": f"**{points(estimate.value)}**",
+        "95 % interval": points_interval(estimate),
+        "Probability of gain": probability(estimate.positive),
+        **_judgement(estimate),
+    }
+
+
+def _judgement(estimate: Estimate) -> dict[str, str]:
+    return {
+        "Verdict": verdict(estimate),
+        "Seeds": str(len(estimate.per_seed)),
+        "Seeds ahead": str(int((estimate.per_seed > 0).sum())),
+    }
+
+
+def _classes(study: Study, name: str, caption: str, pairs: Sequence[Pair]) -> list[Table | Figure]:
+    """Table and bars of every class, and the means over rare and other classes; without and with: ms+flip."""
+    variant, seeds = study.variants[pairs[0][1]], study.shared_seeds(pairs)
+    order, rare, share, names = frequent_first(variant), study.rare(variant), variant.class_share, variant.spec.classes
+    others = [k for k in range(len(names)) if k not in rare]
+    sets = [(f"{plain(names[k])}{' (rare)' if k in rare else ''}", [k]) for k in order]
+    means = {"**rare classes, mean**": rare, "**other classes, mean**": others} if rare and others else {}
+    rows, bars = [], {}
+    for label, members in [*sets, *means.items()]:
+        before, after = (_level(study, [pair[side] for pair in pairs], seeds, members) for side in (0, 1))
+        row = {"Class": label, "Share %": class_share(share[members].sum())}
+        row |= {"Without %": percent(before), "With %": percent(after)}
+        estimates = {protocol: study.gain(pairs, protocol, members) for protocol in PROTOCOLS}
+        for protocol, estimate in estimates.items():
+            row[f"{SHORT[protocol]}, points"] = f"**{points(estimate.value)}**"
+            row[f"{SHORT[protocol]}: 95 % interval"] = points_interval(estimate)
+        rows.append(row | _judgement(estimates[PRIMARY]))
+        if label not in means:
+            (k,) = members
+            bars[k] = figures.ClassBar(names[k], share[k], before, after, estimates[PRIMARY])
+    ranked = sorted((k for k in order if not np.isnan(bars[k].gain.value)), key=lambda k: bars[k].gain.value)
+    rule = "Most frequent class first."
+    shown = order
+    if len(order) > SHOWN_CLASSES:
+        half = SHOWN_CLASSES // 2
+        shown = [k for k in order if k in {*ranked[:half], *ranked[-half:]}]
+        rule = f"Of {len(order)} classes the {half} with the largest and the {half} with the smallest gain."
+    ends = [f"{names[k]} {points(bars[k].gain.value)} points" for k in (ranked[-1], ranked[0])]
+    figure = Figure(
+        f"classes-{name}",
+        partial(figures.class_bars, [bars[k] for k in shown]),
+        f"Bars of IoU per class of both sides, beside them the gain. Largest gain: {ends[0]}; smallest: {ends[1]}.",
+        f"{caption.rstrip('?')}: both sides, and the gain with its 95 % interval ({PROTOCOL_NAMES[PRIMARY]}). {rule}",
+    )
+    return [Table(caption, rows), figure]
+
+
+def _level(study: Study, names: Sequence[str], seeds: Sequence[int], classes: Sequence[int] | None = None) -> float:
+    """Mean IoU (over `classes` if given) of variants and seeds."""
+    chosen = None if classes is None else np.asarray(classes)
+    return float(np.mean([study.scores(name, PRIMARY, seeds).mean(chosen).value for name in names]))
