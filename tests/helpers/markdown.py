@@ -23,10 +23,16 @@ class Block(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; rows are {column: cell}, cells without the marks of bold text and code."""
+    """A table, its cells without the marks of bold text and code."""
 
     caption: str  # the bold line above the table, without its marks, or empty
-    rows: list[Row]
+    columns: list[str]
+    cells: list[list[str]]  # row by row
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows as {column: cell}; of columns with equal names the last one counts."""
+        return [dict(zip(self.columns, cells, strict=True)) for cells in self.cells]
 
 
 def blocks(text: str) -> list[Block]:
@@ -44,10 +50,10 @@ def tables(text: str) -> list[Table]:
     found = []
     for match in _TABLE.finditer(_BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)):
         columns = [cell.strip() for cell in match[1].strip("|").split("|")]
-        lines = [[cell.strip(" `*") for cell in line.strip("|").split("|")] for line in match[2].splitlines()]
+        cells = [[cell.strip(" `*") for cell in line.strip("|").split("|")] for line in match[2].splitlines()]
         above = match.string[: match.start()].rstrip().rpartition("\n")[2]
         caption = above.strip("*") if above.startswith("**") and above.endswith("**") else ""
-        found.append(Table(caption, [dict(zip(columns, cells, strict=True)) for cells in lines]))
+        found.append(Table(caption, columns, cells))
     return found
 
 
