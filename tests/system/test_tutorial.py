@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.markdown import blocks
 from helpers.project import ROOT
-
-BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
@@ -22,7 +20,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     (clone / ".venv").symlink_to(ROOT / ".venv")  # `make env` finds it up to date
     script = ["set -e"]
-    for language, title, text in BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")):
+    for language, title, text in blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")):
         if language == "sh":
             script += text.splitlines()
         else:

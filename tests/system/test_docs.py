@@ -1,0 +1,211 @@
+"""README, CONTRIBUTING and docs/: their numbers, links, commands and code.
+
+Numbers are compared with committed records: those of the CamVid study with its reports, those of speed and memory with
+`benchmarks/measured`, the published ones with the benchmarks. The digits table of the README has no committed record
+yet; the README gives its commit, seed and machine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.markdown import anchors, blocks, links, tables, without_code
+from helpers.project import ROOT
+
+from pipeline.config import load_benchmark
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+# Words and phrases of the project's former private dialect.
+AVOIDED = (
+    *("told in one line", "anew", "hence", "stands twice", "is no device", "to be had", "takes its leave"),
+    *("the road works", "the one that", "for good", "METHOD", "PROTOCOL", "CHECKPOINTS", "spec/"),
+)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """The text from a heading to the next one of the same level."""
+    _, found, rest = text.partition(f"\n## {heading}\n")
+    assert found, f"no section {heading!r}"
+    return rest.partition("\n## ")[0]
+
+
+def agrees(shown: str, value: float) -> bool:
+    """Whether `value`, rounded to the decimals that are shown, is the number at the beginning of `shown`."""
+    number = re.match(r"\d+(?:\.(\d+))?", shown)
+    assert number is not None, shown
+    return float(number[0]) == round(value, len(number[1] or ""))
+
+
+# --- the README -------------------------------------------------------------------------------------------------------
+
+
+def test_the_snippet_reads_and_updates_a_memory(tmp_path: Path) -> None:
+    (snippet,) = (block.text for block in blocks(read("README.md")) if block.title == "own-model")
+    assert len([line for line in snippet.splitlines() if line]) == 8
+    torch.manual_seed(0)
+    (tmp_path / "snippet.py").write_text(snippet, encoding="utf-8")
+    names = runpy.run_path(str(tmp_path / "snippet.py"))
+    assert names["augmented"].shape == names["representations"].shape
+    assert (names["memory"].memory != 0).any(dim=-1).all()  # every class occurs in the labels
+
+
+def test_every_entry_of_the_tree_exists() -> None:
+    (tree,) = (block.text for block in blocks(section(read("README.md"), "Repository")))
+    parent = ROOT
+    missing = []
+    for line in tree.splitlines():
+        entry, description = line.split(maxsplit=1)
+        path = (parent if line.startswith(" ") else ROOT) / entry
+        if not line.startswith(" "):
+            parent = path
+        inside = re.findall(r"\b(?:\w+\.py|[a-z]+/)(?!\w)", description)
+        missing += [str(p.relative_to(ROOT)) for p in (path, *(path / name for name in inside)) if not p.exists()]
+    assert not missing
+
+
+# --- the CamVid study -------------------------------------------------------------------------------------------------
+
+STUDY = read("docs/camvid.md")
+REPORTED = [
+    table for study in ("camvid", "camvid-settings") for table in tables(read(f"reports/{study}/small/report.md"))
+]
+_NUMBER = r"[+−]?\d+\.\d{2,3}"
+# Results of an earlier commit, whose report is not in the working tree.
+EARLIER = section(STUDY, "An earlier round")
+
+
+def test_every_row_of_the_camvid_tables_is_a_row_of_the_report() -> None:
+    shown = tables(STUDY)
+    assert len(shown) == 5
+    for table in shown:
+        reported = [row for other in REPORTED if other.caption == table.caption for row in other.rows]
+        for row in table.rows:
+            assert any(row.items() <= other.items() for other in reported), (table.caption, row)
+
+
+def test_every_difference_in_the_text_has_its_interval_in_the_report() -> None:
+    text = without_code(STUDY.replace(EARLIER, ""))
+    found = re.findall(rf"({_NUMBER}) (\[{_NUMBER},\s{_NUMBER}\])", text)
+    assert len(found) >= 4
+    for value, interval in found:
+        pairs = (pair for table in REPORTED for cells in table.cells for pair in pairwise(cells))
+        assert (value, re.sub(r"\s", " ", interval)) in pairs
+
+
+def test_every_decimal_number_in_the_text_is_one_of_the_report() -> None:
+    text = without_code(STUDY.replace(EARLIER, ""))
+    cells = " ".join(cell for table in REPORTED for cells in table.cells for cell in cells)
+    reported = set(re.findall(_NUMBER, cells))
+    assert set(re.findall(rf"(?<![\w.]){_NUMBER}(?![\w.])", text)) <= reported
+
+
+def test_the_number_of_trainings_is_that_of_the_records() -> None:
+    runs = list((ROOT / "reports" / "camvid" / "small" / "runs").glob("*.json"))
+    assert f"{len(runs)} of the 58 trainings" in STUDY
+    assert f"{len(runs)} of 58 planned trainings" in read("reports/camvid/small/report.md")
+
+
+# --- speed and memory -------------------------------------------------------------------------------------------------
+
+MEASURED = json.loads(read("benchmarks/measured/two-cpu-cores.json"))
+PERFORMANCE = read("docs/performance.md")
+
+
+def test_times_and_memory_are_those_measured() -> None:
+    compared, alone = (table.rows for table in tables(PERFORMANCE))
+    assert {row["Row"] for row in (*compared, *alone)} == set(MEASURED["rows"])
+    for row in compared:
+        record = MEASURED["rows"][row["Row"]]
+        memory = {side: value["extra"] for side, value in record["memory"].items()}
+        assert row["Setting"] == record["setting"]
+        assert agrees(row["Time, here"], record["ours_s"]), row
+        assert agrees(row["Time, reference"], record["reference_s"]), row
+        assert agrees(row["Faster"], record["ratio"]), row
+        assert agrees(row["Memory, here"], memory["ours"] / 2**20), row
+        assert agrees(row["Memory, reference"], memory["reference"] / 2**20), row
+        assert agrees(row["Smaller"], memory["reference"] / memory["ours"]), row
+    for row in alone:
+        record = MEASURED["rows"][row["Row"]]
+        assert row["Setting"] == record["setting"]
+        assert row["Time"].endswith(f" per {record['unit']}")
+        assert agrees(row["Time"], record["ours_s"] * (1000 if " ms " in row["Time"] else 1)), row
+
+
+def test_commit_machine_and_rounds_are_those_measured() -> None:
+    about = MEASURED["about"]
+    rounds = MEASURED["rows"]["evaluation, ms+flip"]["rounds"]
+    ratios = [theirs / ours for ours, theirs in zip(rounds["ours_s"], rounds["reference_s"], strict=True)]
+    commit, seconds = re.findall(r"commit `(\w+)`.* (\d+) s,", PERFORMANCE)[0]
+    assert about["commit"].startswith(commit)
+    assert agrees(seconds, about["seconds"])
+    assert about["processor"] in PERFORMANCE
+    assert f"torch {about['torch'].partition('+')[0]}" in PERFORMANCE
+    shown = re.search(r"ms\+flip gave (.+)x and (.+)x", PERFORMANCE)
+    assert shown is not None
+    assert all(agrees(text, ratio) for text, ratio in zip(shown.groups(), ratios, strict=True))
+
+
+# --- published numbers ------------------------------------------------------------------------------------------------
+
+
+def test_published_numbers_are_those_of_the_benchmarks() -> None:
+    rows = tables(section(read("docs/published-rows.md"), "Published numbers"))[0].rows
+    for row in rows:
+        published = load_benchmark(ROOT, row["benchmark"]).published
+        expected = [
+            score
+            for scores in (published.paper, published.model_zoo)
+            for score in (scores.single_scale, scores.ms_flip)
+        ]
+        assert list(row.values())[1:] == [_percent(score) for score in expected], row
+    baselines = dict(re.findall(r"`(base-\w+)` \| ([\d.]+)", read("docs/published-rows.md")))
+    for name, score in baselines.items():
+        assert score == _percent(load_benchmark(ROOT, name).published.model_zoo.single_scale), name
+    benchmarks = json.loads(read("tests/goldens/resolved-benchmarks.json"))
+    listed = {row["benchmark"] for row in rows} | set(baselines)
+    assert listed == {name for name in benchmarks if not name.startswith(("digits", "camvid"))}
+
+
+def _percent(score: float | None) -> str:
+    return "–" if score is None else f"{score:.2f}"
+
+
+# --- all pages --------------------------------------------------------------------------------------------------------
+
+
+@each_page
+def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None:
+    broken = []
+    for link in links(page.read_text(encoding="utf-8")):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+@each_page
+def test_every_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named <= targets
+
+
+@each_page
+def test_the_words_are_plain(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not [phrase for phrase in AVOIDED if re.search(rf"\b{re.escape(phrase)}", text)]
