@@ -1,4 +1,4 @@
-"""Experiment tracking with MLflow: `runs` (a stage while it runs), `sync` (results without a run), `store` (where).
+"""Experiment tracking with MLflow: `stage_run` while a stage runs, `sync` for results that have no run.
 
 MLflow is imported when one of these is first used, and nowhere else in the project.
 """

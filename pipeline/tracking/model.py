@@ -1,8 +1,8 @@
-"""The trained segmentor as an MLflow model that `mlflow.pytorch.load_model` gives back, anywhere.
+"""The trained segmentor as an MLflow model that `mlflow.pytorch.load_model` restores on any machine.
 
 MLflow's default format, an exported graph, fixes the image size it was traced with and returns bare tensors. The
-pickled module is the segmentor itself, with its memory; the package's code travels along, so loading needs neither this
-repository nor a GPU. Only the PyTorch flavour is kept: MLflow's generic one feeds tables, and the UI would show a
+pickled module is the segmentor itself, with its memory. The package's code is logged with it, so loading needs neither
+this repository nor a GPU. Only the PyTorch flavour is kept: MLflow's generic one takes tables, and the UI would show a
 snippet that cannot work for images.
 """
 
@@ -31,16 +31,16 @@ def log_model(run_id: str, model: torch.nn.Module) -> str:
 
 
 def _save(path: str, mlflow_model: Any, pytorch_model: torch.nn.Module) -> None:
-    """What `Model.log` calls: write the model to the folder `path` and describe it in its MLmodel file."""
+    """Called by `Model.log`: write the model to the folder `path` and describe it in its MLmodel file."""
     import mlflow.pytorch
 
     versions = libraries()
-    # Versions are stated because MLflow would otherwise find them by loading the model in another process and asking
-    # the package index. Local parts such as +cpu name builds that the index does not have.
+    # Given, because MLflow would otherwise find the versions by loading the model in another process and asking the
+    # package index. Local parts such as +cpu name builds that the index does not have.
     pins = [f"{name}=={versions[name].partition('+')[0]}" for name in (*_NEEDED_TO_LOAD, "mlflow")]
     logger = logging.getLogger("mlflow.pytorch")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns about pickle, which is chosen here
+    logger.setLevel(logging.ERROR)  # it warns about pickle, which is intended here
     try:
         mlflow.pytorch.save_model(
             pytorch_model,

@@ -3,119 +3,131 @@
     with stage_run(root, benchmark, seed, "train", runtime) as run:
         train_benchmark(root, benchmark, seed, runtime, run.log)
 
-When the block ends well, the files that the stage wrote are put into the run.
+When the block ends without an error, the files that the stage wrote are logged to the run.
 
-A training that resumes from its saved state goes on in the run it was interrupted in, and points which that run already
-has are not logged twice. Every other repetition is a new run that supersedes the earlier one. Trouble with the store is
-an error before the stage begins; afterwards it is one warning, and `sync` repairs the gap.
+A training that resumes from its saved state continues its interrupted run, without logging a point twice. Any other
+repetition is a new run that supersedes the earlier one. A store that cannot be used is an error before the stage
+begins; later it is one warning, and `sync` adds what is missing.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.checkpoints.starting import weights_digest
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets import get_dataset, scored_split
+from pipeline.datasets.prepared import Prepared
 from pipeline.layout import Layout
+from pipeline.results.record import TrainingFiles
 from pipeline.runtime.distributed import arithmetic, ranks
-from pipeline.tracking.curves import LiveCurves, logged_steps
-from pipeline.tracking.identity import EVALUATE, TRAIN, Identity, Stage, find_runs, process_tags
-from pipeline.tracking.results import Target, publish, read_output
+from pipeline.runtime.provenance import loaded_code
+from pipeline.tracking.identity import StageName, TrackedStage, describe, find_runs, open_parent, supersede
+from pipeline.tracking.publish import OpenRun, logged_steps, publish
 from pipeline.tracking.store import Store, explained, load_mlflow, open_store, without_password
-from pipeline.tracking.tree import log_configuration, log_dataset, open_parent, supersede
 from pipeline.training.state import run_key
 
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
 _LOGGER = logging.getLogger(__name__)
-_LONGEST_ERROR = 5000  # characters of a tag; the traceback is the artifact error.txt
+_SECONDS = 5.0  # between requests, which take about 10 ms: 0.2 % of the time
+_FIRST_PAUSE = 60.0  # seconds without requests after an error; doubles with every further one
 
 
 class StageRun:
-    """What a stage logs to. No method raises because of the store."""
+    """What a stage logs to. No method raises because of the store.
 
-    def __init__(self, target: Target, identity: Identity, stage: Stage, known: dict[str, set[int]]) -> None:
-        self.run_id = target.run_id
-        self.parent_id = target.parent_id
-        self._target, self._identity, self._stage = target, identity, stage
-        self._curves = LiveCurves(target.client, target.run_id, known, self._lost)
-        self._warned = False
+    Points are sent every few seconds, so that logging costs the training next to nothing. Those lost to an error of the
+    store are added from the result files when the stage ends.
+    """
+
+    def __init__(self, run: OpenRun, known: dict[str, set[int]]) -> None:
+        """known: steps of the curves that the run has from before an interruption."""
+        self.run_id = run.run_id
+        self._run, self._known = run, known
+        self._points: list[Metric] = []
+        self._next_request = 0.0  # the first point is shown at once
+        self._pause = _FIRST_PAUSE
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Points of curves at `step`, named `train/...` or `validation/...`: the training loop's callback."""
-        self._curves.add(step, values)
+        from mlflow.entities import Metric
 
-    def log_file(self, path: Path, folder: str | None = None) -> None:
-        """A file (a figure, say) as an artifact, in `folder` of the run."""
-        with self._tolerated():
-            self._target.client.log_artifact(self.run_id, str(path), folder)
+        now = int(time.time() * 1000)
+        new = {name: float(value) for name, value in values.items() if step not in self._known.get(name, ())}
+        self._points += [Metric(name, value, now, step) for name, value in new.items()]
+        if time.monotonic() >= self._next_request:
+            self._send_points()
 
     def finish(self, layout: Layout) -> None:
         """Publish the results of the stage and end the run. `stage_run` calls it."""
-        self._curves.flush()
-        with self._tolerated():
-            publish(self._target, self._identity, self._stage, layout)
+        self._send_points()
+        with self._errors_as_warning():
+            publish(self._run, layout)
         self._end("FINISHED")
 
     def abort(self, error: BaseException) -> None:
         """End the run as KILLED (an interrupt) or FAILED, with the error. `stage_run` calls it."""
-        self._curves.flush()
+        self._send_points()
         interrupted = isinstance(error, KeyboardInterrupt)
         if not interrupted:
-            client = self._target.client
-            with self._tolerated():
-                client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
+            with self._errors_as_warning():
+                client = self._run.client
+                client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}")
                 client.log_text(self.run_id, "".join(traceback.format_exception(error)), "error.txt")
         self._end("KILLED" if interrupted else "FAILED")
 
+    def _send_points(self) -> None:
+        self._next_request = time.monotonic() + _SECONDS
+        points, self._points = self._points, []
+        with self._errors_as_warning():
+            self._run.client.log_batch(self.run_id, metrics=points)
+
     def _end(self, status: str) -> None:
-        with self._tolerated():
+        with self._errors_as_warning():
             load_mlflow().end_run(status)
-        with self._tolerated():
-            self._target.client.set_terminated(self.parent_id, status)
+        with self._errors_as_warning():
+            self._run.client.set_terminated(self._run.parent_id, status)
 
     @contextmanager
-    def _tolerated(self) -> Iterator[None]:
+    def _errors_as_warning(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # results on disk must not be lost because the store is
-            self._lost(error)
+        except Exception as error:  # whatever database and HTTP libraries raise: the results on disk must not be lost
+            if self._pause == _FIRST_PAUSE:
+                self._warn(error)
+            self._next_request = time.monotonic() + self._pause
+            self._pause *= 2
 
-    def _lost(self, error: Exception) -> None:
-        if not self._warned:
-            _LOGGER.warning(
-                "tracking of %s %s seed %d has a gap (%s: %s); the work goes on. "
-                "Run `python -m pipeline sync` when it is done.",
-                self._stage,
-                self._identity.benchmark.id,
-                self._identity.seed,
-                type(error).__name__,
-                without_password(str(error).partition("\n")[0]),
-            )
-        self._warned = True
+    def _warn(self, error: Exception) -> None:
+        stage, reason = self._run.stage, without_password(str(error).partition("\n")[0])
+        _LOGGER.warning(
+            "MLflow lacks a part of %s %s seed %d (%s: %s); the stage continues. "
+            "Run `python -m pipeline sync` when it is done.",
+            *(stage.name, stage.benchmark.id, stage.seed, type(error).__name__, reason),
+        )
 
 
 class NoRun:
-    """Stands in for a StageRun when tracking is off."""
+    """Replaces a StageRun when tracking is off."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def log_file(self, path: Path, folder: str | None = None) -> None:
         """Do nothing."""
 
 
 @contextmanager
 def stage_run(
-    root: Path, benchmark: Benchmark, seed: int, stage: Stage, runtime: RuntimeConfig
+    root: Path, benchmark: Benchmark, seed: int, stage: StageName, runtime: RuntimeConfig
 ) -> Iterator[StageRun | NoRun]:
-    """An MLflow run for `stage`, nested below the run of this training.
-
-    Nothing with `runtime.mlflow` false, and on all ranks but the main one.
+    """An MLflow run for `stage`; a NoRun with `runtime.mlflow: false`, and on all ranks but the main one.
 
     An exception ends the run as FAILED with its text in the tag `error`, an interrupt as KILLED; both are raised again.
     Raises PipelineError when the store cannot be used at all.
@@ -123,10 +135,10 @@ def stage_run(
     if not runtime.mlflow or not ranks().is_main:
         yield NoRun()
         return
-    identity = _identity(root, benchmark, seed, stage, runtime)
+    tracked = _tracked_stage(root, benchmark, seed, stage, runtime)
     with open_store(root) as store:
         with explained(store.uri):
-            run = _begin(store, root, identity, stage)
+            run = _begin(store, Layout(root), tracked)
         try:
             yield run
         except BaseException as error:
@@ -135,33 +147,32 @@ def stage_run(
         run.finish(Layout(root))
 
 
-def _identity(root: Path, benchmark: Benchmark, seed: int, stage: Stage, runtime: RuntimeConfig) -> Identity:
-    """An evaluation belongs to the training whose summary it reads."""
+def _tracked_stage(
+    root: Path, benchmark: Benchmark, seed: int, stage: StageName, runtime: RuntimeConfig
+) -> TrackedStage:
     layout = Layout(root)
-    prepared = layout.prepared(benchmark.dataset.name) / "dataset.json"
-    # Without prepared data the stage is about to say so itself.
-    fingerprint = read_output(prepared)["fingerprint"] if prepared.exists() else None
-    parameters = {"runtime.precision": runtime.precision, "runtime.device": runtime.device}
-    if stage == TRAIN:
+    fingerprint = Prepared(layout.prepared(benchmark.dataset.name)).info["fingerprint"]
+    if stage == "train":
         weights = weights_digest(layout, benchmark)
-        key = run_key(benchmark, seed, fingerprint or "", arithmetic(runtime), weights)
-    else:
-        summary = read_output(layout.train(benchmark.id, seed) / "summary.json")
-        key, weights = summary["run_key"], summary.get("weights")
-    return Identity(benchmark, seed, key, fingerprint, parameters, weights)
+        key = run_key(benchmark, seed, fingerprint, arithmetic(runtime), weights)
+    else:  # belongs to the training whose weights it reads
+        record = TrainingFiles(layout, benchmark.id, seed).record
+        key, weights = record.run_key, record.weights
+    code = loaded_code(root)
+    return TrackedStage(stage, benchmark, seed, key, fingerprint, weights, runtime.precision, runtime.device, *code)
 
 
-def _begin(store: Store, root: Path, identity: Identity, stage: Stage) -> StageRun:
+def _begin(store: Store, layout: Layout, stage: TrackedStage) -> StageRun:
     """Continue the interrupted run of a training that will resume, or start a new one."""
     mlflow, client = load_mlflow(), store.client
-    tags = process_tags(root, identity)
-    parent = open_parent(store, identity, tags)
-    parent_id, experiment_id = parent.info.run_id, parent.info.experiment_id
-    client.update_run(parent_id, status="RUNNING")
-    earlier = find_runs(client, experiment_id, identity, stage)
+    dvc = {"dvc_stage": os.environ.get("DVC_STAGE"), "dvc_experiment": os.environ.get("DVC_EXP_NAME")}
+    tags = stage.further_tags() | {name: value for name, value in dvc.items() if value}
+    parent = open_parent(store, stage, tags).info
+    client.update_run(parent.run_id, status="RUNNING")
+    earlier = find_runs(client, parent.experiment_id, stage.tags())
     interrupted = [run for run in earlier if run.info.status != "FINISHED" and "superseded_by" not in run.data.tags]
-    known: dict[str, set[int]] = {}
-    if interrupted and stage == TRAIN and _will_resume(root, identity):
+    resumes = (layout.state(stage.benchmark.id, stage.run_key) / "state.pt").exists()
+    if interrupted and stage.name == "train" and resumes:
         run = interrupted[0]
         known = logged_steps(client, run.info.run_id)
         mlflow.start_run(run_id=run.info.run_id, log_system_metrics=True)
@@ -169,28 +180,14 @@ def _begin(store: Store, root: Path, identity: Identity, stage: Stage) -> StageR
         if "error" in run.data.tags:
             client.delete_tag(run.info.run_id, "error")
     else:
+        known = {}
         run = mlflow.start_run(
-            experiment_id=experiment_id,
-            run_name=stage,
-            parent_run_id=parent_id,
-            tags=identity.tags(stage) | tags,
+            experiment_id=parent.experiment_id,
+            run_name=stage.name,
+            parent_run_id=parent.run_id,
+            tags=stage.tags() | tags,
             log_system_metrics=True,
         )
-        describe(store, run.info.run_id, identity, stage)
+        describe(client, run.info.run_id, stage)
         supersede(client, earlier, run.info.run_id)
-    return StageRun(Target(client, run.info.run_id, parent_id), identity, stage, known)
-
-
-def describe(store: Store, run_id: str, identity: Identity, stage: Stage) -> None:
-    """Configuration and data of a new stage run."""
-    dataset = identity.benchmark.dataset
-    log_configuration(store.client, run_id, identity, stage)
-    if stage == EVALUATE:
-        log_dataset(store.client, run_id, identity, scored_split(dataset, get_dataset(dataset.name)), "test")
-    elif identity.benchmark.mode == "train":  # importing a checkpoint reads no image
-        log_dataset(store.client, run_id, identity, "+".join(dataset.train_splits), "training")
-
-
-def _will_resume(root: Path, identity: Identity) -> bool:
-    """Whether `pipeline.training` will find a state to go on from."""
-    return (Layout(root).state(identity.benchmark.id, identity.run_key) / "state.pt").exists()
+    return StageRun(OpenRun(client, run.info.run_id, parent.run_id, stage), known)

@@ -1,7 +1,7 @@
 """Where MLflow keeps its runs: one SQLite database and one artifact folder at the repository root.
 
-Both are named absolutely, so runs land in the same place from any folder, and `mlflow ui` at the root, without flags,
-shows every one of them. An experiment is a dataset: runs in one table are comparable.
+Both have absolute addresses, so runs reach the same place from any folder, and `mlflow ui` at the root shows all of
+them without flags. An experiment is a dataset: the runs in one table are comparable.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
-# Defaults of MLflow that do not suit a training job; a value set by the user stays.
+# Defaults of MLflow that do not suit a training job; a value set by the user is kept.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's 7 retries hold up a training for minutes when a server is gone
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's 7 retries delay a training by minutes when a server is gone
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
 }
 
@@ -37,36 +37,33 @@ class Store:
     """An open tracking store."""
 
     uri: str
-    home: Path  # folder that holds mlflow.db and mlartifacts
+    folder: Path  # contains mlflow.db and mlartifacts
     client: MlflowClient
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One process of this machine at a time: for look-ups that create what they do not find."""
-        with exclusive(_lock_name(self.home)):
+        with exclusive(_lock_name(self.folder)):
             yield
 
     def experiment(self, name: str) -> str:
         """Id of the experiment `name`, created on first use. Call it under `lock`."""
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            return self.client.create_experiment(name, artifact_location=self._artifact_location(name))
+            # A server chooses the place of artifacts itself; a database has to be given one.
+            on_server = self.uri.startswith(("http://", "https://", "databricks"))
+            location = None if on_server else (self.folder / "mlartifacts" / name).as_uri()
+            return self.client.create_experiment(name, artifact_location=location)
         if found.lifecycle_stage == "deleted":
             raise PipelineError(
-                f"MLflow experiment {name!r} is in the trash; "
-                f"bring it back with `mlflow experiments restore --experiment-id {found.experiment_id}`"
+                f"MLflow experiment {name!r} is deleted; "
+                f"restore it with `mlflow experiments restore --experiment-id {found.experiment_id}`"
             )
         return found.experiment_id
 
-    def _artifact_location(self, name: str) -> str | None:
-        """A server decides by itself where artifacts go; a database needs to be told."""
-        if self.uri.startswith(("http://", "https://", "databricks")):
-            return None
-        return (self.home / "mlartifacts" / name).as_uri()
-
 
 def load_mlflow() -> ModuleType:
-    """The mlflow package, imported when first needed (it takes seconds) and kept from calling home."""
+    """The mlflow package, imported when first needed (it takes seconds), with telemetry off."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -79,34 +76,29 @@ def load_mlflow() -> ModuleType:
     return mlflow
 
 
-def store_home(root: Path) -> Path:
-    """The repository, also in a copy of it that DVC made for an experiment."""
-    return Layout(root).home.resolve()
-
-
 def tracking_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI when set, else the database `mlflow.db` of the repository."""
-    return os.environ.get(_URI_VARIABLE) or f"sqlite:///{store_home(root) / 'mlflow.db'}"
+    return os.environ.get(_URI_VARIABLE) or f"sqlite:///{_folder(root) / 'mlflow.db'}"
 
 
 @contextmanager
 def open_store(root: Path) -> Iterator[Store]:
     """The tracking store of `root`, created when absent; inside the block MLflow's own functions use it too.
 
-    Raises PipelineError when it cannot be reached, before any work is lost on it.
+    Raises PipelineError when it cannot be reached, before any work depends on it.
     """
     mlflow = load_mlflow()
-    uri, home = tracking_uri(root), store_home(root)
+    uri, folder = tracking_uri(root), _folder(root)
     before = os.environ.get(_URI_VARIABLE)
     try:
-        # Opening migrates a fresh database, which fails when two processes do it at once.
-        with exclusive(_lock_name(home)), explained(uri):
+        # Opening migrates a new database, which fails when two processes do it at once.
+        with exclusive(_lock_name(folder)), explained(uri):
             client = mlflow.MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
         mlflow.set_tracking_uri(uri)
-        yield Store(uri, home, client)
+        yield Store(uri, folder, client)
     finally:
-        # `set_tracking_uri` also sets the variable, which would then outrank the next root.
+        # `set_tracking_uri` also sets the variable, which would override the repository of the next root.
         mlflow.set_tracking_uri(None)
         if before is not None:
             os.environ[_URI_VARIABLE] = before
@@ -114,12 +106,12 @@ def open_store(root: Path) -> Iterator[Store]:
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn whatever goes wrong with the store at `uri` into a PipelineError that says what to do."""
+    """Turn any error of the store at `uri` into a PipelineError with the remedy."""
     try:
         yield
     except PipelineError:
         raise
-    except Exception as error:  # MLflow lets through whatever its database or HTTP library raises
+    except Exception as error:  # MLflow passes on the errors of its database and HTTP libraries
         message = (
             f"MLflow store {uri} cannot be used: {error}\nStart the server or repair the database, "
             f"unset {_URI_VARIABLE} to use the repository's own, or set `runtime.mlflow: false` in params.yaml"
@@ -127,10 +119,15 @@ def explained(uri: str) -> Iterator[None]:
         raise PipelineError(without_password(message)) from error
 
 
-def _lock_name(home: Path) -> Path:
-    return home / "mlartifacts" / "store"  # the lock file lies beside it, in a folder that git ignores
-
-
 def without_password(text: str) -> str:
-    """`text` with the user part of addresses starred out: it goes to terminals and logs."""
+    """`text` for terminals and logs, with asterisks for user and password in addresses."""
     return re.sub(r"//[^@/\s]*@", "//***@", text)
+
+
+def _folder(root: Path) -> Path:
+    """The repository, also from within the copy of it that DVC makes for a queued experiment."""
+    return Layout(root).home.resolve()
+
+
+def _lock_name(folder: Path) -> Path:
+    return folder / "mlartifacts" / "store"  # the lock file is a sibling of this path, in a folder that git ignores
