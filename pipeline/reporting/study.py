@@ -71,7 +71,7 @@ class Variant:
     @property
     def blocks(self) -> NDArray[np.int64]:
         """Block of neighbouring frames of each image (N,), see `statistics.frame_blocks`."""
-        return frame_blocks(self.ids, frames_per_block(self.spec))
+        return frame_blocks(self.ids, self.spec.frames_per_block)
 
     @property
     def class_share(self) -> NDArray[np.float64]:
@@ -215,11 +215,6 @@ class Study:
 def frequent_first(variant: Variant) -> list[int]:
     """Classes by their share of the evaluated split; equal shares in class order."""
     return [int(k) for k in np.argsort(-variant.class_share, kind="stable")]
-
-
-def frames_per_block(spec: DatasetSpec) -> int:
-    """Consecutive images that are resampled together, see `statistics.frame_blocks`."""
-    return getattr(spec, "frames_per_block", 10 if spec.name == "camvid" else 1)
 
 
 def chosen_study(root: Path) -> Study:

@@ -51,10 +51,12 @@ def code_digest(root: Path) -> str:
     listed = [dep for dep in read_yaml(path)["stages"]["train"]["deps"] if dep.startswith(_CODE_FOLDERS)]
     digest = hashlib.sha256()
     for dep in listed:
-        for file in sorted((*root.glob(dep), *root.glob(f"{dep}/**/*.py"))):
-            if file.suffix == ".py":
-                digest.update(file.relative_to(root).as_posix().encode())
-                digest.update(file.read_bytes())
+        files = [root / dep] if dep.endswith(".py") else sorted((root / dep).rglob("*.py"))
+        if not all(file.is_file() for file in files) or not files:
+            raise PipelineError(f"{path}: stages.train.deps: {dep}: no such code; correct or remove the entry")
+        for file in files:
+            digest.update(file.relative_to(root).as_posix().encode())
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -12,9 +12,9 @@ from helpers.pictures import BENCHMARK, SIZE, files, labels, scene, write
 from PIL import Image
 
 from pipeline.datasets import get_dataset
-from pipeline.datasets.transforms import test_transform as transform_for_test
+from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
-from pipeline.evaluation.inference import predict
+from pipeline.evaluation.views import predict
 from pipeline.export.source import find_model
 from pipeline.predict.network import chosen_protocol
 from pipeline.predict.outputs import new_array
@@ -30,7 +30,7 @@ def test_label_maps_are_those_of_the_evaluation(root: Path, images: Path, out: P
     model, inference = find_model(root, "tiny/0").load(), BENCHMARK.inference
     protocol = {"p": inference.ms_flip if ms_flip else inference.single_scale}
     with torch.inference_mode():
-        expected = predict(model, transform_for_test(None)(scene())[None], protocol, SIZE)["p"][0].numpy()
+        expected = predict(model, EvalTransform(None)(scene())[None], protocol, SIZE)["p"][0].numpy()
     found = labels(out / "labels" / "a.png.png")
     assert (found == expected).mean() > 0.999
     assert len(np.unique(found)) > 1

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.config import Benchmark, config_hash, for_training, resolved_yaml
+from pipeline.config.schema import PROTOCOLS
 from pipeline.datasets import get_dataset
-from pipeline.files.storage import write_json
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
+from pipeline.results.metrics import Counts
+from pipeline.results.record import (
+    EvaluationCost,
+    EvaluationFiles,
+    EvaluationRecord,
+    ProtocolScores,
+    TrainingFiles,
+    TrainingRecord,
+)
 from pipeline.training.loop import save_weights
-from pipeline.training.results import write_cost, write_summary
+from pipeline.training.outcome import cost_now, identity, parameter_counts
 
 SCORES = {"miou": 0.61, "miou_low": 0.58, "miou_high": 0.64, "pixel_accuracy": 0.9, "mean_accuracy": 0.7}
 
@@ -38,43 +49,56 @@ def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = T
     Both checkpoints are there: `best` has another bias.
     """
     layout = Layout(root)
-    out = layout.train(benchmark.id, seed)
+    files = TrainingFiles(layout, benchmark.id, seed)
     torch.manual_seed(seed)
     model = lively(build_segmentor(benchmark, len(get_dataset(benchmark.dataset.name).classes)))
-    save_weights(model, out / "last.safetensors")
+    save_weights(model, files.weights("last"))
     torch.nn.init.ones_(model.final_decoder[-1].bias)
-    save_weights(model, out / "best.safetensors")
-    write_summary(
-        out,
-        for_training(benchmark),
-        model,
-        seed=seed,
-        run_key=f"key-{seed}",
-        data_fingerprint="fingerprint",
-        precision="float32",
+    save_weights(model, files.weights("best"))
+    trained = for_training(benchmark)
+    record = TrainingRecord(
+        **identity(trained, seed, f"key-{seed}", "fingerprint", "float32"),
         epochs=2,
         iterations=10,
+        parameters=parameter_counts(model),
         weights=None,
         checkpoint=None,
         best=None,
         final=None,
+        training_loss=None,
+        untouched_memory=[],
     )
-    write_cost(out, root, torch.device("cpu"), datetime.datetime.now(datetime.UTC), 1.0, 0.1, 0)
+    cost = cost_now(root, torch.device("cpu"), datetime.datetime.now(datetime.UTC), 1.0, 0.1, 0)
+    files.write(trained, record, cost, None, [], [])
     if planned:
         layout.plan.mkdir(parents=True, exist_ok=True)
         layout.resolved(benchmark.id).write_text(resolved_yaml(benchmark), encoding="utf-8")
-    return out
+    return files.folder
 
 
 def write_scores(root: Path, benchmark: Benchmark, seed: int = 0, **changes: Any) -> None:
-    """The files of `runs/evaluate` that an export reads; `changes` to details/evaluation.json."""
-    out = Layout(root).evaluate(benchmark.id, seed)
-    about = {"images": 200, "split": "test"}
-    write_json(out / "metrics.json", {"single_scale": SCORES, "ms_flip": SCORES, **about, "submission": None})
-    details = {
-        "config_hash": config_hash(benchmark),
-        "run_key": f"key-{seed}",
-        **about,
-        "protocol": benchmark.inference.model_dump(mode="json"),
-    }
-    write_json(out / "details" / "evaluation.json", details | changes)
+    """The files of `runs/evaluate` that an export reads; `changes` to the record."""
+    classes = get_dataset(benchmark.dataset.name).classes
+    counts = Counts(*(np.ones((200, len(classes)), np.int64) for _ in range(3)))
+    record = EvaluationRecord(
+        benchmark=benchmark.id,
+        seed=seed,
+        config_hash=config_hash(benchmark),
+        run_key=f"key-{seed}",
+        dataset=benchmark.dataset.name,
+        images=200,
+        split="test",
+        submission=None,
+        checkpoint=benchmark.inference.checkpoint,
+        panel=[],
+        protocol=benchmark.inference.model_dump(mode="json"),
+        scores={protocol: ProtocolScores(**SCORES) for protocol in PROTOCOLS},
+    )
+    EvaluationFiles(Layout(root), benchmark.id, seed).write(
+        replace(record, **changes),
+        EvaluationCost(1.0, 0.1, "cpu"),
+        classes,
+        [f"image_{i}" for i in range(200)],
+        dict.fromkeys(PROTOCOLS, counts),
+        {protocol: np.eye(len(classes), dtype=np.int64) for protocol in PROTOCOLS},
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.live_bytes import LiveBytes
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.planning.cost import _LiveBytes
 from pipeline.training.banded_loss import summed_cross_entropy
 
 CLASSES = 150  # so many that each picture below takes several bands
@@ -92,7 +92,7 @@ def test_a_label_that_is_no_class_is_an_error(stray: int) -> None:
 
 def test_it_holds_a_fraction_of_the_upsampled_logits() -> None:
     logits, labels = pictures(size=(512, 256), low=(64, 32))
-    live = _LiveBytes()
+    live = LiveBytes()
     with live:
         summed_cross_entropy(logits.requires_grad_(), labels).backward()
     assert live.peak < 0.25 * 4 * CLASSES * labels.numel()

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.reporting.chapters.compared import rows_run, seed_counts
 from pipeline.reporting.page import Section, Table, section
-from pipeline.reporting.study import Study, Variant, frames_per_block
+from pipeline.reporting.study import Study, Variant
 from pipeline.reporting.words import NONE, duration, listing, machine_in_words, memory_size, percent, plain
 from pipeline.results.run import Run
 from pipeline.results.statistics import RESAMPLES
@@ -43,7 +43,7 @@ def provenance(study: Study) -> Section:
 
 def reading(study: Study) -> Section:
     """What the numbers mean, then the limitations of this very study."""
-    framed = [variant for variant in study.ran if frames_per_block(variant.spec) > 1]
+    framed = [variant for variant in study.ran if variant.spec.frames_per_block > 1]
     few = {f"{v.spec.name} ({len(v.ids)} images)" for v in study.ran if len(v.ids) < FEW_IMAGES}
     counts = seed_counts(study)
     return section(
@@ -54,7 +54,7 @@ def reading(study: Study) -> Section:
         several=max(counts) > 1,
         seeds=counts,
         covered=_COVERED.get(max(counts)),
-        frames={(len(v.ids), int(v.blocks.max()) + 1, frames_per_block(v.spec)) for v in framed},
+        frames={(len(v.ids), int(v.blocks.max()) + 1, v.spec.frames_per_block) for v in framed},
         all_framed=len(framed) == len(study.ran),
         fits=any(run.training_loss is not None for run in study.runs),
         last=all(variant.benchmark.inference.checkpoint == "last" for variant in study.trained),
