@@ -1,4 +1,4 @@
-# The two commands of the README are `make reproduce` and `make test`; everything else builds on the same environment.
+# The two commands of the README are `make reproduce` and `make test`; all targets share one environment.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 SIZE ?= small
@@ -22,24 +22,24 @@ $(VENV)/.installed: requirements.lock
 	touch $@
 
 
-env: $(VENV)/.installed  ## the environment, from requirements.lock
+env: $(VENV)/.installed  ## install the environment from requirements.lock
 
-reproduce: env  ## environment, then all stages for the benchmarks in params.yaml, ending with reports/report.html
+reproduce: env  ## run all stages for the benchmarks in params.yaml; ends with reports/report.html
 	$(BIN)/dvc repro
 
-check: env  ## every mistake of params.yaml, params/ and studies/, else what `dvc repro` would run, its time and disk
+check: env  ## validate params.yaml, params/ and studies/; if they are valid, list the stages that would run
 	$(BIN)/python -m pipeline check
 
-row: env  ## one published row: make row ID=ade20k-resnet50os8 [MODE=train] [SEEDS="0 1 2"] [DRY_RUN=1]
+row: env  ## evaluate (or train) a published row: make row ID=ade20k-resnet50os8 [MODE=train] [SEEDS="0 1 2"] [DRY_RUN=1]
 	$(BIN)/python -m pipeline row $(ID) $(if $(MODE),--mode $(MODE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DRY_RUN),--dry-run)
 
 rows: env  ## evaluate the checkpoints of all published rows whose data is on this machine [DRY_RUN=1]
 	$(BIN)/python -m pipeline rows $(if $(DRY_RUN),--dry-run)
 
-study: env  ## train what a study lacks, then its report: make study SIZE=small|full [STUDY=camvid] [AT_MOST=N]; several shells share the work
+study: env  ## train what a study lacks, then write its report: make study SIZE=small|full [STUDY=camvid] [AT_MOST=N]
 	$(BIN)/python -m pipeline study $(STUDY) --size $(SIZE) $(if $(AT_MOST),--at-most $(AT_MOST))
 
-study-report: env  ## the report of a study from the committed results alone: make study-report SIZE=small|full [STUDY=camvid]
+study-report: env  ## write the report of a study from its committed records: make study-report SIZE=small|full [STUDY=camvid]
 	$(BIN)/python -m pipeline study $(STUDY) --size $(SIZE) --report-only
 
 test: env  ## lint and the tests (some minutes, no GPU, no network)
@@ -47,11 +47,11 @@ test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: env  ## the slower checks that `make test` leaves out
+test-slow: env  ## the slow checks that `make test` leaves out (half an hour)
 	$(BIN)/python -m pytest -m slow
 
-check-browser: env  ## look at the report and MLflow's pages in a headless Chromium, if there is one (minutes)
-	$(BIN)/python -m pytest -m slow tests/test_browser.py -rs
+check-browser: env  ## check the report and MLflow's pages in a headless Chromium, if installed (minutes)
+	$(BIN)/python -m pytest -m slow tests/system/test_browser.py -rs
 
 bench: env  ## time and memory against a plain reference, on a GPU if there is one (minutes); writes benchmarks/results.json
 	$(BIN)/python -m benchmarks --json benchmarks/results.json

@@ -22,10 +22,16 @@ from helpers.tracking_files import (
 )
 from torch import nn
 
+from pipeline.config.load import load_resolved
 from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark, RuntimeConfig
+from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
+from pipeline.evaluation.run import evaluate_benchmark
 from pipeline.layout import Layout
+from pipeline.results.metrics import Counts
+from pipeline.results.record import EvaluationFiles
+from pipeline.results.statistics import frame_blocks, scores
 from pipeline.tracking.identity import flat_parameters
 from pipeline.tracking.model import log_model
 from pipeline.tracking.runs import stage_run
@@ -281,6 +287,26 @@ def test_results_of_both_stages_reach_their_runs_and_the_parent(root: Path, clie
     )
     expected = "Segmentor (1, 11, 4, 4) False\n"
     assert loaded.stdout == 2 * expected, loaded.stderr
+
+
+def test_intervals_in_the_record_and_in_mlflow_are_those_of_the_statistics(
+    prepared_project: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(prepared_project, tmp_path / "project")
+    benchmark = load_resolved(Layout(root).resolved_for("evaluate", "tiny-fcn"))
+    write_training(root, benchmark, 0)
+    runtime = RuntimeConfig(device="cpu", workers=0)
+    with stage_run(root, benchmark, 0, "evaluate-msflip", runtime):
+        evaluate_benchmark(root, benchmark, 0, runtime)
+    files = EvaluationFiles(Layout(root), benchmark.id, 0)
+    (tracked,) = runs_of(load_mlflow().MlflowClient(tracking_uri=tracking_uri(root)), "evaluate-msflip")
+    ids, counts = files.counts
+    blocks = frame_blocks(ids, get_dataset("digits").frames_per_block)
+    for protocol, measured in counts.items():
+        expected = scores(Counts.of_seeds([measured]), blocks).mean()
+        record, metrics = files.record.scores[protocol], tracked.data.metrics
+        assert (record.miou_low, record.miou_high) == (expected.low, expected.high)
+        assert (metrics[f"miou_low_{protocol}"], metrics[f"miou_high_{protocol}"]) == (expected.low, expected.high)
 
 
 def test_ui_is_offered_the_snippet_that_works(root: Path, client: Any, benchmark: Benchmark) -> None:
