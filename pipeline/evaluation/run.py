@@ -87,8 +87,8 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     if scored is None:
         return files.folder
     if submission is not None:
-        files = {name: joined(files.details, name, ranks().world) for name in protocols}
-        submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in files.items()}
+        archives = {name: joined(files.details, name, ranks().world) for name in protocols}
+        submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in archives.items()}
     ids, counts = scored
     seconds = time.perf_counter() - started
     per_image = {name: Counts(**c.per_image()) for name, c in counts.items()}

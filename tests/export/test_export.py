@@ -29,6 +29,7 @@ from pipeline.export.export import export_model
 from pipeline.export.graph import ENDINGS, MatrixPooling, SamePadding, compare, trace, write_graph
 from pipeline.export.source import describe_run, find_model
 from pipeline.files.storage import file_digest
+from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.models.segmentor import SegmentorOutput
 
@@ -89,7 +90,7 @@ def test_weights_and_card_suffice_in_another_process(exported: Path, tmp_path: P
 def test_the_card_of_an_evaluated_run_has_its_scores_and_protocol(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
     write_run(tmp_path, tiny_benchmark, planned=False)  # the plan has moved on to other benchmarks
     write_scores(tmp_path, tiny_benchmark)
-    card, weights = describe_run(tmp_path, "tiny", 0)
+    card, weights = describe_run(Layout(tmp_path), "tiny", 0)
     assert card.evaluation.single_scale.model_dump() == SCORES
     assert (card.evaluation.split, card.evaluation.images) == ("test", 200)
     assert card.benchmark.inference == tiny_benchmark.inference
@@ -100,19 +101,19 @@ def test_the_card_of_an_evaluated_run_has_its_scores_and_protocol(tmp_path: Path
 def test_scores_of_other_weights_are_not_in_the_card(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
     write_run(tmp_path, tiny_benchmark)
     write_scores(tmp_path, tiny_benchmark, run_key="of an earlier training")
-    assert describe_run(tmp_path, "tiny", 0)[0].evaluation is None
+    assert describe_run(Layout(tmp_path), "tiny", 0)[0].evaluation is None
 
 
 def test_a_run_without_a_known_protocol_is_refused(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
     write_run(tmp_path, tiny_benchmark, planned=False)
     with pytest.raises(PipelineError, match=r"name tiny in params\.yaml and run `dvc repro`"):
-        describe_run(tmp_path, "tiny", 0)
+        describe_run(Layout(tmp_path), "tiny", 0)
 
 
 def test_the_checkpoint_is_the_one_that_the_benchmark_tests(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
     inference = tiny_benchmark.inference.model_copy(update={"checkpoint": "best"})
     write_run(tmp_path, tiny_benchmark.model_copy(update={"inference": inference}))
-    assert describe_run(tmp_path, "tiny", 0)[1].name == "best.safetensors"
+    assert describe_run(Layout(tmp_path), "tiny", 0)[1].name == "best.safetensors"
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

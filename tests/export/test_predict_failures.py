@@ -137,5 +137,5 @@ def test_pictures_and_outputs_need_separate_folders(root: Path, tmp_path: Path, 
 
 def test_an_unknown_device_is_reported_with_its_option(root: Path, images: Path, out: Path) -> None:
     write(images / "a.png")
-    with pytest.raises(PipelineError, match="--device: 'gpu' is no device"):
+    with pytest.raises(PipelineError, match="--device: unknown device 'gpu'"):
         predict_folder(root, "tiny/0", images, out, device="gpu")

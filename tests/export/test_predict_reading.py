@@ -128,11 +128,11 @@ READ_WITH_LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 import psutil
-from pipeline.errors import told_in_one_line
+from pipeline.errors import report_user_errors
 from pipeline.predict.pictures import read_picture
 room = psutil.Process().memory_info().vms + 2**24
 resource.setrlimit(resource.RLIMIT_AS, (room, room))
-with told_in_one_line():
+with report_user_errors():
     read_picture(Path(sys.argv[1]))
 """
 
