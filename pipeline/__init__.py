@@ -1,7 +1,6 @@
 """MCIBI, reproduced: memory-augmented semantic segmentation as an experiment-tracked pipeline.
 
-Read the packages in this order; imports point from later ones to earlier ones, never back:
-`config` -> `datasets` -> `checkpoints` -> `models` -> `evaluation` -> `training` -> `handover` -> `predict` ->
-`tracking` -> `reporting`.
-Evaluation stands before training because training validates.
+Packages in the order in which data flows; each imports only earlier ones:
+`files`, `config`, `runtime`, `datasets`, `checkpoints`, `models`, `results`, `evaluation`, `training`, `export`, `predict`,
+`tracking`, `reporting`, `planning`. Training validates, so evaluation comes first.
 """

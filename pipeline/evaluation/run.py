@@ -132,7 +132,7 @@ def load_model(benchmark: Benchmark, num_classes: int, weights: Path) -> Segment
     try:
         model.load_state_dict(load_file(weights))
     except SafetensorError as error:
-        raise PipelineError(f"{weights}: damaged ({error}); delete it and run `dvc repro` to make it anew") from error
+        raise PipelineError(f"{weights}: damaged ({error}); delete it and run `dvc repro`") from error
     except RuntimeError as error:
         raise PipelineError(f"{weights}: not the weights of {benchmark.id} as configured: {error}") from error
     return model.eval()

@@ -52,7 +52,7 @@ def choice_problems(root: Path, project: Project, benchmark: Benchmark) -> list[
 
 
 def file_problems(root: Path, benchmark_id: str) -> list[str]:
-    """Problems of `params/<benchmark_id>.yaml` as it stands, without building its model."""
+    """Problems of `params/<benchmark_id>.yaml` without any ablation and without building its network."""
     try:
         benchmark = load_benchmark(root, benchmark_id)
     except PipelineError as error:
@@ -103,7 +103,7 @@ def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = Non
 
 def count_parameters(benchmark: Benchmark) -> int:
     """Parameters of the benchmark's network, built without content. Raises PipelineError when it cannot be built."""
-    import torch  # takes seconds to import: a typo is told without
+    import torch  # takes seconds, which a typo should not have to wait for
 
     from pipeline.models import build_segmentor
 

@@ -97,7 +97,7 @@ def _build(
     device: torch.device,
     weights: Path | None,
 ) -> tuple[Trainer, TrainLoader]:
-    """weights: the file that `encoder.weights: imagenet:NAME` stands for."""
+    """weights: the file in place of `encoder.weights: imagenet:NAME`."""
     spec = get_dataset(benchmark.dataset.name)
     loader = TrainLoader(
         subsample(prepared.split(benchmark.dataset.train_splits), benchmark.dataset.train_fraction, seed),

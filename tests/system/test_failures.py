@@ -327,7 +327,7 @@ def test_damaged_weights_stop_the_evaluation_with_their_name(root: Path, finishe
     path.write_bytes(path.read_bytes()[:1000])
     stopped = ended(lambda: evaluate(root))
     assert f"error: {path}: damaged" in stopped.said
-    assert "run `dvc repro` to make it anew" in stopped.said
+    assert "delete it and run `dvc repro`" in stopped.said
 
 
 def test_an_interrupt_is_one_line_with_the_way_on(root: Path) -> None:
