@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
 
                 study(ROOT, options, arguments)
             case "predict":
-                from pipeline.predict.run import predict_folder
+                from pipeline.predict.folder import predict_folder
 
                 predict_folder(
                     ROOT,

@@ -6,7 +6,7 @@ Usage: python -m stages.evaluate_msflip BENCHMARK SEED
 import sys
 
 from pipeline.config import load_project, load_resolved
-from pipeline.evaluation.run import evaluate_benchmark
+from pipeline.evaluation.score import evaluate_benchmark
 from pipeline.layout import Layout
 from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import process_group

@@ -14,7 +14,7 @@ from pipeline.runtime.distributed import process_group
 from pipeline.runtime.launch import relaunch_with_torchrun
 from pipeline.tracking import stage_run
 from pipeline.training.importing import import_benchmark
-from pipeline.training.run import train_benchmark
+from pipeline.training.train import train_benchmark
 from stages import ROOT, report_user_errors
 
 if __name__ == "__main__":

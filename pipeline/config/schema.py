@@ -231,7 +231,7 @@ class InferenceConfig(Section):
         return {name: getattr(self, name) for name in PROTOCOLS}
 
 
-class Scores(Section):
+class PublishedScores(Section):
     """mIoU in percent as printed by the authors; null: not reported."""
 
     single_scale: float | None = None
@@ -248,8 +248,8 @@ class OpenQuestion(Section):
 class PublishedConfig(Section):
     """What the authors published for this benchmark (docs/published-rows.md, Checkpoints)."""
 
-    paper: Scores | None = None  # the paper repository's table
-    model_zoo: Scores | None = None  # the later table of the authors' toolbox, which uses this file's protocol
+    paper: PublishedScores | None = None  # the paper repository's table
+    model_zoo: PublishedScores | None = None  # the later table of the authors' toolbox, which uses this file's protocol
     checkpoints: tuple[str, ...] = ()  # addresses of the weights, tried in this order
     open_questions: tuple[OpenQuestion, ...] = ()
 

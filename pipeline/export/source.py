@@ -10,7 +10,7 @@ from pipeline.config.parse import parse, suggestion
 from pipeline.config.schema import InferenceConfig
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-from pipeline.evaluation.run import load_model
+from pipeline.evaluation.score import load_model
 from pipeline.export.card import Card, Evaluation, Licence, Provenance, Weights, read_card
 from pipeline.files.storage import file_digest
 from pipeline.layout import Layout

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
-from pipeline.checkpoints.published import rename_backbone
+from pipeline.checkpoints.key_names import rename_backbone
 from pipeline.checkpoints.read import StateDict, read_state_dict
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError

@@ -110,9 +110,9 @@ def run_variant(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeCon
 
     A finished training is not repeated: its evaluation was interrupted, or is to be done in another way.
     """
-    from pipeline.evaluation.run import evaluate_benchmark  # torch takes seconds to import
+    from pipeline.evaluation.score import evaluate_benchmark  # torch takes seconds to import
     from pipeline.tracking import stage_run
-    from pipeline.training.run import is_trained, train_benchmark
+    from pipeline.training.train import is_trained, train_benchmark
 
     training, evaluation = for_training(benchmark), for_evaluation(benchmark)
     if not is_trained(root, training, seed, runtime):

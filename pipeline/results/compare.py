@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from pipeline.config.schema import Benchmark, Scores
+from pipeline.config.schema import Benchmark, PublishedScores
 from pipeline.results.published import changed_keys, published_of
 
 TOLERANCE = 0.1  # points: the deviation that the authors allow for another environment
@@ -92,5 +92,5 @@ def _verdict(interval: tuple[float, float], published: float, paper: float | Non
     return "of the paper's number only" if paper is not None and inside(paper) else "no"
 
 
-def _score(scores: Scores | None, protocol: str) -> float | None:
+def _score(scores: PublishedScores | None, protocol: str) -> float | None:
     return None if scores is None else getattr(scores, protocol)

@@ -63,7 +63,7 @@ def milliseconds(timestamp: str) -> int:
 
 
 def _publish_training(run: OpenRun, files: TrainingFiles) -> None:
-    from pipeline.evaluation.run import load_model  # networks take seconds to import, and most syncs need none
+    from pipeline.evaluation.score import load_model  # networks take seconds to import, and most syncs need none
 
     record, cost, benchmark = files.record, files.cost, run.stage.benchmark
     run.client.log_batch(run.run_id, metrics=_missing_points(run, files))

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pipeline import __main__ as commands
 from pipeline.errors import PipelineError
 from pipeline.export.export import export_model
-from pipeline.predict import run
+from pipeline.predict import folder
+from pipeline.predict.folder import predict_folder
 from pipeline.predict.network import lacks_memory, predict_batch
-from pipeline.predict.run import predict_folder
 
 
 def test_broken_files_are_listed_at_the_end_and_the_rest_is_predicted(
@@ -57,7 +57,7 @@ def test_running_out_of_memory_skips_one_picture(
 ) -> None:
     write(images / "a.png", scene(size=(50, 60)))
     write(images / "b.png")
-    monkeypatch.setattr(run, "predict_batch", failing_for_wide_pictures(lambda: torch.empty(2**50)))
+    monkeypatch.setattr(folder, "predict_batch", failing_for_wide_pictures(lambda: torch.empty(2**50)))
     with pytest.raises(
         PipelineError, match=r"1 of 2 .*\n.*/a\.png: 50x60: not enough memory; use a smaller --batch or"
     ):
@@ -69,7 +69,7 @@ def test_other_errors_of_the_network_keep_their_traceback(
     root: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(images / "a.png", scene(size=(50, 60)))
-    monkeypatch.setattr(run, "predict_batch", failing_for_wide_pictures(lambda: torch.ones(2) @ torch.ones(3)))
+    monkeypatch.setattr(folder, "predict_batch", failing_for_wide_pictures(lambda: torch.ones(2) @ torch.ones(3)))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         predict_folder(root, "tiny/0", images, out)
 

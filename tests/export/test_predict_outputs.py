@@ -16,9 +16,9 @@ from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.views import predict
 from pipeline.export.source import find_model
+from pipeline.predict.folder import predict_folder
 from pipeline.predict.network import chosen_protocol
 from pipeline.predict.outputs import new_array
-from pipeline.predict.run import predict_folder
 
 DIGITS = get_dataset("digits")
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from pipeline.datasets.prepared import read_image
 from pipeline.errors import PipelineError
+from pipeline.predict.folder import predict_folder
 from pipeline.predict.pictures import read_picture
-from pipeline.predict.run import predict_folder
 
 
 def save_grey(path: Path) -> NDArray[np.uint8]:

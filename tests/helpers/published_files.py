@@ -1,4 +1,4 @@
-"""Checkpoints in the authors' format, made of recipe weights: the inverse of `pipeline.checkpoints.published`."""
+"""Checkpoints in the authors' format, made of recipe weights: the inverse of `pipeline.checkpoints.key_names`."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.model_benchmarks import small_benchmark
 
-from pipeline.checkpoints.published import from_published
+from pipeline.checkpoints.key_names import from_published
 from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
 from pipeline.models.context import FRAMEWORKS

@@ -98,7 +98,7 @@ def test_an_interrupted_evaluation_does_not_train_again(study: Path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.evaluation.run.evaluate_benchmark", interrupted)
+        patched.setattr("pipeline.evaluation.score.evaluate_benchmark", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(study)
     assert run(study) == []

@@ -18,7 +18,7 @@ from benchmarks.reference.inference import reference_predict
 from benchmarks.reference.network import reference_network
 from benchmarks.reference.update import dense_update
 from benchmarks.rows.training_step import step_case
-from pipeline.checkpoints.published import from_published
+from pipeline.checkpoints.key_names import from_published
 from pipeline.config.schema import ProtocolConfig
 from pipeline.evaluation.views import predict
 from pipeline.models import FeatureMemory

@@ -25,16 +25,16 @@ from pipeline.datasets.download import download
 from pipeline.datasets.prepared import Prepared
 from pipeline.datasets.sources import digits
 from pipeline.errors import PipelineError, disk_problem
-from pipeline.evaluation import run as evaluation
+from pipeline.evaluation import score as evaluation
 from pipeline.files.storage import new_file, write_png
 from pipeline.layout import Layout
 from pipeline.models.segmentor import SegmentorOutput
 from pipeline.planning.plan import write_plan
 from pipeline.training import step
 from pipeline.training.optimizer import build_optimizer
-from pipeline.training.run import train_benchmark
 from pipeline.training.state import load_state
 from pipeline.training.step import Trainer, training_step
+from pipeline.training.train import train_benchmark
 
 BENCHMARK = "tiny-fcn-mcibi"
 SCENES = {"train": 40, "val": 4, "test": 12}

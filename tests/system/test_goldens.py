@@ -25,7 +25,7 @@ from helpers.golden_recipe import (
 )
 from helpers.tensors import after_update
 
-from pipeline.checkpoints.published import from_published
+from pipeline.checkpoints.key_names import from_published
 from pipeline.config import load_benchmark
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets import get_dataset

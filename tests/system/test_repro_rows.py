@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from pipeline.config import load_benchmark, load_project
 from pipeline.datasets import get_dataset
-from pipeline.evaluation.run import evaluate_benchmark
+from pipeline.evaluation.score import evaluate_benchmark
 from pipeline.reporting.report import write_report
 from pipeline.training.importing import import_benchmark
 

@@ -27,7 +27,7 @@ from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark, RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-from pipeline.evaluation.run import evaluate_benchmark
+from pipeline.evaluation.score import evaluate_benchmark
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts
 from pipeline.results.record import EvaluationFiles

@@ -20,8 +20,8 @@ from pipeline.models import build_segmentor
 from pipeline.planning.plan import plan_benchmarks
 from pipeline.runtime.distributed import arithmetic
 from pipeline.training.optimizer import build_optimizer
-from pipeline.training.run import train_benchmark
 from pipeline.training.step import Trainer, compiled, training_step
+from pipeline.training.train import train_benchmark
 
 CLASSES = 5
 CPU = torch.device("cpu")

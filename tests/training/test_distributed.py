@@ -31,8 +31,8 @@ from pipeline.runtime.distributed import ranks, wrap
 from pipeline.runtime.launch import relaunch_with_torchrun, torchrun_command
 from pipeline.training import loop
 from pipeline.training.optimizer import build_optimizer
-from pipeline.training.run import train_benchmark
 from pipeline.training.step import Trainer, training_step
+from pipeline.training.train import train_benchmark
 
 K, C = 5, 6
 

@@ -20,13 +20,13 @@ from torch import Tensor
 from pipeline.config import Benchmark, load_benchmark, load_project
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-from pipeline.evaluation.run import evaluate_benchmark
+from pipeline.evaluation.score import evaluate_benchmark
 from pipeline.layout import Layout
 from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import load_mlflow, tracking_uri
 from pipeline.tracking.sync import sync
 from pipeline.training.importing import import_benchmark, load_published
-from pipeline.training.run import train_benchmark
+from pipeline.training.train import train_benchmark
 
 ROW = "ade20k-resnet50os8"
 

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from pipeline.config import load_project, load_resolved
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
-from pipeline.training.run import train_benchmark
+from pipeline.training.train import train_benchmark
 
 BENCHMARK = "tiny-fcn-mcibi"
 
