@@ -24,7 +24,6 @@ from pipeline.layout import Layout
 from pipeline.reporting.words import framework
 from pipeline.results.metrics import Counts
 from pipeline.results.published import changed_keys, published_benchmarks, published_rows
-from pipeline.results.record import rerun
 from pipeline.results.run import Run, read_record, read_run, record_path
 from pipeline.results.statistics import Estimate, Scores, frame_blocks, pooled_gain, scores
 
@@ -290,7 +289,8 @@ def recorded_study(root: Path, plan: Plan) -> Study:
 
 def _existing(layout: Layout, path: Path, stage: str) -> Path:
     if not path.is_file():
-        raise rerun(layout, path, "no such file", stage)
+        name = path.relative_to(layout.root)
+        raise PipelineError(f"{name}: no such file; rerun the stage {stage}: `dvc repro`")
     return path
 
 
@@ -304,7 +304,7 @@ def _require_same_images(layout: Layout, variants: Iterable[Variant], records: P
                 continue
             problem = f"other images than {other.name}, seed {other.seed}, so the two cannot be compared"
             if run.evaluation is not None:
-                raise rerun(layout, run.evaluation.details / "per_image.npz", problem, run.evaluation.stage)
+                raise run.evaluation.error("per_image.npz", problem)
             path = record_path(records or layout.root, run.name, run.seed)
             raise PipelineError(f"{path}: {problem}; delete the record of one of them and run the study again")
 

@@ -127,12 +127,43 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class TrainingFiles:
-    """The files of one training."""
+class _Files:
+    """The files of one stage of one benchmark and seed."""
 
     layout: Layout
     benchmark: str
     seed: int
+
+    def require(self, expected: Mapping[str, object], source: str) -> None:
+        """Raise PipelineError unless the record has these values, as `source` says."""
+        for key, value in expected.items():
+            if (found := getattr(self.record, key)) != value:
+                raise self._error(self._recorded, f"{key} is {found!r}, but {source} says {value!r}")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stage ended here."""
+        return self._last_written.is_file()
+
+    def _error(self, path: Path, problem: str) -> PipelineError:
+        """A file is missing or wrong: name it, and the stage to run again."""
+        name = path.relative_to(self.layout.root) if path.is_relative_to(self.layout.root) else path
+        again = f"rerun the stage {self._stage} of {self.benchmark}, seed {self.seed}: `dvc repro`"
+        return PipelineError(f"{name}: {problem}; {again}")
+
+    def _read(self, path: Path, reader: Callable[[Path], T]) -> T:
+        try:
+            return reader(path)
+        except FileNotFoundError:
+            raise self._error(path, "no such file") from None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise self._error(path, f"cannot be read ({error})") from error
+
+
+class TrainingFiles(_Files):
+    """The files of one training."""
+
+    _stage = "train"
 
     @property
     def folder(self) -> Path:
@@ -143,11 +174,6 @@ class TrainingFiles:
     def curves(self) -> Path:
         """runs/curves/<benchmark>/<seed>."""
         return self.layout.curves(self.benchmark, self.seed)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether a training ended here: the summary is written last but for the cost."""
-        return self._summary.is_file()
 
     def weights(self, checkpoint: str) -> Path:
         """The state dict after the last epoch (`last`) or at the best validation (`best`)."""
@@ -178,13 +204,13 @@ class TrainingFiles:
                 pd.DataFrame(rows, columns=columns).to_csv(stream, index=False)
         with new_file(self.folder / "config.yaml") as stream:
             stream.write(resolved_yaml(benchmark).encode())
-        write_json(self._summary, asdict(record))
+        write_json(self._recorded, asdict(record))
         write_json(self.folder / "cost.json", asdict(cost))
 
     @cached_property
     def record(self) -> TrainingRecord:
         """summary.json."""
-        return self._read(self._summary, lambda path: _typed(TrainingRecord, _json(path)))
+        return self._read(self._recorded, lambda path: _typed(TrainingRecord, _json(path)))
 
     @cached_property
     def cost(self) -> Cost:
@@ -216,30 +242,17 @@ class TrainingFiles:
         """`weights`, once the file is there."""
         return self._read(self.weights(checkpoint), _existing)
 
-    def require(self, expected: Mapping[str, object], source: str) -> None:
-        """Raise PipelineError unless the record has these values, as `source` says."""
-        _require(self._summary, self.layout, self.record, expected, source, self.stage)
-
     @property
-    def stage(self) -> str:
-        """The stage that writes these files, for messages."""
-        return f"train of {self.benchmark}, seed {self.seed}"
-
-    @property
-    def _summary(self) -> Path:
+    def _recorded(self) -> Path:
         return self.folder / "summary.json"
 
-    def _read(self, path: Path, reader: Callable[[Path], T]) -> T:
-        return _read(self.layout, path, reader, self.stage)
+    _last_written = _recorded
 
 
-@dataclass(frozen=True)
-class EvaluationFiles:
+class EvaluationFiles(_Files):
     """The files of one evaluation. Counts per image and confusion matrices are by protocol."""
 
-    layout: Layout
-    benchmark: str
-    seed: int
+    _stage = "evaluate-msflip"
 
     @property
     def folder(self) -> Path:
@@ -250,11 +263,6 @@ class EvaluationFiles:
     def details(self) -> Path:
         """What is no DVC metric."""
         return self.folder / "details"
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether an evaluation ended here: metrics.json is written last."""
-        return self._metrics.is_file()
 
     def prediction(self, image_id: str) -> Path:
         """The ms+flip label map of an image of the panel."""
@@ -301,10 +309,11 @@ class EvaluationFiles:
         """metrics.json and details/evaluation.json in one."""
         metrics = self._read(self._metrics, _json)
         scores = {p: self._read(self._metrics, lambda _, p=p: _typed(ProtocolScores, metrics[p])) for p in PROTOCOLS}
-        about = self._read(self._evaluation, _json)
-        record = self._read(self._evaluation, lambda _: _typed(EvaluationRecord, about | {"scores": scores}))
+        about = self._read(self._recorded, _json)
+        record = self._read(self._recorded, lambda _: _typed(EvaluationRecord, about | {"scores": scores}))
         shared = {key: metrics[key] for key in ("images", "split", "submission")}
-        _require(self._evaluation, self.layout, record, shared, "metrics.json", self.stage)
+        if any(getattr(record, key) != value for key, value in shared.items()):
+            raise self._error(self._recorded, f"other {', '.join(shared)} than metrics.json")
         return record
 
     @cached_property
@@ -322,43 +331,34 @@ class EvaluationFiles:
         """Pixel counts (K, K) per protocol, row = truth."""
         return self._read(self.details / "confusion.npz", _arrays)
 
-    def require(self, expected: Mapping[str, object], source: str) -> None:
-        """Raise PipelineError unless the record has these values, as `source` says."""
-        _require(self._evaluation, self.layout, self.record, expected, source, self.stage)
+    def error(self, name: str, problem: str) -> PipelineError:
+        """The error for a file of `details`."""
+        return self._error(self.details / name, problem)
 
     def require_consistent(self) -> None:
         """Raise PipelineError unless scores, counts per image and confusion matrices agree."""
         ids, counts = self.counts
         if len(ids) != self.record.images:
-            raise self._wrong("per_image.npz", f"{len(ids)} images, but evaluation.json says {self.record.images}")
+            raise self.error("per_image.npz", f"{len(ids)} images, but evaluation.json says {self.record.images}")
         for protocol, parts in counts.items():
             totals = Counts(*(part.sum(axis=0) for part in parts))
             measured, stated = float(np.nanmean(iou(*totals))), self.record.scores[protocol].miou
             if not np.isclose(measured, stated, rtol=0, atol=1e-9):
-                raise self._wrong("per_image.npz", f"{protocol}.miou is {measured}, but metrics.json says {stated}")
+                raise self.error("per_image.npz", f"{protocol}.miou is {measured}, but metrics.json says {stated}")
             if not all(map(np.array_equal, _totals(self.confusion[protocol]), totals)):
-                raise self._wrong("confusion.npz", f"{protocol}: other pixel counts than per_image.npz")
+                raise self.error("confusion.npz", f"{protocol}: other pixel counts than per_image.npz")
         for name in (self.record.submission or {"files": {}})["files"].values():
             self._read(self.folder / name, _existing)
-
-    @property
-    def stage(self) -> str:
-        """The stage that writes these files, for messages."""
-        return f"evaluate-msflip of {self.benchmark}, seed {self.seed}"
 
     @property
     def _metrics(self) -> Path:
         return self.folder / "metrics.json"
 
+    _last_written = _metrics
+
     @property
-    def _evaluation(self) -> Path:
+    def _recorded(self) -> Path:
         return self.details / "evaluation.json"
-
-    def _wrong(self, name: str, problem: str) -> PipelineError:
-        return rerun(self.layout, self.details / name, problem, self.stage)
-
-    def _read(self, path: Path, reader: Callable[[Path], T]) -> T:
-        return _read(self.layout, path, reader, self.stage)
 
 
 def finished_trainings(layout: Layout) -> Iterator[TrainingFiles]:
@@ -391,30 +391,6 @@ def read_counts(path: Path) -> tuple[tuple[str, ...], dict[str, Counts]]:
     arrays = _arrays(path)
     counts = {p: Counts(*(arrays[f"{p}/{part}"] for part in Counts._fields)) for p in PROTOCOLS}
     return tuple(arrays["ids"].tolist()), counts
-
-
-def rerun(layout: Layout, path: Path, problem: str, stage: str) -> PipelineError:
-    """The error for a file of a stage that is missing or wrong."""
-    name = path.relative_to(layout.root) if path.is_relative_to(layout.root) else path
-    return PipelineError(f"{name}: {problem}; rerun the stage {stage}: `dvc repro`")
-
-
-def _read(layout: Layout, path: Path, reader: Callable[[Path], T], stage: str) -> T:
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise rerun(layout, path, "no such file", stage) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise rerun(layout, path, f"cannot be read ({error})", stage) from error
-
-
-def _require(
-    path: Path, layout: Layout, record: object, expected: Mapping[str, object], source: str, stage: str
-) -> None:
-    for key, value in expected.items():
-        found = getattr(record, key)
-        if found != value:
-            raise rerun(layout, path, f"{key} is {found!r}, but {source} says {value!r}", stage)
 
 
 def _typed(kind: type[T], data: Mapping[str, Any]) -> T:

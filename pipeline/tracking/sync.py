@@ -54,17 +54,17 @@ def _finished_stages(training: TrainingFiles) -> Iterator[_FinishedStage]:
     yield _FinishedStage(stage, milliseconds(cost.started), ended)
     files = EvaluationFiles(training.layout, training.benchmark, training.seed)
     if files.is_complete and files.record.run_key == record.run_key:  # else of an earlier training: it will be replaced
-        evaluated = _evaluated(training.config, files.record, files.stage)
+        evaluated = _evaluated(training.config, files.record)
         stage = replace(stage, name="evaluate-msflip", benchmark=evaluated, device=files.cost.device)
         yield _FinishedStage(stage, ended, ended + int(1000 * files.cost.seconds))
 
 
-def _evaluated(trained: Benchmark, record: EvaluationRecord, source: str) -> Benchmark:
+def _evaluated(trained: Benchmark, record: EvaluationRecord) -> Benchmark:
     """The benchmark as it was evaluated: a training's config.yaml has defaults for what only the evaluation reads."""
     # Without public labels the evaluation split went into archives for a server, and another one was scored.
     split = (record.submission or {"split": record.split})["split"]
     dataset = trained.dataset.model_copy(update={"evaluation_split": split})
-    inference = parse(InferenceConfig, record.protocol, source)
+    inference = parse(InferenceConfig, record.protocol, f"evaluation of {trained.id}: protocol")
     return trained.model_copy(update={"dataset": dataset, "inference": inference})
 
 
