@@ -102,7 +102,8 @@ def describe(project: Project, planned: Sequence[Planned]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows]
     imports = sum(item.benchmark.mode == "import" for item in planned)
-    counts = [f"{(len(planned) - imports) * len(project.seeds)} trainings", f"{imports} imported checkpoints"]
-    lines.append(f"seeds {', '.join(map(str, project.seeds))}: {', '.join(counts[: 1 + (imports > 0)])}")
+    counts = {"trainings": (len(planned) - imports) * len(project.seeds), "imported checkpoints": imports}
+    work = ", ".join(f"{number} {noun}" for noun, number in counts.items() if number)
+    lines.append(f"seeds {', '.join(map(str, project.seeds))}: {work}")
     downloads = {n.place: n for item in planned for n in (item.data, item.weights) if n is not None and not n.present}
     return "\n".join([*lines, *(f"{need}: {place}" for place, need in downloads.items())])
