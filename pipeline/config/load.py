@@ -51,13 +51,12 @@ def load_benchmark(root: Path, benchmark_id: str, ablation: Changes | None = Non
 
     Raises PipelineError for a missing file and for every key or value that is not valid.
     """
-    where = f"params/{benchmark_id}.yaml"
     if _is_shared(benchmark_id):
-        raise PipelineError(f"{where}: shared keys, not a benchmark; choose one of {', '.join(benchmark_ids(root))}")
-    data, extended = _stated(root, benchmark_id)
+        known = ", ".join(benchmark_ids(root))
+        raise PipelineError(f"params/{benchmark_id}.yaml: shared keys, not a benchmark; choose one of {known}")
+    data, where = _stated(root, benchmark_id)
     if "id" in data:
-        raise PipelineError("\n".join(f"{where}: {problem}" for problem in change_problems(data)))
-    where = " over ".join([where, *(f"params/{name}.yaml" for name in extended)])
+        raise PipelineError("\n".join(f"params/{benchmark_id}.yaml: {problem}" for problem in change_problems(data)))
     benchmark = parse(Benchmark, {"id": benchmark_id, **data}, where)
     problems = ablation_problems(ablation or {})
     if problems:
@@ -67,22 +66,25 @@ def load_benchmark(root: Path, benchmark_id: str, ablation: Changes | None = Non
     return parse(Benchmark, overlay(resolved, changes), f"{where} with params.yaml ablation") if changes else benchmark
 
 
-def _stated(root: Path, name: str, heirs: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[str]]:
-    """The keys of `params/<name>.yaml` over those of the files that it extends, and the names of these files."""
-    data = read_yaml(root / "params" / f"{name}.yaml")
+def _stated(root: Path, name: str) -> tuple[dict[str, Any], str]:
+    """The keys of `params/<name>.yaml` over those of the file that it extends, and both files for messages."""
+    where = f"params/{name}.yaml"
+    data = read_yaml(root / where)
     parent = data.pop("extends", None)
     if parent is None:
-        return data, []
-    where = f"params/{name}.yaml: extends"
+        return data, where
     if parent not in _file_names(root):
-        raise PipelineError(f"{where}: no params/{parent}.yaml; {suggestion(str(parent), _file_names(root))}")
-    if parent in (*heirs, name):
-        raise PipelineError(f"{where}: params/{parent}.yaml extends this file in turn")
-    base, extended = _stated(root, parent, (*heirs, name))
-    problems = change_problems(base)
-    if problems:
+        raise PipelineError(f"{where}: extends: no params/{parent}.yaml; {suggestion(str(parent), _file_names(root))}")
+    base = read_yaml(root / "params" / f"{parent}.yaml")
+    if "extends" in base:
+        raise PipelineError(
+            f"{where}: extends: params/{parent}.yaml extends params/{base['extends']}.yaml itself, and only one level "
+            f"is allowed; extend params/{base['extends']}.yaml and repeat the keys of params/{parent}.yaml"
+        )
+    if problems := change_problems(base):
         raise PipelineError("\n".join(f"params/{parent}.yaml: {problem}" for problem in problems))
-    return overlay(base if _is_shared(parent) else for_heirs(base), data), [parent, *extended]
+    base = base if _is_shared(parent) else for_heirs(base)
+    return overlay(base, data), f"{where} over params/{parent}.yaml"
 
 
 def _file_names(root: Path) -> list[str]:
