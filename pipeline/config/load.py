@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.config.overlay import REPORT_ONLY, Changes, applicable, change_problems, for_heirs, overlay
+from pipeline.config.overlay import REPORT_ONLY, Changes, applicable, change_problems, overlay
 from pipeline.config.parse import parse, parse_valid, read_yaml, suggestion
 from pipeline.config.schema import Benchmark, InferenceConfig, Project
 from pipeline.errors import PipelineError
@@ -30,15 +30,10 @@ def load_valid_project(root: Path) -> tuple[Project | None, list[str]]:
     except PipelineError as error:
         return None, [str(error)]
     project, problems = parse_valid(Project, data, "params.yaml")
-    wrong = ablation_problems(project.ablation) if project else []
+    wrong = change_problems(project.ablation, "params.yaml: ablation.") if project else []
     if project and wrong:
         project = project.model_copy(update={"ablation": {}})
     return project, problems + wrong
-
-
-def ablation_problems(ablation: Changes) -> list[str]:
-    """Keys of `ablation` that no benchmark can have, one line each."""
-    return [f"params.yaml: ablation.{problem}" for problem in change_problems(ablation)]
 
 
 def benchmark_ids(root: Path) -> list[str]:
@@ -56,10 +51,9 @@ def load_benchmark(root: Path, benchmark_id: str, ablation: Changes | None = Non
         raise PipelineError(f"params/{benchmark_id}.yaml: shared keys, not a benchmark; choose one of {known}")
     data, where = _stated(root, benchmark_id)
     if "id" in data:
-        raise PipelineError("\n".join(f"params/{benchmark_id}.yaml: {problem}" for problem in change_problems(data)))
+        raise PipelineError("\n".join(change_problems(data, f"params/{benchmark_id}.yaml: ")))
     benchmark = parse(Benchmark, {"id": benchmark_id, **data}, where)
-    problems = ablation_problems(ablation or {})
-    if problems:
+    if problems := change_problems(ablation or {}, "params.yaml: ablation."):
         raise PipelineError("\n".join(problems))
     resolved = benchmark.model_dump(mode="json")
     changes = applicable(ablation or {}, resolved)
@@ -81,9 +75,10 @@ def _stated(root: Path, name: str) -> tuple[dict[str, Any], str]:
             f"{where}: extends: params/{parent}.yaml extends params/{base['extends']}.yaml itself, and only one level "
             f"is allowed; extend params/{base['extends']}.yaml and repeat the keys of params/{parent}.yaml"
         )
-    if problems := change_problems(base):
-        raise PipelineError("\n".join(f"params/{parent}.yaml: {problem}" for problem in problems))
-    base = base if _is_shared(parent) else for_heirs(base)
+    if problems := change_problems(base, f"params/{parent}.yaml: "):
+        raise PipelineError("\n".join(problems))
+    if not _is_shared(parent):
+        base = {key: value for key, value in base.items() if key not in REPORT_ONLY}
     return overlay(base, data), f"{where} over params/{parent}.yaml"
 
 
