@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.config.overlay import REPORT_ONLY, Changes, applicable, change_problems, for_heirs, overlay
+from pipeline.config.overlay import REPORT_ONLY, Changes, applicable, change_problems, overlay
 from pipeline.config.parse import parse, parse_valid, read_yaml, suggestion
 from pipeline.config.schema import Benchmark, InferenceConfig, Project
 from pipeline.errors import PipelineError
@@ -30,15 +30,10 @@ def load_valid_project(root: Path) -> tuple[Project | None, list[str]]:
     except PipelineError as error:
         return None, [str(error)]
     project, problems = parse_valid(Project, data, "params.yaml")
-    wrong = ablation_problems(project.ablation) if project else []
+    wrong = change_problems(project.ablation, "params.yaml: ablation.") if project else []
     if project and wrong:
         project = project.model_copy(update={"ablation": {}})
     return project, problems + wrong
-
-
-def ablation_problems(ablation: Changes) -> list[str]:
-    """Keys of `ablation` that no benchmark can have, one line each."""
-    return [f"params.yaml: ablation.{problem}" for problem in change_problems(ablation)]
 
 
 def benchmark_ids(root: Path) -> list[str]:
@@ -51,38 +46,40 @@ def load_benchmark(root: Path, benchmark_id: str, ablation: Changes | None = Non
 
     Raises PipelineError for a missing file and for every key or value that is not valid.
     """
-    where = f"params/{benchmark_id}.yaml"
     if _is_shared(benchmark_id):
-        raise PipelineError(f"{where}: shared keys, not a benchmark; choose one of {', '.join(benchmark_ids(root))}")
-    data, extended = _stated(root, benchmark_id)
+        known = ", ".join(benchmark_ids(root))
+        raise PipelineError(f"params/{benchmark_id}.yaml: shared keys, not a benchmark; choose one of {known}")
+    data, where = _stated(root, benchmark_id)
     if "id" in data:
-        raise PipelineError("\n".join(f"{where}: {problem}" for problem in change_problems(data)))
-    where = " over ".join([where, *(f"params/{name}.yaml" for name in extended)])
+        raise PipelineError("\n".join(change_problems(data, f"params/{benchmark_id}.yaml: ")))
     benchmark = parse(Benchmark, {"id": benchmark_id, **data}, where)
-    problems = ablation_problems(ablation or {})
-    if problems:
+    if problems := change_problems(ablation or {}, "params.yaml: ablation."):
         raise PipelineError("\n".join(problems))
     resolved = benchmark.model_dump(mode="json")
     changes = applicable(ablation or {}, resolved)
     return parse(Benchmark, overlay(resolved, changes), f"{where} with params.yaml ablation") if changes else benchmark
 
 
-def _stated(root: Path, name: str, heirs: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[str]]:
-    """The keys of `params/<name>.yaml` over those of the files that it extends, and the names of these files."""
-    data = read_yaml(root / "params" / f"{name}.yaml")
+def _stated(root: Path, name: str) -> tuple[dict[str, Any], str]:
+    """The keys of `params/<name>.yaml` over those of the file that it extends, and both files for messages."""
+    where = f"params/{name}.yaml"
+    data = read_yaml(root / where)
     parent = data.pop("extends", None)
     if parent is None:
-        return data, []
-    where = f"params/{name}.yaml: extends"
+        return data, where
     if parent not in _file_names(root):
-        raise PipelineError(f"{where}: no params/{parent}.yaml; {suggestion(str(parent), _file_names(root))}")
-    if parent in (*heirs, name):
-        raise PipelineError(f"{where}: params/{parent}.yaml extends this file in turn")
-    base, extended = _stated(root, parent, (*heirs, name))
-    problems = change_problems(base)
-    if problems:
-        raise PipelineError("\n".join(f"params/{parent}.yaml: {problem}" for problem in problems))
-    return overlay(base if _is_shared(parent) else for_heirs(base), data), [parent, *extended]
+        raise PipelineError(f"{where}: extends: no params/{parent}.yaml; {suggestion(str(parent), _file_names(root))}")
+    base = read_yaml(root / "params" / f"{parent}.yaml")
+    if "extends" in base:
+        raise PipelineError(
+            f"{where}: extends: params/{parent}.yaml extends params/{base['extends']}.yaml itself, and only one level "
+            f"is allowed; extend params/{base['extends']}.yaml and repeat the keys of params/{parent}.yaml"
+        )
+    if problems := change_problems(base, f"params/{parent}.yaml: "):
+        raise PipelineError("\n".join(problems))
+    if not _is_shared(parent):
+        base = {key: value for key, value in base.items() if key not in REPORT_ONLY}
+    return overlay(base, data), f"{where} over params/{parent}.yaml"
 
 
 def _file_names(root: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 All three are `overlay`; where they differ, one of the two mappings is reduced first:
 
-- `extends`: `for_heirs` removes what is true of the extended benchmark only (its description and published numbers).
+- `extends`: REPORT_ONLY keys of an extended benchmark, which are true of it alone, are not inherited.
 - ablation: `applicable` removes nulls, and sections that the benchmark does not have.
 - study: nothing. `memory: {}` adds a memory, and null sets null.
 """
@@ -34,11 +34,6 @@ def overlay(base: dict[str, Any], changes: Changes) -> dict[str, Any]:
     return merged
 
 
-def for_heirs(benchmark: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a benchmark that one which extends it inherits."""
-    return {key: value for key, value in benchmark.items() if key not in REPORT_ONLY}
-
-
 def applicable(ablation: Changes, benchmark: dict[str, Any]) -> Changes:
     """The ablation without its nulls and without sections that the benchmark lacks, such as `memory`."""
     kept = {}
@@ -51,7 +46,8 @@ def applicable(ablation: Changes, benchmark: dict[str, Any]) -> Changes:
     return kept
 
 
-def change_problems(changes: Changes) -> list[str]:
-    """Keys of `changes` that no benchmark can have, one line each."""
-    identity = ["id: unknown key; the file's name is the benchmark's id"] if "id" in changes else []
-    return identity + unknown_keys(Benchmark, {key: value for key, value in changes.items() if key != "id"})
+def change_problems(changes: Changes, prefix: str) -> list[str]:
+    """Keys of `changes` that no benchmark can have, one line each after `prefix`."""
+    problems = ["id: unknown key; the file's name is the benchmark's id"] if "id" in changes else []
+    problems += unknown_keys(Benchmark, {key: value for key, value in changes.items() if key != "id"})
+    return [prefix + problem for problem in problems]

@@ -21,7 +21,7 @@ _MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
 def read_yaml(path: Path) -> dict[str, Any]:
     """Mapping in the YAML file `path`. Raises PipelineError when it is missing, malformed or not a mapping."""
     try:
-        loader = yaml.SafeLoader(_text(path))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         loader.name = str(path)
         node = loader.get_single_node()
         _check_node(loader, node, set())
@@ -29,20 +29,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         near = nearest(path.stem, [p.stem for p in path.parent.glob(f"*{path.suffix}")])
         raise PipelineError(f"{path}: no such file{f'; did you mean {near}{path.suffix}?' if near else ''}") from None
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise PipelineError(f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
     except yaml.YAMLError as error:
         raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise PipelineError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
     return data
-
-
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise PipelineError(f"{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
 
 
 def _check_node(loader: yaml.SafeLoader, node: yaml.Node | None, seen: set[yaml.Node]) -> None:
@@ -89,28 +83,19 @@ def suggestion(word: str, known: Iterable[str], kind: str = "names") -> str:
 
 def parse(section: type[SectionT], data: dict[str, Any], where: str) -> SectionT:
     """`data` as a `section`. Raises PipelineError that lists every problem, one per line after `where`."""
-    try:
-        return section.model_validate(data)
-    except ValidationError as error:
-        raise PipelineError("\n".join(f"{where}: {line}" for line in _problems(section, error))) from None
+    if problems := problems_of(section, data):
+        raise PipelineError("\n".join(f"{where}: {line}" for line in problems))
+    return section.model_validate(data)
 
 
 def problems_of(section: type[BaseModel], data: dict[str, Any]) -> list[str]:
     """What `parse` would raise, without its `where`; empty when `data` is a valid `section`."""
-    try:
-        section.model_validate(data)
-    except ValidationError as error:
-        return _problems(section, error)
-    return []
+    return [_describe(section, item) for item in _errors(section, data)]
 
 
 def unknown_keys(section: type[BaseModel], data: dict[str, Any]) -> list[str]:
     """The keys of `data`, which may be incomplete, that a `section` cannot have; one line each."""
-    try:
-        section.model_validate(data)
-    except ValidationError as error:
-        return [_describe(section, item) for item in error.errors() if item["type"] == "extra_forbidden"]
-    return []
+    return [_describe(section, item) for item in _errors(section, data) if item["type"] == "extra_forbidden"]
 
 
 def parse_valid(section: type[SectionT], data: dict[str, Any], where: str) -> tuple[SectionT | None, list[str]]:
@@ -118,19 +103,18 @@ def parse_valid(section: type[SectionT], data: dict[str, Any], where: str) -> tu
 
     The first is None when a key with a problem is required.
     """
+    problems = [f"{where}: {line}" for line in problems_of(section, data)]
+    wrong = {item["loc"][0] for item in _errors(section, data) if item["loc"]}
+    kept = {key: value for key, value in data.items() if key not in wrong}
+    return None if _errors(section, kept) else section.model_validate(kept), problems
+
+
+def _errors(section: type[BaseModel], data: dict[str, Any]) -> list[Any]:
     try:
-        return section.model_validate(data), []
+        section.model_validate(data)
     except ValidationError as error:
-        wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
-        problems = [f"{where}: {line}" for line in _problems(section, error)]
-    try:
-        return section.model_validate({key: value for key, value in data.items() if key not in wrong}), problems
-    except ValidationError:
-        return None, problems
-
-
-def _problems(section: type[BaseModel], error: ValidationError) -> list[str]:
-    return [_describe(section, item) for item in error.errors()]
+        return error.errors()
+    return []
 
 
 def _describe(section: type[BaseModel], item: Any) -> str:

@@ -99,13 +99,8 @@ def _run(root: Path, choice: Project, mode: str, name: str, dry_run: bool) -> No
         raise PipelineError(f"`dvc exp run` exited with {done.returncode}, see above; run the same command to resume")
     report = root / "reports" / "published" / f"{name}.html"
     report.parent.mkdir(parents=True, exist_ok=True)
-    dvc(root, "get", ".", "reports/report.html", "--rev", _revision(root, name), "--out", str(report), "--force")
+    find = ["git", "for-each-ref", "--format=%(objectname)", f"refs/exps/**/{name}"]
+    commit = subprocess.run(find, cwd=root, text=True, capture_output=True, check=True).stdout.split()[0]
+    dvc(root, "get", ".", "reports/report.html", "--rev", commit, "--out", str(report), "--force")
     print(f"report: {report.relative_to(root)}")
     print(f"`dvc exp apply {name}` brings weights and results into the workspace, `dvc exp show` compares experiments")
-
-
-def _revision(root: Path, experiment: str) -> str:
-    """The commit of an experiment."""
-    command = ["git", "for-each-ref", "--format=%(objectname)", f"refs/exps/**/{experiment}"]
-    done = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True)
-    return done.stdout.split()[0]

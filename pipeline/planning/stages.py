@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,7 @@ def _graph(root: Path) -> dict[str, list[str]]:
     needs: dict[str, list[str]] = {stage: [] for stage in re.findall(r'^"([^"]+)";$', dot, re.MULTILINE)}
     for before, after in re.findall(r'^"([^"]+)" -> "([^"]+)";$', dot, re.MULTILINE):
         needs[after].append(before)
-    ordered: dict[str, list[str]] = {}
-    while len(ordered) < len(needs):
-        ready = [stage for stage in needs if stage not in ordered and ordered.keys() >= {*needs[stage]}]
-        ordered |= {stage: needs[stage] for stage in ready}
-    return ordered
+    return {stage: needs[stage] for stage in TopologicalSorter(needs).static_order()}
 
 
 def _changes(entries: list[Any], root: Path) -> Iterator[str]:
