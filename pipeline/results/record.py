@@ -235,8 +235,7 @@ class TrainingFiles(_Files):
     @cached_property
     def memory(self) -> Memory:
         """memory.npz, of a benchmark with memory."""
-        arrays = self._read(self.folder / "memory.npz", _arrays)
-        return Memory(arrays.get("first_epoch"), arrays["final"], arrays["touched"])
+        return self._read(self.folder / "memory.npz", lambda path: Memory(**{"first_epoch": None} | _arrays(path)))
 
     def existing_weights(self, checkpoint: str) -> Path:
         """`weights`, once the file is there."""
@@ -311,9 +310,10 @@ class EvaluationFiles(_Files):
         scores = {p: self._read(self._metrics, lambda _, p=p: _typed(ProtocolScores, metrics[p])) for p in PROTOCOLS}
         about = self._read(self._recorded, _json)
         record = self._read(self._recorded, lambda _: _typed(EvaluationRecord, about | {"scores": scores}))
-        shared = {key: metrics[key] for key in ("images", "split", "submission")}
-        if any(getattr(record, key) != value for key, value in shared.items()):
-            raise self._error(self._recorded, f"other {', '.join(shared)} than metrics.json")
+        for key in ("images", "split", "submission"):
+            if getattr(record, key) != metrics.get(key):
+                problem = f"{key} is {getattr(record, key)!r}, but metrics.json says {metrics.get(key)!r}"
+                raise self._error(self._recorded, problem)
         return record
 
     @cached_property
