@@ -1,6 +1,6 @@
 """Stage `preprocess`: bring every planned dataset to the uniform prepared form under data/prepared."""
 
-from pipeline.checkpoints.download import downloaded_weights
+from pipeline.checkpoints.planned import downloaded_weights
 from pipeline.datasets import get_dataset
 from pipeline.datasets.planned import planned_datasets
 from pipeline.datasets.prepare import prepare

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.checkpoints.planned import PlannedWeights
+from pipeline.checkpoints.planned import PlannedWeights, WeightFile
 from pipeline.errors import PipelineError
 from pipeline.files.fetch import NotFoundError, fetch_file
 from pipeline.files.locks import exclusive
@@ -22,17 +22,6 @@ from pipeline.layout import Layout
 
 _PAPER_TAG = "ssseg_memorynet"
 _DIGITS = re.compile(r"-([0-9a-f]{8})$")  # end of a file's stem: how its sha256 begins, by torch's convention
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """A verified file. path: relative to `Layout.home`, or absolute."""
-
-    path: str
-    url: str | None  # None: a local file
-    bytes: int
-    sha256: str
-    generation: str  # paper | model_zoo (see `generation`) | local
 
 
 def download_weights(planned: Mapping[str, PlannedWeights], layout: Layout) -> None:
@@ -51,12 +40,6 @@ def download_weights(planned: Mapping[str, PlannedWeights], layout: Layout) -> N
                 by_name[weights.name] = _local(weights, layout) if weights.file else _fetched(weights, layout)
             found[benchmark] = asdict(by_name[weights.name])
     write_json(layout.weights_source, found)
-
-
-def downloaded_weights(layout: Layout) -> dict[str, WeightFile]:
-    """What `download_weights` wrote, by benchmark; those that start from no such file are absent."""
-    data = read_json(layout.weights_source, "run `dvc repro`")
-    return {benchmark: WeightFile(**entry) for benchmark, entry in data.items()}
 
 
 def generation(url: str) -> str:

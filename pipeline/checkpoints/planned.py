@@ -13,6 +13,7 @@ from typing import Literal
 from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
 from pipeline.config import Benchmark
 from pipeline.files.storage import read_json, write_json
+from pipeline.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,20 @@ def planned_weights(plan_dir: Path) -> dict[str, PlannedWeights]:
     """What `write_planned_weights` wrote, by benchmark."""
     data = read_json(plan_dir / "weights.json", "run `dvc repro`")
     return {benchmark: PlannedWeights(**entry | {"urls": tuple(entry["urls"])}) for benchmark, entry in data.items()}
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A verified file. path: relative to `Layout.home`, or absolute."""
+
+    path: str
+    url: str | None  # None: a local file
+    bytes: int
+    sha256: str
+    generation: str  # paper | model_zoo (see `generation`) | local
+
+
+def downloaded_weights(layout: Layout) -> dict[str, WeightFile]:
+    """What `download_weights` wrote, by benchmark; those that start from no such file are absent."""
+    data = read_json(layout.weights_source, "run `dvc repro`")
+    return {benchmark: WeightFile(**entry) for benchmark, entry in data.items()}

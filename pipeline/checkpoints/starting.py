@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.checkpoints.download import WeightFile, downloaded_weights
-from pipeline.checkpoints.planned import weights_of
+from pipeline.checkpoints.planned import WeightFile, downloaded_weights, weights_of
 from pipeline.config import Benchmark
 from pipeline.datasets.prepared import read_index
 from pipeline.errors import PipelineError

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import PRIMARY, RuntimeConfig
@@ -23,7 +21,7 @@ from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.submission import Submission, joined
 from pipeline.files.storage import write_png
 from pipeline.layout import Layout
-from pipeline.models import Segmentor, build_segmentor
+from pipeline.models import load_segmentor
 from pipeline.results.metrics import Counts, summarise
 from pipeline.results.record import EvaluationCost, EvaluationFiles, EvaluationRecord, ProtocolScores, TrainingFiles
 from pipeline.results.statistics import frame_blocks, scores
@@ -49,7 +47,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
     files = EvaluationFiles(layout, benchmark.id, seed)
     weights = TrainingFiles(layout, benchmark.id, seed).weights(benchmark.inference.checkpoint)
-    model = load_model(benchmark, len(spec.classes), weights)
+    model = load_segmentor(benchmark, len(spec.classes), weights)
     model = fold_batch_norm(model.to(device))
     protocols = benchmark.inference.protocols
     panel = panel_ids(list(table["id"]))
@@ -124,18 +122,6 @@ def _server_ids(spec: DatasetSpec) -> tuple[int, ...]:
             "unlabelled split cannot be written for its server"
         )
     return spec.submission_ids
-
-
-def load_model(benchmark: Benchmark, num_classes: int, weights: Path) -> Segmentor:
-    """The benchmark's segmentor with the weights of a safetensors file, strictly, in evaluation mode, on the CPU."""
-    model = build_segmentor(benchmark, num_classes, pretrained=False)
-    try:
-        model.load_state_dict(load_file(weights))
-    except SafetensorError as error:
-        raise PipelineError(f"{weights}: damaged ({error}); delete it and run `dvc repro`") from error
-    except RuntimeError as error:
-        raise PipelineError(f"{weights}: not the weights of {benchmark.id} as configured: {error}") from error
-    return model.eval()
 
 
 def panel_ids(ids: list[str]) -> list[str]:

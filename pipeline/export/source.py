@@ -10,11 +10,10 @@ from pipeline.config.parse import parse, suggestion
 from pipeline.config.schema import InferenceConfig
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
-from pipeline.evaluation.score import load_model
 from pipeline.export.card import Card, Evaluation, Licence, Provenance, Weights, read_card
 from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
-from pipeline.models import Segmentor
+from pipeline.models import Segmentor, load_segmentor
 from pipeline.results.record import EvaluationFiles, EvaluationRecord, TrainingFiles, finished_trainings
 
 _ENDING = ".safetensors"
@@ -30,7 +29,7 @@ class Source:
 
     def load(self) -> Segmentor:
         """The network, in evaluation mode, on the CPU."""
-        return load_model(self.card.benchmark, len(self.card.classes), self.weights)
+        return load_segmentor(self.card.benchmark, len(self.card.classes), self.weights)
 
 
 def find_model(root: Path, model: str) -> Source:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.config.schema import AuxiliaryConfig, Benchmark, SegmentorConfig
@@ -164,6 +167,18 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
         auxiliary=nn.ModuleList(_auxiliary(config, head, widths, num_classes) for head in config.auxiliary),
         auxiliary_features=[head.feature for head in config.auxiliary],
     )
+
+
+def load_segmentor(benchmark: Benchmark, num_classes: int, weights: Path) -> Segmentor:
+    """The benchmark's segmentor with the weights of a safetensors file, strictly, in evaluation mode, on the CPU."""
+    model = build_segmentor(benchmark, num_classes, pretrained=False)
+    try:
+        model.load_state_dict(load_file(weights))
+    except SafetensorError as error:
+        raise PipelineError(f"{weights}: damaged ({error}); delete it and run `dvc repro`") from error
+    except RuntimeError as error:
+        raise PipelineError(f"{weights}: not the weights of {benchmark.id} as configured: {error}") from error
+    return model.eval()
 
 
 def _decoder(config: SegmentorConfig, num_classes: int, kernel_size: int) -> nn.Module:

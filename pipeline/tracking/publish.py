@@ -63,7 +63,7 @@ def milliseconds(timestamp: str) -> int:
 
 
 def _publish_training(run: OpenRun, files: TrainingFiles) -> None:
-    from pipeline.evaluation.score import load_model  # networks take seconds to import, and most syncs need none
+    from pipeline.models import load_segmentor  # networks take seconds to import, and most syncs need none
 
     record, cost, benchmark = files.record, files.cost, run.stage.benchmark
     run.client.log_batch(run.run_id, metrics=_missing_points(run, files))
@@ -81,7 +81,7 @@ def _publish_training(run: OpenRun, files: TrainingFiles) -> None:
     for path in files.artifacts():
         run.client.log_artifact(run.run_id, str(path))
     classes = get_dataset(benchmark.dataset.name).classes
-    model_id = log_model(run.run_id, load_model(benchmark, len(classes), files.existing_weights("last")))
+    model_id = log_model(run.run_id, load_segmentor(benchmark, len(classes), files.existing_weights("last")))
     for run_id in (run.run_id, run.parent_id):
         run.client.set_tag(run_id, "model_id", model_id)
 

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 import torch
 from torch import Tensor
 
-from pipeline.checkpoints.download import WeightFile
 from pipeline.checkpoints.key_names import contents, from_published
+from pipeline.checkpoints.planned import WeightFile
 from pipeline.checkpoints.read import StateDict, read_state_dict
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark, benchmark_ids, load_benchmark

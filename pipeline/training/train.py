@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.checkpoints.download import WeightFile
+from pipeline.checkpoints.planned import WeightFile
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
 from pipeline.config.limits import compile_problem

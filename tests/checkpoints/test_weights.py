@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from helpers.local_server import answering
 
-from pipeline.checkpoints.download import WeightFile, download_weights, downloaded_weights, generation
+from pipeline.checkpoints.download import download_weights, generation
 from pipeline.checkpoints.imagenet import imagenet_names, imagenet_urls
-from pipeline.checkpoints.planned import PlannedWeights
+from pipeline.checkpoints.planned import PlannedWeights, WeightFile, downloaded_weights
 from pipeline.checkpoints.read import read_state_dict
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
