@@ -394,7 +394,7 @@ def test_tracking_can_be_switched_off(tmp_path: Path, benchmark: Benchmark) -> N
 def test_more_points_and_longer_values_than_one_request_takes(
     root: Path, client: Any, benchmark: Benchmark, tiny: dict[str, Any]
 ) -> None:
-    tiny["segmentor"]["options"] = {"dilations": list(range(3000))}
+    tiny["segmentor"]["options"] = {"dilations": list(range(3000)), **{f"o{i}": i for i in range(250)}}
     long = parse(Benchmark, {"id": "long", **tiny}, "long")
     with stage_run(root, long, 0, "train", RUNTIME) as run:
         run._next_request = float("inf")  # until the end
@@ -403,6 +403,7 @@ def test_more_points_and_longer_values_than_one_request_takes(
     (train,) = runs_of(client, "train")
     assert len(curve(client, train.info.run_id, "train/loss")) == 1299
     assert train.data.params["segmentor.options.dilations"].startswith("[0, 1, 2")
+    assert all(train.data.params[f"segmentor.options.o{i}"] == str(i) for i in range(250))
 
 
 @pytest.mark.parametrize(
