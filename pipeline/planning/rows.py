@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeline.config import Benchmark, Project, load_project
 from pipeline.config.schema import each_once
 from pipeline.errors import PipelineError
+from pipeline.planning.needs import data_need
 from pipeline.planning.plan import Planned, describe, plan_benchmarks
 from pipeline.planning.stages import dvc
 from pipeline.results.published import changed_keys, find_row, published_benchmarks, published_of, published_rows
@@ -48,9 +49,11 @@ def run_rows(root: Path, dry_run: bool) -> None:
     planned: list[Planned] = []
     left_out: list[str] = []
     for row in published_rows(published_benchmarks(root)):
-        found, problems = plan_benchmarks(root, _choice(project, [row.id], project.seeds[:1], "import"))
-        if found and not found[0].data.present:
-            problems.append(f"{row.dataset.name}: not on this machine; `sources` in params.yaml names no copy")
+        data = data_need(root, project, row.dataset.name)  # first, since a plan builds the network
+        absent = data.problem or f"{row.dataset.name}: not on this machine; `sources` in params.yaml names no copy"
+        found, problems = [], [absent]
+        if data.present:
+            found, problems = plan_benchmarks(root, _choice(project, [row.id], project.seeds[:1], "import"))
         if problems:
             left_out.append(f"{row.id}: {'; '.join(problems)}")
         else:

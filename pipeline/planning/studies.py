@@ -25,7 +25,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.locks import claimed
 from pipeline.layout import Layout
 from pipeline.planning.validate import rare_class_problems
-from pipeline.results.run import keep_record, read_record, read_run
+from pipeline.results.run import has_record, keep_record, read_run
 from pipeline.runtime.provenance import loaded_code
 
 
@@ -61,8 +61,7 @@ def describe(root: Path, plan: Plan) -> str:
 
 def is_recorded(root: Path, plan: Plan, variant: str, seed: int) -> bool:
     """Whether the record of this very configuration, trained and tested alike, is there."""
-    run = read_record(plan.records(root), variant, seed)
-    return run is not None and run.is_of(plan.benchmarks[variant])
+    return has_record(plan.records(root), variant, seed, plan.benchmarks[variant])
 
 
 def run_study(root: Path, plan: Plan, project: Project, command: str, at_most: int | None = None) -> list[str]:

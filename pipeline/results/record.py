@@ -260,7 +260,7 @@ class EvaluationFiles(_Files):
 
     @property
     def details(self) -> Path:
-        """What is no DVC metric."""
+        """Results that are not DVC metrics."""
         return self.folder / "details"
 
     def prediction(self, image_id: str) -> Path:

@@ -69,7 +69,7 @@ class Run:
 
     def is_of(self, benchmark: Benchmark) -> bool:
         """Trained and tested as `benchmark` says: other test scales give other scores of the same weights."""
-        return (self.config_hash, self.evaluation_hash) == (config_hash(benchmark), evaluation_hash(benchmark))
+        return _hashes(benchmark) == (self.config_hash, self.evaluation_hash)
 
 
 def read_run(layout: Layout, benchmark: Benchmark, seed: int, fingerprint: str, split: str, name: str = "") -> Run:
@@ -144,6 +144,19 @@ _SAME = (
     *("config_hash", "evaluation_hash", "run_key", "data_fingerprint", "precision", "iterations", "parameters"),
     *("finished", "commit", "hardware", "libraries"),
 )  # fields of Run that the record holds under the same name
+
+
+def has_record(folder: Path, name: str, seed: int, benchmark: Benchmark) -> bool:
+    """Whether the record of a run is there and is of `benchmark`; its counts are not read."""
+    path = record_path(folder, name, seed)
+    if not path.is_file():
+        return False
+    data = read_json(path, _REMEDY)
+    return _hashes(benchmark) == (data.get("config_hash"), data.get("evaluation_hash"))
+
+
+def _hashes(benchmark: Benchmark) -> tuple[str, str]:
+    return config_hash(benchmark), evaluation_hash(benchmark)
 
 
 def read_record(folder: Path, name: str, seed: int) -> Run | None:

@@ -32,7 +32,7 @@ from pipeline.runtime.provenance import loaded_code
 from pipeline.tracking.identity import StageName, TrackedStage, describe, find_runs, open_parent, supersede
 from pipeline.tracking.publish import OpenRun, logged_steps, publish
 from pipeline.tracking.store import Store, explained, load_mlflow, open_store, without_password
-from pipeline.training.state import run_key
+from pipeline.training.state import has_state, run_key
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -171,7 +171,7 @@ def _begin(store: Store, layout: Layout, stage: TrackedStage) -> StageRun:
     client.update_run(parent.run_id, status="RUNNING")
     earlier = find_runs(client, parent.experiment_id, stage.tags())
     interrupted = [run for run in earlier if run.info.status != "FINISHED" and "superseded_by" not in run.data.tags]
-    resumes = (layout.state(stage.benchmark.id, stage.run_key) / "state.pt").exists()
+    resumes = has_state(layout.state(stage.benchmark.id, stage.run_key))
     if interrupted and stage.name == "train" and resumes:
         run = interrupted[0]
         known = logged_steps(client, run.info.run_id)

@@ -22,10 +22,10 @@ from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
-from pipeline.results.record import Memory, TrainingFiles, TrainingRecord
+from pipeline.results.record import TrainingFiles, TrainingRecord
 from pipeline.runtime.distributed import arithmetic
 from pipeline.training.loop import peak_memory, save_weights
-from pipeline.training.outcome import cost_now, identity, parameter_counts, untouched_classes
+from pipeline.training.outcome import cost_now, identity, memory_record, parameter_counts, untouched_classes
 from pipeline.training.state import run_key
 
 _AUXILIARY = "auxiliary_decoder."
@@ -69,13 +69,9 @@ def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runti
         training_loss=None,
         untouched_memory=untouched_classes(model, prepared.info["classes"]),
     )
-    memory = None
-    if model.memory is not None:
-        final = model.memory.memory.numpy()  # (K, S, C)
-        memory = Memory(None, final, (final != 0).any(axis=-1))
     cpu = torch.device("cpu")
     cost = cost_now(root, cpu, started, time.perf_counter() - clock, None, peak_memory(cpu))
-    files.write(benchmark, record, cost, memory, [], [])
+    files.write(benchmark, record, cost, memory_record(model, None), [], [])
     return files.folder
 
 

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.config import Benchmark, config_hash
 from pipeline.models import Segmentor
-from pipeline.results.record import Cost
+from pipeline.results.record import Cost, Memory
 from pipeline.runtime.provenance import hardware, libraries, loaded_code
 
 
@@ -34,6 +34,14 @@ def parameter_counts(model: Segmentor) -> dict[str, int]:
     total = sum(p.numel() for p in model.parameters())
     encoder = sum(p.numel() for p in model.encoder.parameters())
     return {"total": total, "encoder": encoder, "head": total - encoder}
+
+
+def memory_record(model: Segmentor, first_epoch: torch.Tensor | None) -> Memory | None:
+    """The memory for `TrainingFiles.write`; first_epoch: (K, S, C) after the first epoch, None for an import."""
+    if model.memory is None:
+        return None
+    final = model.memory.memory.detach().cpu().numpy()  # (K, S, C)
+    return Memory(None if first_epoch is None else first_epoch.numpy(), final, (final != 0).any(axis=-1))
 
 
 def untouched_classes(model: Segmentor, classes: Sequence[str]) -> list[str]:

@@ -26,6 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.storage import new_file
 
 _ROOT = Path(pipeline.__file__).resolve().parents[1]  # of the repository that the running code belongs to
+_FILE = "state.pt"
 _CODE_FOLDERS = ("pipeline/", "stages/")
 
 
@@ -90,8 +91,13 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write `state` so that a full disk or a kill at any moment leaves the old or the new one, never half of one."""
-    with new_file(folder / "state.pt") as stream:
+    with new_file(folder / _FILE) as stream:
         torch.save(state, stream)
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a training would resume from `folder`."""
+    return (folder / _FILE).exists()
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
@@ -99,10 +105,9 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
     Raises PipelineError when the file is damaged.
     """
-    path = folder / "state.pt"
-    if not path.exists():
+    if not has_state(folder):
         return None
-    return load_plain(path, "the state of a training; delete it to train from the beginning")
+    return load_plain(folder / _FILE, "the state of a training; delete it to train from the beginning")
 
 
 def drop_state(folder: Path) -> None:

@@ -20,15 +20,15 @@ from pipeline.datasets.transforms import EvalTransform, TrainTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import evaluate, gather_results
 from pipeline.layout import Layout
-from pipeline.models import Segmentor, build_segmentor
+from pipeline.models import build_segmentor
 from pipeline.results.metrics import summarise
-from pipeline.results.record import Memory, TrainingFiles, TrainingRecord, late_loss
+from pipeline.results.record import TrainingFiles, TrainingRecord, late_loss
 from pipeline.runtime.device import make_deterministic, resolve_device, seed_everything, worker_count
 from pipeline.runtime.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.runtime.provenance import loaded_code
 from pipeline.training.loop import Log, Progress, save_weights, train
 from pipeline.training.optimizer import build_optimizer
-from pipeline.training.outcome import cost_now, identity, parameter_counts, untouched_classes
+from pipeline.training.outcome import cost_now, identity, memory_record, parameter_counts, untouched_classes
 from pipeline.training.state import drop_state, run_key
 from pipeline.training.step import Trainer, compiled
 
@@ -38,7 +38,7 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
 
     log: called with (iteration, values) while training. Every rank runs this; the main one alone logs and writes.
     Raises PipelineError when the data does not suit the benchmark, the devices cannot share its batch, or
-    `runtime.compile` cannot be had.
+    `runtime.compile` is impossible.
     """
     if problem := compile_problem(benchmark, runtime):
         raise PipelineError(problem)
@@ -66,7 +66,7 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
         record = _record(trainer, progress, seed, key, prepared, arithmetic(runtime), weights and weights.sha256)
         per_iteration = progress.seconds / max(progress.iteration, 1)
         cost = cost_now(root, device, started, progress.seconds, per_iteration, progress.peak_memory)
-        memory = _memory(trainer.model, progress)
+        memory = memory_record(trainer.model, progress.first_epoch_memory)
         files.write(benchmark, record, cost, memory, progress.history, progress.validation)
         drop_state(state_dir)
     return files.folder
@@ -168,10 +168,3 @@ def _record(
         training_loss=late_loss(progress.history),
         untouched_memory=untouched_classes(model, prepared.info["classes"]),
     )
-
-
-def _memory(model: Segmentor, progress: Progress) -> Memory | None:
-    if model.memory is None or progress.first_epoch_memory is None:
-        return None
-    final = model.memory.memory.detach().cpu().numpy()  # (K, S, C)
-    return Memory(progress.first_epoch_memory.numpy(), final, (final != 0).any(axis=-1))

@@ -14,7 +14,7 @@ OURS = ("pipeline", "stages")
 def import_closure(file: str, stop: tuple[str, ...] = ()) -> set[str]:
     """Files that `file` needs to run, itself among them, as paths below the root.
 
-    Imports inside functions count, those for type checkers alone do not. What lies below a path of `stop` is left out,
+    Imports inside functions count, those for type checkers alone do not. Files below a path of `stop` are left out,
     and its own imports are not followed.
     """
     found: set[str] = set()

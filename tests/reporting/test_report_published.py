@@ -1,4 +1,4 @@
-"""The table of published rows: what may stand beside a published number, how it is judged, what was not run."""
+"""The table of published rows: what may be compared with a published number, how it is judged, what was not run."""
 
 from __future__ import annotations
 

@@ -97,10 +97,10 @@ def test_mlflow_holds_one_parent_per_benchmark_with_training_and_evaluation_belo
 def test_ablation_of_the_memory_runs_only_the_memory_benchmark_again(repository: Path) -> None:
     edit_yaml(repository / "params.yaml", ablation={"memory": {"strategy": "mean"}, "loss": {"consistency": None}})
     assert run(repository, "dvc", "params", "diff").count("ablation.memory.strategy") == 1
-    told = pending(repository)
+    states = pending(repository)
     ran = stages_run(run(repository, "dvc", "repro"))
     assert ran == ["plan", "train@tiny-fcn-mcibi-0", "evaluate-msflip@tiny-fcn-mcibi-0", "report"]
-    assert [stage for stage, state in told.items() if state != "up to date"] == ran
+    assert [stage for stage, state in states.items() if state != "up to date"] == ran
     assert "ms_flip.miou" in run(repository, "dvc", "metrics", "diff")
 
 
