@@ -238,7 +238,9 @@ def _write_training(root: Path, planned: Benchmark, seed: int, fingerprint: str)
         finished="2025-01-02T03:09:05+00:00",
     )
     memory = _memory(planned, rng) if planned.memory is not None else None
-    TrainingFiles(Layout(root), planned.id, seed).write(planned, record, cost, memory, history, validation)
+    files = TrainingFiles(Layout(root), planned.id, seed)
+    files.write(planned, record, cost, memory, history, validation)
+    files.weights("last").write_bytes(f"{planned.id} {seed}".encode())
 
 
 def _curves(planned: Benchmark, rng: np.random.Generator) -> tuple[list[dict[str, float]], list[dict[str, float]]]:

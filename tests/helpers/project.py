@@ -37,6 +37,8 @@ def make_project(root: Path) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root / name)
+    (root / "reports" / "reference").mkdir(parents=True)
+    (root / "reports" / "reference" / "README.md").write_text("none\n")
     write_yaml(root / "params" / "tiny-fcn.yaml", tiny)
     with_memory = {**tiny, "baseline": "tiny-fcn", "memory": {}, "loss": {"consistency": 1.0}}
     write_yaml(root / "params" / "tiny-fcn-mcibi.yaml", with_memory)
