@@ -48,11 +48,15 @@ def percent_interval(estimate: Estimate) -> str:
 
 def points_interval(estimate: Estimate) -> str:
     """[−0.12, +1.30] in percentage points; a dash without an interval over trainings."""
-    return image_interval(estimate) if estimate.covers_seeds else NONE
+    return _in_points(estimate) if estimate.covers_seeds else NONE
 
 
 def image_interval(estimate: Estimate) -> str:
-    """As `points_interval`, also of one training of each side: only the images vary."""
+    """The interval over images of one training of each side; a dash if there are several."""
+    return NONE if estimate.covers_seeds else _in_points(estimate)
+
+
+def _in_points(estimate: Estimate) -> str:
     return NONE if math.isnan(estimate.low) else f"[{points(estimate.low)}, {points(estimate.high)}]"
 
 
