@@ -26,7 +26,7 @@ def short_repository(root: Path, train: int = 24, epochs: int = 2, mlflow: bool 
     """Lay it out at `root` and commit it; nothing is run. The scenes per split are `train`, 4 and 8."""
     make_project(root)
     digits = root / "pipeline" / "datasets" / "sources" / "digits.py"
-    whole = 'SCENES = {"train": 1200, "val": 150, "test": 200}'
+    whole = 'SCENES = {"train": 1200, "val": 200, "test": 200}'
     code = digits.read_text()
     assert whole in code
     digits.write_text(code.replace(whole, f'SCENES = {{"train": {train}, "val": 4, "test": 8}}'))
