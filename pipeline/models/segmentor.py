@@ -202,11 +202,5 @@ def _auxiliary(config: SegmentorConfig, head: AuxiliaryConfig, widths: Sequence[
             f"segmentor.auxiliary.feature: this encoder has no map {head.feature}; choose from {usable}"
         )
     return auxiliary_decoder(
-        widths[head.feature],
-        head.channels,
-        num_classes,
-        head.convs,
-        head.upsample,
-        config.activation,
-        config.dropout,
+        widths[head.feature], head.channels, num_classes, head.convs, head.upsample, config.activation, config.dropout
     )

@@ -46,12 +46,7 @@ class Progress:
 
 
 def train(
-    trainer: Trainer,
-    loader: TrainLoader,
-    validate: Validate,
-    runtime: RuntimeConfig,
-    state_dir: Path,
-    log: Log,
+    trainer: Trainer, loader: TrainLoader, validate: Validate, runtime: RuntimeConfig, state_dir: Path, log: Log
 ) -> Progress:
     """Train to the end of the schedule, resuming from `state_dir` when it holds a state.
 
@@ -130,10 +125,7 @@ def _next_batch(batches: Iterator[list[TrainBatch]], save: Callable[[], None]) -
 
 def _step(trainer: Trainer, parts: list[TrainBatch], iteration: int, epoch: int, state_dir: Path) -> dict[str, Any]:
     placed = [
-        (
-            part.images.to(trainer.device, non_blocking=True),
-            part.labels.to(trainer.device, non_blocking=True),
-        )
+        (part.images.to(trainer.device, non_blocking=True), part.labels.to(trainer.device, non_blocking=True))
         for part in parts
     ]
     try:

@@ -38,14 +38,7 @@ from pipeline.training.train import train_benchmark
 
 BENCHMARK = "tiny-fcn-mcibi"
 SCENES = {"train": 40, "val": 4, "test": 12}
-RUNTIME = {
-    "device": "cpu",
-    "workers": 0,
-    "evaluation_batch": 1,
-    "mlflow": False,
-    "log_every": 5,
-    "save_every": 4,
-}
+RUNTIME = {"device": "cpu", "workers": 0, "evaluation_batch": 1, "mlflow": False, "log_every": 5, "save_every": 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
