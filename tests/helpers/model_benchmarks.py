@@ -1,7 +1,12 @@
 """Benchmarks for tests of the networks: only encoder, segmentor and memory matter, the rest is filled in."""
 
+import torch
+from torch import nn
+
 from pipeline.config import Benchmark
 from pipeline.config.parse import parse
+from pipeline.training.optimizer import build_optimizer
+from pipeline.training.step import Trainer
 
 SMALL_ENCODER = {"name": "tu-mobilenetv3_small_050", "depth": 4}
 
@@ -29,3 +34,11 @@ def benchmark(
 def small_benchmark(framework="fcn", memory=None, **segmentor) -> Benchmark:
     """The same with a narrow head, quick on a CPU."""
     return benchmark(framework, memory, **{"channels": 16, "attention_channels": 8, **segmentor})
+
+
+def trainer_of(config: Benchmark, model: nn.Module, parallel: nn.Module | None = None, total: int = 10) -> Trainer:
+    """What `training_step` needs to train `model` on the CPU for `total` iterations."""
+    scaler, optimizer = torch.amp.GradScaler("cpu", enabled=False), build_optimizer(model, config.optimizer)
+    return Trainer(
+        config, model, model if parallel is None else parallel, optimizer, scaler, torch.device("cpu"), "float32", total
+    )

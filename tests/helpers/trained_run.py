@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,9 @@ from pipeline.results.record import (
     EvaluationRecord,
     ProtocolScores,
     TrainingFiles,
-    TrainingRecord,
 )
-from pipeline.training.loop import save_weights
-from pipeline.training.outcome import cost_now, identity, parameter_counts
+from pipeline.training.loop import Progress, save_weights
+from pipeline.training.outcome import cost_now, training_record
 
 SCORES = {"miou": 0.61, "miou_low": 0.58, "miou_high": 0.64, "pixel_accuracy": 0.9, "mean_accuracy": 0.7}
 
@@ -56,19 +56,9 @@ def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = T
     torch.nn.init.ones_(model.final_decoder[-1].bias)
     save_weights(model, files.weights("best"))
     trained = for_training(benchmark)
-    record = TrainingRecord(
-        **identity(trained, seed, f"key-{seed}", "fingerprint", "float32"),
-        epochs=2,
-        iterations=10,
-        parameters=parameter_counts(model),
-        weights=None,
-        checkpoint=None,
-        best=None,
-        final=None,
-        training_loss=None,
-        untouched_memory=[],
-    )
-    cost = cost_now(root, torch.device("cpu"), datetime.datetime.now(datetime.UTC), 1.0, 0.1, 0)
+    data, progress = {"fingerprint": "fingerprint", "classes": ()}, Progress(iteration=10, seconds=1.0)
+    record = training_record(trained, model, seed, f"key-{seed}", data, "float32", None, progress)
+    cost = cost_now(root, torch.device("cpu"), datetime.datetime.now(datetime.UTC), progress)
     files.write(trained, record, cost, None, [], [])
     if planned:
         layout.plan.mkdir(parents=True, exist_ok=True)
@@ -78,27 +68,31 @@ def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = T
 
 def write_scores(root: Path, benchmark: Benchmark, seed: int = 0, **changes: Any) -> None:
     """The files of `runs/evaluate` that an export reads; `changes` to the record."""
-    classes = get_dataset(benchmark.dataset.name).classes
-    counts = Counts(*(np.ones((200, len(classes)), np.int64) for _ in range(3)))
+    classes = len(get_dataset(benchmark.dataset.name).classes)
+    counts = Counts(*(np.ones((200, classes), np.int64) for _ in range(3)))
+    write_counted(root, benchmark, seed, [f"image_{i}" for i in range(200)], counts, **changes)
+
+
+def write_counted(
+    root: Path, benchmark: Benchmark, seed: int, ids: Sequence[str], counts: Counts, **changes: Any
+) -> EvaluationFiles:
+    """The files of `runs/evaluate` with these counts (N, K) under both protocols; `changes` to the record."""
+    files, dataset = EvaluationFiles(Layout(root), benchmark.id, seed), get_dataset(benchmark.dataset.name)
     record = EvaluationRecord(
         benchmark=benchmark.id,
         seed=seed,
         config_hash=config_hash(benchmark),
         run_key=f"key-{seed}",
-        dataset=benchmark.dataset.name,
-        images=200,
+        dataset=dataset.name,
+        images=len(ids),
         split="test",
         submission=None,
         checkpoint=benchmark.inference.checkpoint,
         panel=[],
         protocol=benchmark.inference.model_dump(mode="json"),
-        scores={protocol: ProtocolScores(**SCORES) for protocol in PROTOCOLS},
+        scores=dict.fromkeys(PROTOCOLS, ProtocolScores(**SCORES)),
     )
-    EvaluationFiles(Layout(root), benchmark.id, seed).write(
-        replace(record, **changes),
-        EvaluationCost(1.0, 0.1, "cpu"),
-        classes,
-        [f"image_{i}" for i in range(200)],
-        dict.fromkeys(PROTOCOLS, counts),
-        {protocol: np.eye(len(classes), dtype=np.int64) for protocol in PROTOCOLS},
-    )
+    both, confusion = dict.fromkeys(PROTOCOLS, counts), dict.fromkeys(PROTOCOLS, np.diag(counts.truth.sum(axis=0)))
+    cost = EvaluationCost(1.0, 0.1, "cpu")
+    files.write(replace(record, **changes), cost, dataset.classes, ids, both, confusion)
+    return files

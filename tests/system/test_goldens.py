@@ -18,11 +18,13 @@ from helpers.golden_recipe import (
     ROOT,
     blocky_labels,
     golden_files,
+    golden_memory,
     read_golden,
     replayed_updates,
     unit,
     weight,
 )
+from helpers.model_benchmarks import trainer_of
 from helpers.tensors import after_update
 
 from pipeline.checkpoints.key_names import from_published
@@ -32,9 +34,8 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import read_image
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.evaluation.views import predict
-from pipeline.models import FeatureMemory, build_segmentor
-from pipeline.training.optimizer import build_optimizer
-from pipeline.training.step import Trainer, training_step
+from pipeline.models import build_segmentor
+from pipeline.training.step import training_step
 
 SAMPLES = Path(os.environ.get("SAMPLES", ROOT.parent / "shared" / "data" / "samples"))
 TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
@@ -63,21 +64,9 @@ def test_memory_after_each_update_is_the_authors(path, update):
 
 @each_golden("memory", "forward_*.npz")
 def test_memory_forward_is_the_authors(path):
-    meta, arrays, state = read_golden(path, prefix="memory_module.")
-    module = FeatureMemory(
-        num_classes=meta["K"],
-        channels=meta["C"],
-        attention_channels=meta["transform_channels"],
-        slots=meta["slots"],
-        aggregation="hard" if meta["hard"] else "soft",
-        fuse_context=meta["context_within_image"],
-    ).eval()
-    renamed = from_published(state, [f"memory.{key}" for key in module.state_dict()])
-    module.load_state_dict({key.removeprefix("memory."): value for key, value in renamed.items()})
-    features, logits, context = (torch.from_numpy(arrays[name]) for name in ("feats", "logits", "context"))
+    module, inputs, golden = golden_memory(path)
     with torch.no_grad():
-        out = module(features, logits, context if meta["context_within_image"] else None)
-    assert relative_error(out, arrays["out"]) < 1e-4
+        assert relative_error(module(*inputs), golden) < 1e-4
 
 
 # --- whole segmentors -------------------------------------------------------------------------------------------------
@@ -190,10 +179,7 @@ def golden_trainer(meta, norms):
     if meta.get("memory") == "zeros" or "memory starts at zeros" in meta["note"]:
         state["memory.memory"] = torch.zeros_like(state["memory.memory"])
     model.load_state_dict(state)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    total = meta["epochs"] * meta["iters_per_epoch"]
-    built = build_optimizer(model, config.optimizer)
-    return Trainer(config, model.train(), model, built, scaler, torch.device("cpu"), "float32", total)
+    return trainer_of(config, model.train(), total=meta["epochs"] * meta["iters_per_epoch"])
 
 
 def golden_batch(meta, step):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.model_benchmarks import small_benchmark
+from helpers.model_benchmarks import small_benchmark, trainer_of
 from helpers.project import edit_yaml
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -19,22 +19,17 @@ from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
 from pipeline.planning.plan import plan_benchmarks
 from pipeline.runtime.distributed import arithmetic
-from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer, compiled, training_step
 from pipeline.training.train import train_benchmark
 
 CLASSES = 5
-CPU = torch.device("cpu")
 
 
 def three_steps(config: Benchmark, backend: str | None) -> tuple[list[Tensor], Trainer]:
     """Losses of three steps, the consistency loss among them, and what was trained; backend None: not compiled."""
     torch.manual_seed(0)
     model = build_segmentor(config, CLASSES, pretrained=False).train()
-    parallel = model if backend is None else compiled(model, backend)
-    optimizer = build_optimizer(model, config.optimizer)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    trainer = Trainer(config, model, parallel, optimizer, scaler, CPU, "float32", total_iterations=10)
+    trainer = trainer_of(config, model, None if backend is None else compiled(model, backend))
     generator = torch.Generator().manual_seed(1)
     losses = []
     for iteration in range(3):

@@ -29,8 +29,6 @@ class Options(Section):
 class HighResolutionEncoder(nn.Module):
     """(B, 3, H, W) -> [image, (B, 720, H/4, W/4)], sizes rounded up."""
 
-    output_stride = 4
-
     def __init__(self, options: Options) -> None:
         super().__init__()
         self.model = timm.create_model(
@@ -82,7 +80,5 @@ def _enlarged(maps: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
 
 def build(config: EncoderConfig, options: Options) -> nn.Module:
     """The encoder at its only stride, 4. Raises PipelineError for another output stride or depth."""
-    require_only_stride(
-        config, HighResolutionEncoder.output_stride, " (`segmentor.downsample: true` halves the map before the head)"
-    )
+    require_only_stride(config, 4, " (`segmentor.downsample: true` halves the map before the head)")
     return HighResolutionEncoder(options)

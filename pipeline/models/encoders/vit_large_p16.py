@@ -27,7 +27,6 @@ WIDTH = 1024
 class VisionTransformerEncoder(nn.Module):
     """(B, 3, H, W) -> [image, four maps (B, 1024, H/16, W/16)], sizes rounded up."""
 
-    output_stride = PATCH
     out_channels = (3, *(WIDTH for _ in BLOCKS))
 
     def __init__(self) -> None:
