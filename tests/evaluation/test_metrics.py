@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from pipeline.results.metrics import confusion_matrix, iou, miou, summarise
+from pipeline.results.metrics import confusion_matrix, summarise
 
 CLASSES = 7
 
@@ -59,10 +59,3 @@ def test_class_predicted_but_never_true_counts_as_zero() -> None:
     summary = summarise(confusion_matrix(prediction, truth, 3))
     assert summary.class_iou[2] == 0
     assert summary.miou == pytest.approx((1 / 2 + 1 + 0) / 3)
-
-
-def test_counts_of_many_images_give_one_miou_each() -> None:
-    confusions = np.stack([confusion_matrix(*maps(seed), CLASSES) for seed in range(3)])
-    counts = (confusions.diagonal(axis1=1, axis2=2), confusions.sum(axis=1), confusions.sum(axis=2))
-    assert miou(*counts).shape == (3,)
-    assert iou(*counts).shape == (3, CLASSES)
