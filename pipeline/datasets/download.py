@@ -64,11 +64,7 @@ def dataset_code(spec: DatasetSpec) -> str:
 
 
 def raw_manifest(spec: DatasetSpec, raw_dir: Path) -> Manifest:
-    """Manifest of the existing image and label files of `spec.samples(raw_dir)`.
-
-    Other files in the store, such as the archive, do not count. A file whose size and modification time did not change
-    is not read again.
-    """
+    """Manifest of the files of `spec.samples(raw_dir)` that exist; a file that did not change is not read again."""
     paths = sorted({path for sample in spec.samples(raw_dir) for path in sample.files if path.is_file()})
     cache = cached_json(raw_dir / _DIGESTS)
 
@@ -89,10 +85,7 @@ def raw_manifest(spec: DatasetSpec, raw_dir: Path) -> Manifest:
 
 
 def checked_samples(spec: DatasetSpec, raw_dir: Path) -> list[RawSample]:
-    """The samples sorted by (split, id); their number is as expected, ids are unique, and files exist.
-
-    Raises PipelineError that lists up to 20 problems. Files are not opened.
-    """
+    """The samples by (split, id). Raises PipelineError for unexpected counts, repeated ids and missing files."""
     samples = sorted(spec.samples(raw_dir), key=lambda sample: (sample.split, sample.id))
     counts = Counter(sample.split for sample in samples)
     problems = [

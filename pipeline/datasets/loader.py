@@ -50,12 +50,12 @@ class Share:
 
 
 class TrainLoader:
-    """Shuffled, augmented batches of the rows of a `Prepared.split`.
+    """Shuffled, augmented batches of the rows of a `Prepared.split`, all of which have labels.
 
     Epoch e visits the images in a permutation drawn from (seed, e) and drops the last incomplete batch. Augmentation of
     an image depends on (seed, e, row) only: it is the same for any number of workers and ranks, and after a resume in
     the middle of an epoch. `batch_size` is that of all ranks together. Raises PipelineError if `share` does not divide
-    it into equal parts, or if an image has no label.
+    it into equal parts.
     """
 
     def __init__(
@@ -74,12 +74,6 @@ class TrainLoader:
                 f"schedule.batch_size: {batch_size} images cannot be shared equally by {share.world} devices in "
                 f"{share.parts} parts each; runtime.devices x nodes x accumulate may be {', '.join(fits)}"
             )
-        unlabelled = prepared_split.loc[prepared_split["label"].isna(), "id"]
-        if len(unlabelled):
-            raise PipelineError(
-                f"{unlabelled.iloc[0]} and {len(unlabelled) - 1} more images have no label; "
-                "`dataset.train_splits` may only name labelled splits"
-            )
         self._order = _EpochOrder(len(prepared_split), batch_size, seed, share)
         self._loader = _data_loader(
             _TrainItems(prepared_split, transform, seed),
@@ -96,10 +90,7 @@ class TrainLoader:
         return self._order.batches
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[TrainBatch]]:
-        """Batches `start`, `start + 1`, ... of `epoch`, each as the parts of this rank's share.
-
-        Raises PipelineError that names an unreadable file.
-        """
+        """Batches from `start` on, each as parts of this rank's share. Raises PipelineError for an unreadable file."""
         self._order.epoch, self._order.start = epoch, start
         loaded = iter(self._loader)
         while parts := [_unless_failed(part) for part in itertools.islice(loaded, self._order.share.parts)]:

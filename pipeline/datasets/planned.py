@@ -19,14 +19,11 @@ _FILE = "datasets.json"  # in the plan's folder
 
 @dataclass(frozen=True)
 class PlannedDataset:
-    """Source of a dataset (None: its public address) and the chosen benchmarks that use it.
+    """Where a dataset comes from."""
 
-    images: number per split if the source is a declared part of the dataset.
-    """
-
-    source: str | None
-    images: Mapping[str, int] | None
-    benchmarks: tuple[str, ...]
+    source: str | None  # None: its public address
+    images: Mapping[str, int] | None  # per split, if the source is a declared part of the dataset
+    benchmarks: tuple[str, ...]  # chosen, that use it
 
 
 def write_planned_datasets(

@@ -81,11 +81,8 @@ def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
 
 
 def _describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
-    """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint.
-
-    Frequencies and the share of ignored pixels are null for a split without labels.
-    """
-    frequency: dict[str, list[float] | None] = dict.fromkeys(spec.splits)
+    """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint."""
+    frequency: dict[str, list[float] | None] = dict.fromkeys(spec.splits)  # None: a split without labels
     ignored: dict[str, float | None] = dict.fromkeys(spec.splits)
     for split in spec.splits:
         histograms = [row.histogram for row in rows if row.split == split and row.histogram is not None]

@@ -13,7 +13,6 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import PRIMARY, RuntimeConfig
 from pipeline.datasets import get_dataset, scored_split
 from pipeline.datasets.prepared import Prepared
-from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, evaluate_split
 from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.submission import joined, submission_archives
@@ -41,8 +40,6 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     spec, prepared = get_dataset(benchmark.dataset.name), Prepared(layout.prepared(benchmark.dataset.name))
     split = scored_split(benchmark.dataset, spec)
     table = prepared.split([split])
-    if table.empty:
-        raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
     files, training = EvaluationFiles(layout, benchmark.id, seed), TrainingFiles(layout, benchmark.id, seed)
     model = load_segmentor(benchmark, len(spec.classes), training.weights(benchmark.inference.checkpoint))
     model = fold_batch_norm(model.to(device))
@@ -66,11 +63,6 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     hidden = prepared.split([benchmark.dataset.evaluation_split])
     submission = None
     if split != benchmark.dataset.evaluation_split and not hidden.empty:  # a declared part may lack the test images
-        if spec.submission_ids is None:
-            raise PipelineError(
-                f"pipeline/datasets/sources/{spec.name}.py: submission_ids: missing, so predictions of {spec.name}'s "
-                "unlabelled split cannot be written for its server"
-            )
         with submission_archives(files.details, list(protocols), spec.submission_ids, ranks().rank) as add:
             predict(hidden, benchmark.dataset.evaluation_split, add)
         gather_on_main(None)  # every rank's archives are complete

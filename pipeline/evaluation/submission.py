@@ -1,7 +1,6 @@
-"""Archives for the server that scores a split whose labels are not public.
+"""Archives for the server that scores a split whose labels are not public: one zip per protocol.
 
-One zip per protocol, holding one 8-bit PNG per image: named after the image, of its original size, with the server's
-ids in place of train ids. The bytes depend on the predictions alone.
+It has one 8-bit PNG per image, of its name and original size, in the server's ids. Its bytes depend on these alone.
 """
 
 from __future__ import annotations

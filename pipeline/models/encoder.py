@@ -44,10 +44,7 @@ def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
 
 
 def encoder_options(config: EncoderConfig) -> Section | None:
-    """`encoder.options`, typed, for an encoder that has some.
-
-    Raises PipelineError for an unknown encoder, or options that it does not have.
-    """
+    """`encoder.options`, typed. Raises PipelineError for an unknown encoder, or options that it does not have."""
     name = config.name
     if own := get_own_encoder(name):
         return parse(getattr(own, "Options", Section), config.options, "encoder.options")
@@ -101,10 +98,7 @@ def _drop_unused_stages(encoder: nn.Module) -> None:
 
 
 def _probe(encoder: nn.Module, config: EncoderConfig, freeze: bool) -> None:
-    """Measure the stride instead of trusting that the option was honoured.
-
-    freeze: smp's own encoders keep the stages after `depth`; parameters that no map depends on get no gradient.
-    """
+    """Measure the stride, which not every encoder honours; `freeze` parameters that no map depends on (smp's own)."""
     if config.output_stride is None and not freeze:
         return
     training = encoder.training

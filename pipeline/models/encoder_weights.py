@@ -142,11 +142,8 @@ def packaged_lite0_file() -> Path:
 
 
 def lite0_to_timm(state: StateDict) -> StateDict:
-    """EfficientNet-Lite0 in the packaged file's names -> timm's `tf_efficientnet_lite0`, classifier included.
-
-    The file numbers its 16 blocks through, timm numbers them per stage. The first block is depthwise-separable: it has
-    no expansion, so timm's names there start at the depthwise convolution.
-    """
+    """EfficientNet-Lite0 in the packaged file's names -> timm's `tf_efficientnet_lite0`, classifier included."""
+    # The file numbers its 16 blocks through, timm per stage. The first one, depthwise-separable, has no expansion.
     with torch.device("meta"):
         target = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(target.blocks) for j in range(len(stage))]

@@ -20,15 +20,12 @@ def conv_bn_act(
     stride: int = 1,
     momentum: float = 0.1,
 ) -> nn.Sequential:
-    """The CBA block: bias-free convolution, batch norm, activation. (B, in, h, w) -> (B, out, h/stride, w/stride).
-
-    The slope of `leaky_relu` (the LIP ResNet rows) is 0.01.
-    """
+    """The CBA block: bias-free convolution, batch norm, activation. (B, in, h, w) -> (B, out, h/stride, w/stride)."""
     padding = dilation * (kernel_size // 2)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False),
         nn.BatchNorm2d(out_channels, momentum=momentum),
-        {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}[activation](inplace=True),
+        {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}[activation](inplace=True),  # slope 0.01: the LIP ResNet rows
     )
 
 

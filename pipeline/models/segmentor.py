@@ -111,13 +111,8 @@ class Segmentor(nn.Module):
         return maps
 
     def classify_memory(self) -> Tensor:
-        """(K*S, K) logits of the final decoder for every memory vector, class-major: row k*S + s belongs to class k.
-
-        For the representation consistency loss. Batch norm sees the rows as a batch of 1x1 images.
-        """
-        if self.memory is None:
-            raise RuntimeError("this segmentor has no memory to classify")
-        rows = self.memory.memory.flatten(0, 1)[:, :, None, None]  # (K*S, C, 1, 1)
+        """(K*S, K) logits of the final decoder for every memory vector: row k*S + s belongs to class k."""
+        rows = self.memory.memory.flatten(0, 1)[:, :, None, None]  # (K*S, C, 1, 1), to batch norm a batch of images
         return self.final_decoder(rows).flatten(1)
 
 

@@ -192,10 +192,8 @@ def peak_memory(device: torch.device) -> int:
 
 @contextmanager
 def _stop_request() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the iteration; the same one again acts at once.
-
-    The other one does not: after Ctrl-C torchrun sends SIGTERM to ranks that are about to stop by themselves.
-    """
+    """Turn the first SIGINT or SIGTERM into a request to stop after the iteration; the same one again acts at once."""
+    # The other one does not: after Ctrl-C torchrun sends SIGTERM to ranks that are about to stop by themselves.
     requested: set[int] = set()
 
     def request(number: int, frame: FrameType | None) -> None:

@@ -109,9 +109,6 @@ def test_a_batch_that_cannot_be_made_is_an_error_or_none(split):
     assert TrainLoader(split, TRANSFORM, 12, seed=0, workers=0).iterations_per_epoch == 0
     with pytest.raises(PipelineError, match=r"cannot be shared equally by 3 devices in 1 parts each; .* may be 1, 2"):
         TrainLoader(split, TRANSFORM, 4, seed=5, workers=0, share=Share(0, 3, 1))
-    split.loc[2, "label"] = None
-    with pytest.raises(PipelineError, match=r"id2.*train_splits"):
-        TrainLoader(split, TRANSFORM, BATCH, seed=0, workers=0)
 
 
 def error_of(samples):

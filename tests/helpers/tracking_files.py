@@ -71,7 +71,9 @@ def write_evaluation(root: Path, benchmark: Benchmark, seed: int) -> EvaluationF
     training = TrainingFiles(Layout(root), benchmark.id, seed).record
     identity = {"config_hash": training.config_hash, "run_key": training.run_key}
     scores = dict.fromkeys(PROTOCOLS, ProtocolScores(0.6, 0.55, 0.65, pixel_accuracy=0.9, mean_accuracy=0.7))
-    files = write_counted(root, benchmark, seed, IDS, counts, panel=[IDS[0]], scores=scores, **identity)
+    files = write_counted(
+        root, benchmark, seed, IDS, dict.fromkeys(PROTOCOLS, counts), panel=[IDS[0]], scores=scores, **identity
+    )
     files.prediction(IDS[0]).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((4, 4), 2, np.uint8)).save(files.prediction(IDS[0]))
     return files

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, config_hash, for_training, resolved_yaml
 from pipeline.config.schema import PROTOCOLS
@@ -70,13 +71,23 @@ def write_scores(root: Path, benchmark: Benchmark, seed: int = 0, **changes: Any
     """The files of `runs/evaluate` that an export reads; `changes` to the record."""
     classes = len(get_dataset(benchmark.dataset.name).classes)
     counts = Counts(*(np.ones((200, classes), np.int64) for _ in range(3)))
-    write_counted(root, benchmark, seed, [f"image_{i}" for i in range(200)], counts, **changes)
+    ids = [f"image_{i}" for i in range(200)]
+    write_counted(root, benchmark, seed, ids, dict.fromkeys(PROTOCOLS, counts), **changes)
 
 
 def write_counted(
-    root: Path, benchmark: Benchmark, seed: int, ids: Sequence[str], counts: Counts, **changes: Any
+    root: Path,
+    benchmark: Benchmark,
+    seed: int,
+    ids: Sequence[str],
+    counts: Mapping[str, Counts],
+    confusion: Mapping[str, NDArray[np.int64]] | None = None,
+    **changes: Any,
 ) -> EvaluationFiles:
-    """The files of `runs/evaluate` with these counts (N, K) under both protocols; `changes` to the record."""
+    """The files of `runs/evaluate` with these counts (N, K) and matrices per protocol; `changes` to the record.
+
+    Without matrices, whatever was not found was predicted as nothing else.
+    """
     files, dataset = EvaluationFiles(Layout(root), benchmark.id, seed), get_dataset(benchmark.dataset.name)
     record = EvaluationRecord(
         benchmark=benchmark.id,
@@ -92,7 +103,7 @@ def write_counted(
         protocol=benchmark.inference.model_dump(mode="json"),
         scores=dict.fromkeys(PROTOCOLS, ProtocolScores(**SCORES)),
     )
-    both, confusion = dict.fromkeys(PROTOCOLS, counts), dict.fromkeys(PROTOCOLS, np.diag(counts.truth.sum(axis=0)))
-    cost = EvaluationCost(1.0, 0.1, "cpu")
-    files.write(replace(record, **changes), cost, dataset.classes, ids, both, confusion)
+    confusion = confusion or {protocol: np.diag(found.truth.sum(axis=0)) for protocol, found in counts.items()}
+    cost = EvaluationCost(0.1 * len(ids), 0.1, "cpu")
+    files.write(replace(record, **changes), cost, dataset.classes, ids, counts, confusion)
     return files

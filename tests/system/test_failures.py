@@ -16,6 +16,7 @@ import pytest
 import torch
 from helpers.failing import NOBODY, damaged, ended, files_up_to, interrupted_at, killed_at, without_rights
 from helpers.model_benchmarks import small_benchmark, trainer_of
+from helpers.model_benchmarks import train_tiny as train
 from helpers.project import edit_yaml, make_project
 from torch import Tensor, nn
 
@@ -33,7 +34,6 @@ from pipeline.planning.plan import write_plan
 from pipeline.training import step
 from pipeline.training.state import load_state
 from pipeline.training.step import training_step
-from pipeline.training.train import train_benchmark
 
 BENCHMARK = "tiny-fcn-mcibi"
 SCENES = {"train": 40, "val": 4, "test": 12}
@@ -74,11 +74,6 @@ def finished(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert ended(lambda: train(root)).status == 0
     assert ended(lambda: evaluate(root)).status == 0
     return root
-
-
-def train(root: Path) -> None:
-    benchmark = load_resolved(Layout(root).resolved_for("train", BENCHMARK))
-    train_benchmark(root, benchmark, 0, load_project(root).runtime, lambda step, values: None)
 
 
 def evaluate(root: Path) -> None:

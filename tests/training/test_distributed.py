@@ -11,15 +11,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-import yaml
-from helpers.model_benchmarks import small_benchmark, trainer_of
-from helpers.project import edit_yaml
+from helpers.model_benchmarks import small_benchmark, train_tiny, trainer_of
+from helpers.project import RUNTIME, edit_yaml
 from helpers.rank_processes import on_ranks
 from helpers.tensors import features, random_labels
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.config import load_project, load_resolved
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.errors import PipelineError
@@ -31,7 +29,6 @@ from pipeline.runtime.distributed import ranks, wrap
 from pipeline.runtime.launch import relaunch_with_torchrun, torchrun_command
 from pipeline.training import loop
 from pipeline.training.step import training_step
-from pipeline.training.train import train_benchmark
 
 K, C = 5, 6
 
@@ -156,27 +153,13 @@ def test_an_image_that_counts_twice_is_an_error():
 # --- a whole training -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def trainable(prepared_project, tmp_path):
-    root = tmp_path / "trainable"
-    shutil.copytree(prepared_project, root)
-    runtime = {"device": "cpu", "workers": 0, "mlflow": False, "log_every": 5, "save_every": 3}
-    edit_yaml(root / "params.yaml", runtime=runtime)
-    return root
-
-
 def a_training(rank, root, stop_after=None):
     """Train tiny-fcn-mcibi on this rank; with `stop_after`, an interrupt arrives on rank 1 during that iteration."""
-    benchmark = load_resolved(Layout(root).resolved_for("train", "tiny-fcn-mcibi"))
     logged = []
-
-    def log(iteration, values):
-        logged.append(iteration)
-
     if rank == 1 and stop_after is not None:
         interrupt_after(stop_after)
     try:
-        train_benchmark(root, benchmark, 0, load_project(root).runtime, log)
+        train_tiny(root, log=lambda iteration, values: logged.append(iteration))
     except KeyboardInterrupt as stopped:
         return str(stopped)
     return logged
@@ -216,8 +199,7 @@ def test_an_interrupt_on_one_rank_stops_all_and_the_training_resumes_identically
 
 @pytest.mark.slow
 def test_the_error_of_one_rank_ends_the_stage_with_its_own_message(trainable):
-    runtime = yaml.safe_load((trainable / "params.yaml").read_text())["runtime"]
-    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 2})
+    edit_yaml(trainable / "params.yaml", runtime=RUNTIME | {"devices": 2})
     for image in (trainable / "data/prepared/digits/images/train").glob("*7.png"):
         image.write_bytes(b"broken")
     command = [sys.executable, "-m", "stages.train", "tiny-fcn-mcibi", "0"]
@@ -230,12 +212,11 @@ def test_the_error_of_one_rank_ends_the_stage_with_its_own_message(trainable):
 
 @pytest.mark.slow
 def test_the_stage_trains_on_two_devices(trainable):
-    runtime = yaml.safe_load((trainable / "params.yaml").read_text())["runtime"]
-    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 2})
+    edit_yaml(trainable / "params.yaml", runtime=RUNTIME | {"devices": 2})
     subprocess.run([sys.executable, "-m", "stages.train", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
     subprocess.run([sys.executable, "-m", "stages.evaluate_msflip", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
     together = json.loads((Layout(trainable).evaluate("tiny-fcn-mcibi", 0) / "metrics.json").read_text())
-    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 1})
+    edit_yaml(trainable / "params.yaml", runtime=RUNTIME)
     subprocess.run([sys.executable, "-m", "stages.evaluate_msflip", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
     assert json.loads((Layout(trainable).evaluate("tiny-fcn-mcibi", 0) / "metrics.json").read_text()) == together
 

@@ -15,13 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.model_benchmarks import train_tiny
 from helpers.project import edit_yaml
 from safetensors.numpy import load_file
 
-from pipeline.config import load_project, load_resolved
 from pipeline.errors import PipelineError
-from pipeline.layout import Layout
-from pipeline.training.train import train_benchmark
 
 BENCHMARK = "tiny-fcn-mcibi"
 
@@ -31,8 +29,7 @@ def start(root: Path, seed: int = 0) -> BaseProcess:
 
     def work() -> None:
         torch.set_num_threads(1)
-        benchmark = load_resolved(Layout(root).resolved_for("train", BENCHMARK))
-        train_benchmark(root, benchmark, seed, load_project(root).runtime, lambda step, values: None)
+        train_tiny(root, seed)
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
@@ -44,16 +41,6 @@ def train(root: Path, seed: int = 0) -> None:
     process = start(root, seed)
     process.join()
     assert process.exitcode == 0
-
-
-@pytest.fixture
-def trainable(prepared_project: Path, tmp_path: Path) -> Path:
-    """A project ready to train, that saves its state every third iteration."""
-    root = tmp_path / "trainable"
-    shutil.copytree(prepared_project, root)
-    runtime = {"device": "cpu", "workers": 0, "evaluation_batch": 8, "mlflow": False, "log_every": 5, "save_every": 3}
-    edit_yaml(root / "params.yaml", runtime=runtime)
-    return root
 
 
 @pytest.fixture
@@ -144,6 +131,5 @@ def test_curves_summary_and_memory_are_written_and_no_state_is_left(uninterrupte
 def test_batch_larger_than_the_split_is_an_error(trainable: Path) -> None:
     plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
     edit_yaml(plan, schedule={"epochs": 1, "batch_size": 5000})
-    runtime = load_project(trainable).runtime
     with pytest.raises(PipelineError, match=r"schedule.batch_size: 5000 is larger than the training split of digits"):
-        train_benchmark(trainable, load_resolved(plan), 0, runtime, lambda step, values: None)
+        train_tiny(trainable)
