@@ -18,13 +18,7 @@ from pipeline.datasets import get_dataset
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.results.metrics import Counts
-from pipeline.results.record import (
-    EvaluationCost,
-    EvaluationFiles,
-    EvaluationRecord,
-    ProtocolScores,
-    TrainingFiles,
-)
+from pipeline.results.record import EvaluationCost, EvaluationFiles, EvaluationRecord, ProtocolScores, TrainingFiles
 from pipeline.training.loop import Progress, save_weights
 from pipeline.training.outcome import cost_now, training_record
 
