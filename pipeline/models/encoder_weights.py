@@ -91,19 +91,12 @@ def pretrained_hint(config: EncoderConfig, error: Exception) -> str:
     if config.name.startswith("tu-"):
         card = timm.get_pretrained_cfg(config.name.removeprefix("tu-"))
         source = card and (card.hf_hub_id or card.url)
-        tags = timm.list_pretrained(config.name.removeprefix("tu-").split(".")[0] + "*")
-        known = f"pretrained variants are {', '.join(f'tu-{tag}' for tag in tags[:4])}" if tags else "it has none"
     else:
         settings = smp.encoders.encoders[config.name]["pretrained_settings"]
         source = settings.get(config.weights, {}).get("repo_id")
-        known = f"known tags are {', '.join(settings)}"
-    fetch = (
-        f"on a machine with network fetch the weights of `{source}` (model.safetensors) and set "
-        "`encoder.weights: file:PATH`"
-        if source
-        else f"{known}; choose one, or set `encoder.weights: file:PATH` or null"
-    )
-    return f"encoder.weights: {config.weights!r} for {config.name} could not be loaded ({first_line(error)}); {fetch}"
+    remedy = f"fetch `{source}` (model.safetensors) on a machine with network and" if source else "choose another or"
+    problem = f"{config.weights!r} for {config.name} could not be loaded ({first_line(error)})"
+    return f"encoder.weights: {problem}; {remedy} set `encoder.weights: file:PATH`"
 
 
 def _fit(state: StateDict, own: StateDict, complete: Collection[str], config: EncoderConfig) -> StateDict:

@@ -27,6 +27,11 @@ def raw(tmp_path):
     return folder
 
 
+def prepared(raw: Path) -> Prepared:
+    prepare(SPEC, raw, raw.parent / "out")
+    return Prepared(raw.parent / "out")
+
+
 def problem(raw: Path, spec: DatasetSpec = SPEC) -> str:
     with pytest.raises(PipelineError) as caught:
         prepare(spec, raw, raw.parent / "out")
@@ -34,10 +39,9 @@ def problem(raw: Path, spec: DatasetSpec = SPEC) -> str:
     return str(caught.value)
 
 
-def test_table_and_dataset_json(raw, tmp_path):
-    prepare(SPEC, raw, tmp_path / "out")
-    prepared = Prepared(tmp_path / "out")
-    table = prepared.table
+def test_table_and_dataset_json(raw):
+    data = prepared(raw)
+    table = data.table
     assert list(zip(table["split"], table["id"], strict=True)) == [
         *(("test", "city/test_a"), ("train", "city/train_a"), ("train", "city/train_b"), ("val", "city/val_a"))
     ]
@@ -48,46 +52,37 @@ def test_table_and_dataset_json(raw, tmp_path):
     assert row["label"] == "labels/train/city/train_a.png"
     assert list(row["histogram"]) == [(raw_label == 1).sum(), (raw_label == 2).sum(), (raw_label == 0).sum()]
     train = np.stack(table.query("split == 'train'")["histogram"]).sum(axis=0)
-    assert prepared.info["class_frequency"]["train"] == pytest.approx(train[:2] / train[:2].sum())
-    assert prepared.info["ignore_share"]["train"] == pytest.approx(train[2] / train.sum())
-    assert prepared.info["splits"] == {"train": 2, "val": 1, "test": 1}
+    assert data.info["class_frequency"]["train"] == pytest.approx(train[:2] / train[:2].sum())
+    assert data.info["ignore_share"]["train"] == pytest.approx(train[2] / train.sum())
+    assert data.info["splits"] == {"train": 2, "val": 1, "test": 1}
+    assert data.split(["test"]).iloc[0].label is None
+    assert (data.info["class_frequency"]["test"], data.info["ignore_share"]["test"]) == (None, None)
 
 
-def test_images_keep_their_bytes_and_other_formats_become_png(raw, tmp_path):
+def test_images_keep_their_bytes_and_other_formats_become_png(raw):
     pixels = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8)
     cv2.imwrite(str(raw / "train_a.jpg"), np.full(SIZE, 77, np.uint8))  # grey
     (raw / "val_a.jpg").unlink()
     Image.fromarray(pixels).save(raw / "val_a.bmp")
-    prepare(SPEC, raw, tmp_path / "out")
-    grey, jpeg, png = Prepared(tmp_path / "out").split(["train", "val"])["image"]
+    grey, jpeg, png = prepared(raw).split(["train", "val"])["image"]
     assert read_image(grey).shape == (*SIZE, 3)
     assert jpeg.read_bytes() == (raw / "train_b.jpg").read_bytes()
     assert png.suffix == ".png"
     assert np.array_equal(read_image(png), pixels)
 
 
-def test_palette_labels_are_read_as_indices(raw, tmp_path):
+def test_palette_labels_are_read_as_indices(raw):
     indices = np.random.default_rng(2).integers(0, 3, SIZE, np.uint8)
     picture = Image.fromarray(indices, mode="P")
     picture.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0])
     picture.save(raw / "val_a_label.png")
-    prepare(SPEC, raw, tmp_path / "out")
-    label = read_label(Prepared(tmp_path / "out").split(["val"]).iloc[0].label)
+    label = read_label(prepared(raw).split(["val"]).iloc[0].label)
     assert np.array_equal(label, np.array([255, 0, 1], np.uint8)[indices])
 
 
-def test_an_unlabelled_split_has_neither_labels_nor_frequencies(raw, tmp_path):
-    prepare(SPEC, raw, tmp_path / "out")
-    prepared = Prepared(tmp_path / "out")
-    assert prepared.split(["test"]).iloc[0].label is None
-    assert prepared.info["class_frequency"]["test"] is None
-    assert prepared.info["ignore_share"]["test"] is None
-
-
 def test_an_unknown_split_or_folder_is_an_error(raw, tmp_path):
-    prepare(SPEC, raw, tmp_path / "out")
     with pytest.raises(PipelineError, match="did you mean `train`"):
-        Prepared(tmp_path / "out").split(["trian"])
+        prepared(raw).split(["trian"])
     with pytest.raises(PipelineError, match="dvc repro"):
         Prepared(tmp_path / "nothing")
 
@@ -148,12 +143,13 @@ def test_nothing_is_done_twice(raw, tmp_path):
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_changed_raw_data_is_prepared_again(raw, tmp_path):
-    prepare(SPEC, raw, tmp_path / "out")
-    before = Prepared(tmp_path / "out").info["fingerprint"]
+def test_a_lost_file_is_restored_and_changed_raw_data_is_prepared_again(raw):
+    first = prepared(raw)
+    first.split(["val"]).iloc[0].label.unlink()
+    assert prepared(raw).info == first.info
+    assert first.split(["val"]).iloc[0].label.is_file()
     cv2.imwrite(str(raw / "val_a_label.png"), np.ones(SIZE, np.uint8))
-    prepare(SPEC, raw, tmp_path / "out")
-    assert Prepared(tmp_path / "out").info["fingerprint"] != before
+    assert prepared(raw).info["fingerprint"] != first.info["fingerprint"]
 
 
 def test_classes_that_change_places_in_a_mirror_are_part_of_what_a_training_depends_on(raw, tmp_path):
@@ -162,12 +158,3 @@ def test_classes_that_change_places_in_a_mirror_are_part_of_what_a_training_depe
         write_index(spec, tmp_path, "a-benchmark", tmp_path / f"{name}.json")
     straight, mirrored = (read_index(tmp_path / f"{name}.json") for name in ("straight", "mirrored"))
     assert {key for key in straight if straight[key] != mirrored[key]} == {"flip_pairs"}
-
-
-def test_a_lost_file_is_restored(raw, tmp_path):
-    prepare(SPEC, raw, tmp_path / "out")
-    before = Prepared(tmp_path / "out").info
-    Prepared(tmp_path / "out").split(["val"]).iloc[0].label.unlink()
-    prepare(SPEC, raw, tmp_path / "out")
-    assert Prepared(tmp_path / "out").split(["val"]).iloc[0].label.is_file()
-    assert Prepared(tmp_path / "out").info == before

@@ -147,7 +147,7 @@ def test_without_network_a_pretrained_tag_says_which_file_to_fetch(name, monkeyp
 
 
 def test_an_unknown_pretrained_tag_lists_the_known_ones():
-    with pytest.raises(PipelineError, match="known tags are imagenet"):
+    with pytest.raises(PipelineError, match=r"Available options are: \['imagenet'.*choose another or set"):
         encoder("resnet18", weights="imagenet22k")
 
 
