@@ -5,20 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from helpers.project import RUNTIME as TINY_RUNTIME
 from helpers.project import edit_yaml, make_project
-from helpers.repro import ENVIRONMENT, run
+from helpers.repro import ENVIRONMENT, make_repository
 
-RUNTIME = {
-    "device": "cpu",
-    "precision": "float32",
-    "accumulate": 1,
-    "workers": 0,
-    "compile": False,
-    "evaluation_batch": 1,
-    "mlflow": False,
-    "log_every": 1,
-    "save_every": 2,
-}
+RUNTIME = TINY_RUNTIME | {"evaluation_batch": 1, "log_every": 1, "save_every": 2}
 SCHEDULE = {"epochs": 2, "batch_size": 4, "validate_every": 1}
 
 
@@ -33,16 +24,8 @@ def short_repository(root: Path, train: int = 24, epochs: int = 2, mlflow: bool 
     for benchmark in ("tiny-fcn", "tiny-fcn-mcibi"):
         edit_yaml(root / "params" / f"{benchmark}.yaml", schedule=SCHEDULE | {"epochs": epochs})
     edit_yaml(root / "params.yaml", runtime=RUNTIME | {"mlflow": mlflow})
-    run(root, "git", "init", "-q")
-    run(root, "dvc", "init", "-q")
-    commit(root, "a short project")
+    make_repository(root, "a short project")
     return root
-
-
-def commit(root: Path, message: str) -> None:
-    """Commit everything at `root`."""
-    run(root, "git", "add", "-A")
-    run(root, "git", "commit", "-qm", message)
 
 
 def started(root: Path, *command: str, **environment: str) -> subprocess.Popen[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from helpers.project import edit_yaml
+from helpers.repro import make_repository
 
 from pipeline.errors import PipelineError
 from pipeline.planning.reference import add_references
@@ -16,19 +16,12 @@ from pipeline.results.reference import read_reference
 from pipeline.runtime.provenance import hardware, loaded_code
 
 
-def _git(root: Path, *arguments: str) -> None:
-    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
-
-
 @pytest.fixture
 def repository(prepared_project: Path, tmp_path: Path) -> Path:
     """The small project with one benchmark, committed."""
     root = shutil.copytree(prepared_project, tmp_path / "project")
     edit_yaml(root / "params.yaml", benchmarks=["tiny-fcn"])
-    _git(root, "init", "-q")
-    _git(root, "add", "-A")
-    _git(root, "commit", "-q", "-m", "all")
+    make_repository(root, "all")
     return root
 
 

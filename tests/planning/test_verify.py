@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.fake_results import benchmark, write_results
 from helpers.project import ROOT, edit_yaml, write_yaml
+from helpers.repro import make_repository
 
 from pipeline.config.study import load_plan
 from pipeline.errors import PipelineError
@@ -29,17 +29,6 @@ def project(tmp_path: Path) -> Path:
     for variant in chosen_study(tmp_path).ran:
         write_reference(tmp_path, Reference.of_runs(variant.benchmark, variant.runs))
     return tmp_path
-
-
-def _git(root: Path, *arguments: str) -> None:
-    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
-
-
-def _commit(root: Path) -> None:
-    _git(root, "init", "-q")
-    _git(root, "add", "-A")
-    _git(root, "commit", "-q", "-m", "all")
 
 
 def _shift(root: Path, name: str, by: float) -> None:
@@ -76,7 +65,7 @@ def test_a_different_result_fails_and_names_the_first_stage_that_differs(
         "preprocess": {"deps": [], "outs": [{"path": "data/index", "md5": "1"}]},
     }
     write_yaml(project / "dvc.lock", {"schema": "2.0", "stages": stages})
-    _commit(project)
+    make_repository(project, "all")
     stages["train@camvid-fcn-0"]["outs"][0]["md5"] = "2"
     stages["train@camvid-fcn-0"]["deps"][0]["md5"] = "2"
     stages["evaluate-msflip@camvid-fcn-0"]["outs"][0]["md5"] = "2"
@@ -106,7 +95,7 @@ def study(tmp_path: Path) -> Path:
     """The committed CamVid records in a repository of their own."""
     for name in ("params", "studies", "reports/camvid/small/runs"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    _commit(tmp_path)
+    make_repository(tmp_path, "all")
     return tmp_path
 
 

@@ -1,7 +1,7 @@
 """README, CONTRIBUTING and docs/: their numbers, links, commands and code.
 
 Numbers are compared with committed records: those of the default with `reports/reference`, those of the CamVid study
-with its reports, those of speed, memory and coverage with `benchmarks/measured`, the published ones with the benchmarks.
+with its reports, those of speed, memory and coverage with `benchmarks/measured`, the published with the benchmarks.
 """
 
 from __future__ import annotations

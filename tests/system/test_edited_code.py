@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from helpers.repro import run, stages_run
-from helpers.short_project import commit, short_repository
+from helpers.repro import commit, run, stages_run
+from helpers.short_project import short_repository
 
 EDIT = """
         edited = ROOT / "pipeline" / "datasets" / "download.py"
