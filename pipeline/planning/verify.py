@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipeline.reporting.study import chosen_study
 from pipeline.reporting.verdicts import judge
 from pipeline.results.reference import Reference
 from pipeline.results.run import Run, read_record
-from pipeline.results.verdict import Verdict, verdicts, with_reason, worst
+from pipeline.results.verdict import Verdict, verdicts, worst
 
 
 def verify(root: Path, study: str | None, size: str | None) -> bool:
@@ -36,11 +37,14 @@ def verify(root: Path, study: str | None, size: str | None) -> bool:
         out = root / "reports" / study / f"verdict-{size}.json"
     else:
         chosen = chosen_study(root)
-        found = [_located(root, each) for each in judge(chosen)]
+        found = [
+            replace(each, reason=first_difference(root, each.names)) if each.word == "different" else each
+            for each in judge(chosen)
+        ]
         out = root / "reports" / "verdict.json"
         if load_project(root).runtime.mlflow:
             _tag(root, chosen.runs, found)
-    write_json(out, {"verdict": worst(found), "judgements": [each.as_json() for each in found]})
+    write_json(out, {"verdict": worst(found), "judgements": [asdict(each) for each in found]})
     cells = pd.DataFrame([row(each) for each in found])
     print(cells.replace(r"[`*\\]", "", regex=True).to_string(index=False))
     print(f"\n{worst(found)} ({out.relative_to(root)})")
@@ -79,13 +83,6 @@ def _committed(root: Path, folder: Path, target: Path) -> Path:
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(target, filter="data")
     return target / folder
-
-
-def _located(root: Path, verdict: Verdict) -> Verdict:
-    """`verdict` with the first stage whose output differs from the committed dvc.lock, if it is *different*."""
-    if verdict.word != "different":
-        return verdict
-    return with_reason(verdict, first_difference(root, verdict.names))
 
 
 def first_difference(root: Path, benchmarks: Sequence[str]) -> str:

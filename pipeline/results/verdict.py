@@ -9,8 +9,8 @@ nothing to compare with.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +48,6 @@ class Verdict:
     def is_gain(self) -> bool:
         """Whether the numbers are differences."""
         return len(self.names) == 2
-
-    def as_json(self) -> dict[str, Any]:
-        """For a file that another program reads."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -126,11 +122,6 @@ def published_verdicts(file: Benchmark, benchmark: Benchmark, runs: Sequence[Run
 def worst(found: Sequence[Verdict]) -> Word:
     """The word for all of them together."""
     return max((verdict.word for verdict in found), key=WORDS.index, default="not comparable")
-
-
-def with_reason(verdict: Verdict, reason: str) -> Verdict:
-    """`verdict` with `reason` added to its own."""
-    return replace(verdict, reason="; ".join(part for part in (verdict.reason, reason) if part))
 
 
 def _obstacle(benchmark: Benchmark, run: Run, reference: Reference | None) -> str:
