@@ -110,7 +110,8 @@ def class_gains(baseline: Scores, candidate: Scores) -> list[Estimate]:
 def pooled_gain(pairs: Sequence[tuple[Scores, Scores]], classes: NDArray | None = None) -> Estimate:
     """Mean of the gains of several pairs (baseline, candidate), each paired over the same seeds and images.
 
-    No model may be in two pairs: trainings of different pairs are taken to vary independently, also with equal seeds.
+    No model may be in two pairs: trainings of different pairs are taken to vary independently, also with equal seeds,
+    and equally much.
     """
     for baseline, candidate in pairs:
         if baseline.resampled.shape != candidate.resampled.shape:
