@@ -88,18 +88,10 @@ def _graphs(
         final = out / f"{name}{ENDINGS[format]}"
         path = files.enter_context(replacing(final))
         write_graph(program, format, path, size)
-        agreement = compare(network, format, path, size)
-        graphs.append(
-            Graph(
-                file=final.name,
-                bytes=path.stat().st_size,
-                sha256=file_digest(path),
-                format=format,
-                size=size,
-                largest_difference=agreement.largest_difference,
-                logits_deviation=agreement.deviation,
-            )
-        )
+        difference, deviation = compare(network, format, path, size)
+        about = {"file": final.name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
+        compared = {"largest_difference": difference, "logits_deviation": deviation}
+        graphs.append(Graph(**about, format=format, size=size, **compared))
     return tuple(graphs)
 
 

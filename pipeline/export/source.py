@@ -66,13 +66,14 @@ def describe_run(layout: Layout, benchmark_id: str, seed: int) -> tuple[Card, Pa
     benchmark = _with_test_protocol(layout, files.config, tested)
     weights = files.existing_weights(benchmark.inference.checkpoint)
     spec = get_dataset(benchmark.dataset.name)
+    scores = {protocol: asdict(score) for protocol, score in tested.scores.items()} if tested else {}
     card = Card(
         benchmark=benchmark,
         seed=seed,
         classes=spec.classes,
         palette=spec.palette,
         flip_pairs=spec.flip_pairs,
-        evaluation=tested and _evaluation(tested),
+        evaluation=tested and Evaluation(split=tested.split, images=tested.images, **scores),
         provenance=Provenance(
             config_hash=record.config_hash,
             run_key=record.run_key,
@@ -94,11 +95,6 @@ def describe_run(layout: Layout, benchmark_id: str, seed: int) -> tuple[Card, Pa
         ),
     )
     return card, weights
-
-
-def _evaluation(tested: EvaluationRecord) -> Evaluation:
-    scores = {protocol: asdict(score) for protocol, score in tested.scores.items()}
-    return Evaluation(split=tested.split, images=tested.images, **scores)
 
 
 def _with_test_protocol(layout: Layout, trained: Benchmark, tested: EvaluationRecord | None) -> Benchmark:

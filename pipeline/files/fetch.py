@@ -102,10 +102,8 @@ def _mismatch(path: Path, sha256: str | None, size: int | None) -> str | None:
     found = path.stat().st_size
     if size is not None and found != size:
         return f"received {found} bytes, expected {size}"
-    if sha256 is not None:
-        digest = file_digest(path)
-        if digest != sha256.lower():
-            return f"sha256 is {digest}, expected {sha256}"
+    if sha256 is not None and (digest := file_digest(path)) != sha256.lower():
+        return f"sha256 is {digest}, expected {sha256}"
     return None
 
 

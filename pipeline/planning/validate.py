@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.checkpoints.imagenet import imagenet_names
+from pipeline.checkpoints.imagenet import IMAGENET_FILES
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark, Project, benchmark_ids, load_benchmark
 from pipeline.config.limits import compile_problem, share_problem
@@ -30,7 +30,7 @@ def project_problems(root: Path, project: Project) -> list[str]:
             get_dataset(name, path_and_images(source)[1])
         except PipelineError as error:
             problems.append(f"params.yaml: sources.{name}: {error}")
-    known = [*imagenet_names(), *benchmark_ids(root)]
+    known = [*IMAGENET_FILES, *benchmark_ids(root)]
     return problems + [
         f"params.yaml: weights.{name}: neither a benchmark nor ImageNet weights; {suggestion(name, known, 'names')}"
         for name in project.weights

@@ -12,7 +12,7 @@ import pytest
 from helpers.local_server import answering
 
 from pipeline.checkpoints.download import download_weights, generation
-from pipeline.checkpoints.imagenet import imagenet_names, imagenet_urls
+from pipeline.checkpoints.imagenet import IMAGENET_FILES, imagenet_urls
 from pipeline.checkpoints.planned import PlannedWeights, WeightFile, downloaded_weights
 from pipeline.checkpoints.read import read_state_dict
 from pipeline.errors import PipelineError
@@ -231,8 +231,8 @@ def test_the_release_tag_determines_the_generation(tag: str, expected: str) -> N
 
 def test_every_imagenet_file_carries_its_digits_and_has_a_second_address() -> None:
     digits = {"2cccc1ad", "e67eebb6", "f3b931b2", "d2186c55", "b3be5167"}
-    assert {imagenet_urls(name)[0].removesuffix(".pth").rpartition("-")[2] for name in imagenet_names()} == digits
-    for name in imagenet_names():
+    assert {imagenet_urls(name)[0].removesuffix(".pth").rpartition("-")[2] for name in IMAGENET_FILES} == digits
+    for name in IMAGENET_FILES:
         first, second = imagenet_urls(name)
         assert first.rpartition("/")[2] == second.rpartition("/")[2]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_benchmarks import SMALL_ENCODER, small_benchmark
-from helpers.project import ROOT
 from helpers.trained_run import SCORES, lively, write_run, write_scores
 from safetensors.torch import load_file
 from timm.layers import Conv2dSame
@@ -32,15 +29,6 @@ from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.models.segmentor import SegmentorOutput
-
-FRESH = """
-import sys, torch
-from pathlib import Path
-from pipeline.export.source import find_model
-model = find_model(Path.cwd(), sys.argv[1]).load()
-with torch.no_grad():
-    print(model(torch.ones(1, 3, 32, 48)).logits.double().sum().item())
-"""
 
 
 @pytest.fixture
@@ -71,20 +59,6 @@ def test_weights_and_card_suffice_where_the_project_has_no_run(exported: Path, t
     source = find_model(tmp_path, str(exported))
     assert all(torch.equal(value, load_file(exported)[key]) for key, value in source.load().state_dict().items())
     assert source.card.palette == get_dataset("digits").palette
-
-
-@pytest.mark.slow
-def test_weights_and_card_suffice_in_another_process(exported: Path, tmp_path: Path) -> None:
-    alone = tmp_path / "elsewhere"
-    alone.mkdir()
-    for path in (exported, card_path(exported)):
-        shutil.move(path, alone / path.name)
-    command = [sys.executable, "-c", FRESH, exported.name]
-    done = subprocess.run(command, cwd=alone, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    with torch.no_grad():
-        here = find_model(tmp_path, str(alone / exported.name)).load()(torch.ones(1, 3, 32, 48)).logits
-    assert float(done.stdout) == pytest.approx(here.double().sum().item(), rel=1e-5)
 
 
 def test_the_card_of_an_evaluated_run_has_its_scores_and_protocol(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
@@ -126,19 +100,16 @@ def test_an_unknown_run_lists_those_there_are(tmp_path: Path, tiny_benchmark: Be
         find_model(tmp_path, "tinny/0")
 
 
-@pytest.mark.parametrize(
-    ("ending", "problem"), [(b"!", "sha256 .*, but its card says"), (b"", r"\d+ bytes, but its card")]
-)
-def test_changed_or_truncated_weights_are_refused(exported: Path, ending: bytes, problem: str) -> None:
-    exported.write_bytes(exported.read_bytes()[:-1] + ending)
-    with pytest.raises(PipelineError, match=rf"tiny-seed0\.safetensors: {problem}"):
+def test_changed_weights_are_refused(exported: Path) -> None:
+    exported.write_bytes(exported.read_bytes()[:-1])
+    with pytest.raises(PipelineError, match=r"tiny-seed0\.safetensors: sha256 .*, but its card says"):
         read_card(exported)
 
 
-def test_weights_without_a_card_are_refused(exported: Path) -> None:
-    card_path(exported).unlink()
-    with pytest.raises(PipelineError, match=r"tiny-seed0\.json: no such file; an exported model is two files"):
-        read_card(exported)
+def test_weights_without_a_card_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").touch()
+    with pytest.raises(PipelineError, match=r"a\.json: no such file; an exported model is two files"):
+        read_card(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -271,7 +242,7 @@ def test_same_padding_in_integers_is_timms(kernel: int, stride: int, dilation: i
 def test_a_graph_computes_what_the_network_does(tmp_path: Path, format: str) -> None:
     model, path = Small().eval(), tmp_path / f"graph{ENDINGS[format]}"
     write_graph(trace(model, None), format, path, None)
-    assert compare(model, format, path, None).largest_difference < 1e-5
+    assert compare(model, format, path, None)[0] < 1e-5
     model.memory += 0.1
     with pytest.raises(PipelineError, match=r"logits differ from the network's by up to 0\.1"):
         compare(model, format, path, None)
@@ -291,8 +262,8 @@ def test_networks_with_memory_export_for_any_size(tmp_path: Path, framework: str
     program = trace(model, None)
     for format, ending in ENDINGS.items():
         write_graph(program, format, tmp_path / f"graph{ending}", None)
-        agreement = compare(model, format, tmp_path / f"graph{ending}", None)
-        assert agreement.largest_difference < 1e-4 * agreement.deviation
+        difference, deviation = compare(model, format, tmp_path / f"graph{ending}", None)
+        assert difference < 1e-4 * deviation
 
 
 @pytest.mark.slow
