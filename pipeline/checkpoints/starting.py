@@ -31,10 +31,13 @@ def starting_weights(layout: Layout, benchmark: Benchmark) -> WeightFile | None:
     if file is None:
         raise PipelineError(f"{layout.weights_source}: no weight file for {benchmark.id}; {again}")
     path = layout.home / file.path
-    if not path.is_file() or file_digest(path) != expected:
+    if not path.is_file():
+        name = weights_of(benchmark, {}).name
         raise PipelineError(
-            f"{path}: the weights that {benchmark.id} starts from are gone or were changed (sha256 {expected} is "
-            f"expected); {again}, which takes them from {file.url or 'the same local path'}, or set "
-            f"`weights: {{{weights_of(benchmark, {}).name}: PATH}}` in params.yaml"
+            f"{path}: the weights that {benchmark.id} starts from are gone; {again}, which takes them from "
+            f"{file.url or 'the same local path'}, or set `weights: {{{name}: PATH}}` in params.yaml"
         )
+    digest = file_digest(path)
+    if digest != expected:
+        raise PipelineError(f"{path}: sha256 is {digest}, but it was {expected} when it was checked; {again}")
     return file

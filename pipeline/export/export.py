@@ -39,8 +39,8 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
     for path in outdated:
         path.unlink()
         print(f"{path}: removed; it is of other weights or another configuration")
-    own = source.card.weights.model_copy(update={"file": weights.name})
-    card = source.card.model_copy(update={"weights": own, "graphs": (*kept, *graphs)})
+    described = source.card.weights.model_copy(update={"file": weights.name})
+    card = source.card.model_copy(update={"weights": described, "graphs": (*kept, *graphs)})
     write_json(card_path(weights), card.model_dump(mode="json"))
     print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
     for graph in kept:

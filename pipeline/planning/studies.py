@@ -77,7 +77,12 @@ def run_study(root: Path, plan: Plan, project: Project, command: str, at_most: i
             f"params.yaml: runtime.devices: {runtime.devices}, runtime.nodes: {runtime.nodes}, but a study gives each "
             "training one device; set both to 1 and start the same command once per GPU (CUDA_VISIBLE_DEVICES)"
         )
-    _require_no_weight_file(plan)
+    for variant, benchmark in plan.benchmarks.items():
+        if weights_of(benchmark, {}).kind:  # fetched by DVC's stage `download`, which a study does without
+            raise PipelineError(
+                f"studies/{plan.name}.yaml: variants.{variant}: encoder.weights: {benchmark.encoder.weights} has to be "
+                "downloaded, which a study does not do; use `package:NAME`, or `file:PATH` of a local copy"
+            )
     _prepare_data(root, plan, project)
     # Before the work: the records name the commit that was loaded. Of params.yaml a study reads where the data is and
     # how to run; what of that can move a result is part of the record.
@@ -127,16 +132,6 @@ def _keep(root: Path, plan: Plan, variant: str, seed: int, command: str, code: t
     fingerprint = Prepared(layout.prepared(spec.name)).info["fingerprint"]
     run = read_run(layout, benchmark, seed, fingerprint, scored_split(benchmark.dataset, spec), variant)
     keep_record(replace(run, commit=code[0], dirty=code[1]), plan.records(root), command, spec.classes)
-
-
-def _require_no_weight_file(plan: Plan) -> None:
-    """Weight files are fetched by DVC's stage `download`, which a study does without."""
-    for variant, benchmark in plan.benchmarks.items():
-        if weights_of(benchmark, {}).kind:
-            raise PipelineError(
-                f"studies/{plan.name}.yaml: variants.{variant}: encoder.weights: {benchmark.encoder.weights} has to be "
-                "downloaded, which a study does not do; use `package:NAME`, or `file:PATH` of a local copy"
-            )
 
 
 def _prepare_data(root: Path, plan: Plan, project: Project) -> None:

@@ -22,7 +22,7 @@ from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.export.card import Card
 from pipeline.export.source import find_model
 from pipeline.files.storage import cached_json, write_json
-from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch, require_size
+from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch
 from pipeline.predict.outputs import ENDINGS, Kind, Outputs, new_array
 from pipeline.predict.pictures import Picture, find_pictures, read_ahead
 from pipeline.runtime.device import resolve_device
@@ -119,7 +119,9 @@ def _samples(
             continue
         with _noting(failed, [picture]):
             image = transform(pixels)
-            require_size(image, protocol)
+            height, width = image.shape[1:]
+            if int(min(height, width) * (scale := min(protocol.scales))) < 1:
+                raise PipelineError(f"{height}x{width} pixels are too few for scale {scale}; predict without --ms-flip")
             yield Sample(picture, image, pixels, pixels.shape[:2])
 
 
