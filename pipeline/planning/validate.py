@@ -48,7 +48,7 @@ def choice_problems(root: Path, project: Project, benchmark: Benchmark) -> list[
         )
     problems += _part_problems(project, benchmark)
     found = (compile_problem(benchmark, project.runtime), share_problem(benchmark, project.runtime))
-    return problems + [problem for problem in found if problem is not None]
+    return problems + [problem for problem in found if problem]
 
 
 def file_problems(root: Path, benchmark_id: str) -> list[str]:
