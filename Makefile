@@ -24,8 +24,16 @@ $(VENV)/.installed: requirements.lock
 
 env: $(VENV)/.installed  ## install the environment from requirements.lock
 
-reproduce: env  ## run all stages for the benchmarks in params.yaml; ends with reports/report.html
+reproduce: env  ## run all stages for the benchmarks in params.yaml; ends with reports/report.html and a verdict
 	$(BIN)/dvc repro
+	$(BIN)/python -m pipeline verify
+
+verify: env  ## did the last run reproduce? compare it with the reference records or published numbers
+	$(BIN)/python -m pipeline verify
+
+reference: env  ## train the chosen benchmarks on two sets of kernels and add them to reports/reference (an hour)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pipeline reference --seeds $(or $(SEEDS),0 1 2 3 4)
+	ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pipeline reference --seeds $(or $(SEEDS),0 1 2 3 4)
 
 check: env  ## validate params.yaml, params/ and studies/; if they are valid, list the stages that would run
 	$(BIN)/python -m pipeline check
@@ -62,4 +70,4 @@ lock: env  ## resolve pyproject.toml into requirements.lock again
 clean:  ## remove the environment (results and data stay)
 	rm -rf $(VENV)
 
-.PHONY: help env reproduce check row rows study study-report test test-slow check-browser bench lock clean
+.PHONY: help env reproduce verify reference check row rows study study-report test test-slow check-browser bench lock clean

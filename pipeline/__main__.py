@@ -1,6 +1,9 @@
 """Commands beside `dvc repro`.
 
 python -m pipeline check    validate all configuration files; if they are valid, list the stages that would run
+python -m pipeline verify   compare the results with the reference records, or with published numbers: did it reproduce?
+python -m pipeline verify STUDY --size SIZE   compare rerun trainings of a study with its committed records
+python -m pipeline reference --seeds SEED...  train the chosen benchmarks and add them to the reference records
 python -m pipeline sync     create MLflow runs for results that DVC restored from its cache
 python -m pipeline row ID   evaluate the checkpoint of one published row, or train it (--mode train)
 python -m pipeline rows     evaluate the checkpoints of all published rows whose data is on this machine
@@ -32,6 +35,15 @@ def main(arguments: list[str]) -> None:
                 from pipeline.planning.check import check
 
                 print(check(ROOT))
+            case "verify":
+                from pipeline.planning.verify import verify
+
+                if not verify(ROOT, options.study, options.size):
+                    sys.exit(1)
+            case "reference":
+                from pipeline.planning.reference import add_references
+
+                add_references(ROOT, options.seeds)
             case "sync":
                 from pipeline.tracking.sync import sync
 
@@ -78,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check")
     commands.add_parser("sync")
+    verify, reference = commands.add_parser("verify"), commands.add_parser("reference")
+    verify.add_argument(
+        "study", nargs="?", help="a file of studies/ without its ending; default: what params.yaml chooses"
+    )
+    verify.add_argument("--size", help="the study's size")
+    reference.add_argument("--seeds", type=int, nargs="+", required=True, help="of the trainings")
     row, rows = commands.add_parser("row"), commands.add_parser("rows")
     row.add_argument("id", help="a benchmark of params/ with published numbers")
     row.add_argument("--mode", choices=("import", "train"), default="import")

@@ -9,11 +9,11 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.planned import planned_datasets
 from pipeline.layout import Layout
-from stages import ROOT, report_user_errors
+from stages import ROOT, stage
 
 if __name__ == "__main__":
     layout = Layout(ROOT)
-    with report_user_errors():
+    with stage("download"):
         download_weights(planned_weights(layout.plan), layout)
         for name, plan in planned_datasets(layout.plan).items():
             download(get_dataset(name, plan.images), layout.raw(name), plan.source, layout.source(name))

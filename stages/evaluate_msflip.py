@@ -12,11 +12,11 @@ from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import process_group
 from pipeline.runtime.launch import relaunch_with_torchrun
 from pipeline.tracking import stage_run
-from stages import ROOT, report_user_errors
+from stages import ROOT, stage
 
 if __name__ == "__main__":
     benchmark_id, seed = sys.argv[1], int(sys.argv[2])
-    with report_user_errors():
+    with stage("evaluate-msflip", *sys.argv[1:]):
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("evaluate", benchmark_id))
         if relaunch_with_torchrun(runtime, "stages.evaluate_msflip", sys.argv[1:]):

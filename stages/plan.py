@@ -2,8 +2,8 @@
 
 from pipeline.layout import Layout
 from pipeline.planning.plan import write_plan
-from stages import ROOT, report_user_errors
+from stages import ROOT, stage
 
 if __name__ == "__main__":
-    with report_user_errors():
+    with stage("plan"):
         print(write_plan(ROOT, Layout(ROOT).plan))

@@ -6,11 +6,11 @@ from pipeline.datasets.planned import planned_datasets
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import write_index
 from pipeline.layout import Layout
-from stages import ROOT, report_user_errors
+from stages import ROOT, stage
 
 if __name__ == "__main__":
     layout = Layout(ROOT)
-    with report_user_errors():
+    with stage("preprocess"):
         weights = downloaded_weights(layout)
         for name, plan in planned_datasets(layout.plan).items():
             spec = get_dataset(name, plan.images)

@@ -2,9 +2,9 @@
 
 from pipeline.layout import Layout
 from pipeline.reporting.report import write_report
-from stages import ROOT, report_user_errors
+from stages import ROOT, stage
 
 if __name__ == "__main__":
-    with report_user_errors():
+    with stage("report"):
         write_report(ROOT, Layout(ROOT).report)
         print(f"open {Layout(ROOT).report / 'report.html'}")

@@ -15,11 +15,11 @@ from pipeline.runtime.launch import relaunch_with_torchrun
 from pipeline.tracking import stage_run
 from pipeline.training.importing import import_benchmark
 from pipeline.training.train import train_benchmark
-from stages import ROOT, report_user_errors
+from stages import ROOT, stage
 
 if __name__ == "__main__":
     benchmark_id, seed = sys.argv[1], int(sys.argv[2])
-    with report_user_errors():
+    with stage("train", *sys.argv[1:]):
         runtime = load_project(ROOT).runtime
         benchmark = load_resolved(Layout(ROOT).resolved_for("train", benchmark_id))
         if benchmark.mode == "train" and relaunch_with_torchrun(runtime, "stages.train", sys.argv[1:]):

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.load import load_benchmark
 from pipeline.config.overlay import overlay
@@ -49,6 +49,13 @@ class ComparisonConfig(Section):
     note: str = ""
     pairs: tuple[tuple[str, str], ...]
     pooled: bool = False  # also the mean over the pairs
+
+    @model_validator(mode="after")
+    def _pooled_pairs_share_nothing(self) -> ComparisonConfig:
+        sides = [side for pair in self.pairs for side in pair]
+        if self.pooled and len(set(sides)) < len(sides):
+            raise ValueError("pooled: a variant is in two pairs, so their gains are not independent; use pooled: false")
+        return self
 
 
 class StudyConfig(Section):

@@ -43,25 +43,18 @@ def download(spec: DatasetSpec, raw_dir: Path, source: str | None, sources_file:
     """
     with exclusive(raw_dir):
         raw_dir.mkdir(parents=True, exist_ok=True)
-        origin = {"source": source, "code": dataset_code(spec)}
-        manifest = _complete(spec, raw_dir, origin)
-        if manifest is None:
+        origin, fetched = {"source": source, "code": dataset_code(spec)}, cached_json(raw_dir / FETCHED)
+        digest = fetched.pop("sha256", None)
+        manifest = raw_manifest(spec, raw_dir) if fetched == origin else None
+        complete = manifest is not None and manifest.sha256 == digest
+        if not complete:
             (raw_dir / FETCHED).unlink(missing_ok=True)
             spec.fetch(raw_dir, source)
         checked_samples(spec, raw_dir)  # even if nothing was fetched: the expected counts may have changed
-        if manifest is None:
+        if not complete:
             manifest = raw_manifest(spec, raw_dir)
             write_json(raw_dir / FETCHED, {**origin, "sha256": manifest.sha256})
         write_json(sources_file, {"dataset": spec.name, "source": source, **asdict(manifest)})
-
-
-def _complete(spec: DatasetSpec, raw_dir: Path, origin: dict[str, str | None]) -> Manifest | None:
-    """The store's manifest if nothing has to be fetched, else None."""
-    fetched = cached_json(raw_dir / FETCHED)
-    if not fetched or any(fetched.get(key) != value for key, value in origin.items()):
-        return None
-    manifest = raw_manifest(spec, raw_dir)
-    return manifest if manifest.sha256 == fetched.get("sha256") else None
 
 
 def dataset_code(spec: DatasetSpec) -> str:
@@ -71,11 +64,7 @@ def dataset_code(spec: DatasetSpec) -> str:
 
 
 def raw_manifest(spec: DatasetSpec, raw_dir: Path) -> Manifest:
-    """Manifest of the existing image and label files of `spec.samples(raw_dir)`.
-
-    Other files in the store, such as the archive, do not count. A file whose size and modification time did not change
-    is not read again.
-    """
+    """Manifest of the files of `spec.samples(raw_dir)` that exist; a file that did not change is not read again."""
     paths = sorted({path for sample in spec.samples(raw_dir) for path in sample.files if path.is_file()})
     cache = cached_json(raw_dir / _DIGESTS)
 
@@ -96,10 +85,7 @@ def raw_manifest(spec: DatasetSpec, raw_dir: Path) -> Manifest:
 
 
 def checked_samples(spec: DatasetSpec, raw_dir: Path) -> list[RawSample]:
-    """The samples sorted by (split, id); their number is as expected, ids are unique, and files exist.
-
-    Raises PipelineError that lists up to 20 problems. Files are not opened.
-    """
+    """The samples by (split, id). Raises PipelineError for unexpected counts, repeated ids and missing files."""
     samples = sorted(spec.samples(raw_dir), key=lambda sample: (sample.split, sample.id))
     counts = Counter(sample.split for sample in samples)
     problems = [

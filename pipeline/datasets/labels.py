@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
     stray = [int(value) for value in np.unique(raw) if int(value) not in known]
     if stray:
         hint = f" ({spec.stray_label_hint})" if spec.stray_label_hint else ""
-        raise PipelineError(f"{path}: label values {stray} are not among the dataset's {_ranges(sorted(known))}{hint}")
+        runs = np.split(np.array(sorted(known)), np.flatnonzero(np.diff(sorted(known)) > 1) + 1)  # 0, 1, 2 and 255
+        valid = ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+        raise PipelineError(f"{path}: label values {stray} are not among the dataset's {valid}{hint}")
     table = np.full(max(known) + 1, IGNORE_INDEX, np.uint8)
     table[list(known.keys())] = list(known.values())
     return table[raw.astype(np.intp)]  # (H, W)
@@ -62,14 +64,3 @@ def read_mat(path: Path, *names: str) -> Mapping[str, NDArray[Any]]:
     except _BROKEN_MAT as error:
         raise PipelineError(f"{path}: cannot be read as a MATLAB file ({error})") from error
     return {name: found[name] for name in names if name in found}
-
-
-def _ranges(values: Sequence[int]) -> str:
-    """0, 1, 2, 3, 255 -> `0..3, 255`."""
-    parts: list[list[int]] = []
-    for value in values:
-        if parts and value == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], value]
-        else:
-            parts.append([value])
-    return ", ".join("..".join(map(str, part)) for part in parts)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -48,18 +48,14 @@ class Share:
     world: int = 1
     parts: int = 1
 
-    def rows(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """The rows of `batch` (B,) in each part of this rank's share."""
-        return np.split(np.split(batch, self.world)[self.rank], self.parts)
-
 
 class TrainLoader:
-    """Shuffled, augmented batches of the rows of a `Prepared.split`.
+    """Shuffled, augmented batches of the rows of a `Prepared.split`, all of which have labels.
 
     Epoch e visits the images in a permutation drawn from (seed, e) and drops the last incomplete batch. Augmentation of
     an image depends on (seed, e, row) only: it is the same for any number of workers and ranks, and after a resume in
     the middle of an epoch. `batch_size` is that of all ranks together. Raises PipelineError if `share` does not divide
-    it into equal parts, or if an image has no label.
+    it into equal parts.
     """
 
     def __init__(
@@ -78,12 +74,6 @@ class TrainLoader:
                 f"schedule.batch_size: {batch_size} images cannot be shared equally by {share.world} devices in "
                 f"{share.parts} parts each; runtime.devices x nodes x accumulate may be {', '.join(fits)}"
             )
-        unlabelled = prepared_split.loc[prepared_split["label"].isna(), "id"]
-        if len(unlabelled):
-            raise PipelineError(
-                f"{unlabelled.iloc[0]} and {len(unlabelled) - 1} more images have no label; "
-                "`dataset.train_splits` may only name labelled splits"
-            )
         self._order = _EpochOrder(len(prepared_split), batch_size, seed, share)
         self._loader = _data_loader(
             _TrainItems(prepared_split, transform, seed),
@@ -100,10 +90,7 @@ class TrainLoader:
         return self._order.batches
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[TrainBatch]]:
-        """Batches `start`, `start + 1`, ... of `epoch`, each as the parts of this rank's share.
-
-        Raises PipelineError that names an unreadable file.
-        """
+        """Batches from `start` on, each as parts of this rank's share. Raises PipelineError for an unreadable file."""
         self._order.epoch, self._order.start = epoch, start
         loaded = iter(self._loader)
         while parts := [_unless_failed(part) for part in itertools.islice(loaded, self._order.share.parts)]:
@@ -128,52 +115,46 @@ class _EpochOrder:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
         for batch in range(self.start, self.batches):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            for part in self.share.rows(rows):
+            for part in np.split(np.split(rows, self.share.world)[self.share.rank], self.share.parts):
                 yield [(self.epoch, int(row)) for row in part]
 
 
-class _TrainItems(Dataset):
-    """(epoch, row) -> (image, label, id), or the PipelineError that prevented it.
+class _Items(Dataset):
+    """Row -> id, image (H, W, 3) and label (H, W) or None; or the PipelineError that prevented it.
 
     Errors are returned as values: raised in a worker, they would carry the worker's traceback in their message.
     """
 
-    def __init__(self, table: pd.DataFrame, transform: TrainTransform, seed: int) -> None:
+    def __init__(self, table: pd.DataFrame, transform: Callable[..., Any], seed: int = 0) -> None:
         self.ids, self.images, self.labels = (table[name].tolist() for name in ("id", "image", "label"))
         self.transform, self.seed = transform, seed
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str] | PipelineError:
-        epoch, row = key
-        seed = int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)[0])
-        try:
-            image, label = read_image(self.images[row]), read_label(self.labels[row])
-        except PipelineError as error:
-            return _with_remedy(error)
-        return *self.transform(image, label, seed), self.ids[row]
-
-
-class _EvalItems(Dataset):
-    """Row -> EvalSample, or the PipelineError that prevented it."""
-
-    def __init__(self, table: pd.DataFrame, transform: EvalTransform) -> None:
-        self.ids, self.images, self.labels = (table[name].tolist() for name in ("id", "image", "label"))
-        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, row: int) -> EvalSample | PipelineError:
+    def read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None] | PipelineError:
         try:
-            image = read_image(self.images[row])
-            label = None if self.labels[row] is None else read_label(self.labels[row])
+            return read_image(self.images[row]), None if self.labels[row] is None else read_label(self.labels[row])
         except PipelineError as error:
-            return _with_remedy(error)
+            remedy = "delete this file and run `dvc repro`: preprocess recreates it and the run resumes"
+            return PipelineError(f"{error}; {remedy}")
+
+
+class _TrainItems(_Items):
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str] | PipelineError:
+        epoch, row = key
+        seed = int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)[0])
+        read = self.read(row)
+        return read if isinstance(read, PipelineError) else (*self.transform(*read, seed), self.ids[row])
+
+
+class _EvalItems(_Items):
+    def __getitem__(self, row: int) -> EvalSample | PipelineError:
+        read = self.read(row)
+        if isinstance(read, PipelineError):
+            return read
+        image, label = read
         return EvalSample(self.transform(image), label, self.ids[row], image.shape[:2])
-
-
-def _with_remedy(error: PipelineError) -> PipelineError:
-    remedy = "delete this file and run `dvc repro`: preprocess recreates it and the run resumes"
-    return PipelineError(f"{error}; {remedy}")
 
 
 def _data_loader(items: Dataset, workers: int, **options: object) -> DataLoader:

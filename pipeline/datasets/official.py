@@ -72,17 +72,15 @@ class OfficialSource:
             safe_extract(archive, target)
             self._add(target)
 
-    def link(self, name: str, target: Path) -> Path:
-        """Link `target` as `name` into the raw store; return that path."""
+    def link(self, name: str, target: Path) -> None:
+        """Link `target` as `name` into the raw store."""
         link = self.raw_dir / name
-        if link.exists():
-            if link.resolve() == target.resolve():
-                return link
+        if not link.exists():
+            link.unlink(missing_ok=True)  # a dangling link
+            inside = target.is_relative_to(self.raw_dir)
+            link.symlink_to(os.path.relpath(target, self.raw_dir) if inside else target.resolve())
+        elif link.resolve() != target.resolve():
             raise PipelineError(f"{link}: in the way of a link to {target}; move it elsewhere and run again")
-        link.unlink(missing_ok=True)  # a dangling link
-        inside = target.is_relative_to(self.raw_dir)
-        link.symlink_to(os.path.relpath(target, self.raw_dir) if inside else target.resolve())
-        return link
 
     def fail(self, problem: str) -> PipelineError:
         """The error for a source in which something is missing or wrong."""
@@ -106,10 +104,7 @@ class OfficialSource:
 
 def file_stems(folder: Path, ending: str) -> set[str]:
     """Names of the files in `folder` that end in `ending`, without it; empty if there is no such folder."""
-    if not folder.is_dir():
-        return set()
-    names = os.listdir(folder)  # noqa: PTH208 - names only: there are tens of thousands
-    return {name.removesuffix(ending) for name in names if name.endswith(ending) and not name.startswith(".")}
+    return {path.name.removesuffix(ending) for path in folder.glob(f"[!.]*{ending}")}
 
 
 def listed_ids(path: Path) -> list[str]:

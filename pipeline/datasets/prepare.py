@@ -72,15 +72,17 @@ def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
         with new_file(temporary / "table.parquet") as stream:
             pq.write_table(table, stream)
         write_json(temporary / "dataset.json", {**_describe(spec, rows), "recipe": recipe})
-        _swap(temporary, out_dir)
+        old = out_dir.with_name(f"{out_dir.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if out_dir.exists():
+            out_dir.rename(old)
+        temporary.rename(out_dir)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
-    """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint.
-
-    Frequencies and the share of ignored pixels are null for a split without labels.
-    """
-    frequency: dict[str, list[float] | None] = dict.fromkeys(spec.splits)
+    """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint."""
+    frequency: dict[str, list[float] | None] = dict.fromkeys(spec.splits)  # None: a split without labels
     ignored: dict[str, float | None] = dict.fromkeys(spec.splits)
     for split in spec.splits:
         histograms = [row.histogram for row in rows if row.split == split and row.histogram is not None]
@@ -114,18 +116,21 @@ def _is_result_of(recipe: str, out_dir: Path) -> bool:
 
 
 def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path) -> list[Row]:
-    def convert(sample: RawSample) -> Row | str:
+    problems = []
+
+    def convert(sample: RawSample) -> Row | None:
         try:
             return _convert(spec, sample, out_dir)
         except PipelineError as error:
-            return str(error)
+            problems.append(str(error))
+            return None
 
     # Threads are enough: decoding, hashing and encoding all release the GIL.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(pool.map(convert, samples), total=len(samples), desc=f"prepare {spec.name}", disable=None)
-        results = list(bar)
-    raise_problems(spec, [result for result in results if isinstance(result, str)])
-    return [result for result in results if isinstance(result, Row)]
+        rows = [row for row in bar if row is not None]
+    raise_problems(spec, sorted(problems))
+    return rows
 
 
 def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
@@ -141,9 +146,9 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
     else:
         (out_dir / image_path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sample.image, out_dir / image_path)
-    image_digest = file_digest(out_dir / image_path)
+    row = Row(sample.id, sample.split, image_path, None, *size, None, file_digest(out_dir / image_path), None)
     if sample.label is None:
-        return Row(sample.id, sample.split, image_path, None, *size, None, image_digest, None)
+        return row
     label = labels.train_ids(spec, sample.label)  # (H, W)
     if label.shape != size:
         raise PipelineError(f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width)")
@@ -151,15 +156,5 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
     write_png(out_dir / label_path, label, _LABEL_PNG)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     histogram = [*counts[: len(spec.classes)].tolist(), int(counts[IGNORE_INDEX])]
-    label_digest = hashlib.sha256(repr(label.shape).encode() + label.tobytes()).hexdigest()
-    return Row(sample.id, sample.split, image_path, label_path, *size, histogram, image_digest, label_digest)
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Replace the folder `target` by `new`."""
-    old = target.with_name(f"{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    digest = hashlib.sha256(repr(label.shape).encode() + label.tobytes()).hexdigest()
+    return row._replace(label=label_path, histogram=histogram, label_sha256=digest)

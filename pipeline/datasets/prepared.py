@@ -27,18 +27,11 @@ class Prepared:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        remedy = f"run `dvc repro` to prepare {root.name}"
-        self.info: dict[str, Any] = read_json(root / "dataset.json", remedy)
-        try:
-            self.table: pd.DataFrame = pd.read_parquet(root / "table.parquet")
-        except FileNotFoundError:
-            raise PipelineError(f"{root / 'table.parquet'}: no such file; {remedy}") from None
+        self.info: dict[str, Any] = read_json(root / "dataset.json", f"run `dvc repro` to prepare {root.name}")
+        self.table: pd.DataFrame = pd.read_parquet(root / "table.parquet")
 
     def split(self, names: Sequence[str]) -> pd.DataFrame:
-        """Rows of the named splits in table order, with full paths in `image` and `label` (None: unlabelled).
-
-        Raises PipelineError for an unknown split.
-        """
+        """Rows of these splits, with full paths in `image` and `label` (or None). PipelineError for an unknown one."""
         for name in names:
             if name not in self.info["splits"]:
                 hint = suggestion(name, list(self.info["splits"]))

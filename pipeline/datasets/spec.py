@@ -49,7 +49,7 @@ class DatasetSpec:
     flip_pairs: tuple[tuple[int, int], ...] = ()  # (left, right) train ids that swap in a mirrored image
     image_size: tuple[int, int] | None = None  # (height, width) if all images have the same
     unlabelled_splits: tuple[str, ...] = ()  # without public labels: an evaluation server scores them
-    submission_ids: tuple[int, ...] | None = None  # train id -> id in the server's format
+    submission_ids: tuple[int, ...] | None = None  # train id -> id in the server's format, for unlabelled splits
     download_bytes: int | None = None  # size of the official archives according to their homepage
     public: bool = True  # can be fetched without an account; False: `sources` in params.yaml must name a local copy
     stray_label_hint: str = ""  # likely cause of a label value outside `label_map`, for the error message
@@ -62,8 +62,9 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: {len(self.classes)} classes (at most 255), {len(self.palette)} colours")
         if not set(self.unlabelled_splits) <= set(self.splits):
             raise ValueError(f"{self.name}: unlabelled splits {self.unlabelled_splits} are not all among its splits")
-        if self.submission_ids is not None and len(self.submission_ids) != len(self.classes):
-            raise ValueError(f"{self.name}: {len(self.submission_ids)} submission ids, {len(self.classes)} classes")
+        ids = self.submission_ids or ()
+        if (ids or self.unlabelled_splits) and len(ids) != len(self.classes):
+            raise ValueError(f"{self.name}: {len(ids)} submission ids, {len(self.classes)} classes")
 
     def raw_values(self) -> Mapping[int, int]:
         """Every valid raw label value and its train id."""

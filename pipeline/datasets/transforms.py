@@ -74,7 +74,7 @@ class EvalTransform:
         """Resize, normalise, transpose."""
         size = resized(image.shape[:2], self.config)
         if size != image.shape[:2]:
-            image = resize_image(image, size)
+            image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
         return _to_tensor(self.normalise(image=image)["image"])
 
 
@@ -97,11 +97,6 @@ def resized(size: tuple[int, int], config: ResizeConfig | None, scale: float = 1
     return tuple(max(1, int(side * factor + 0.5)) for side in size)
 
 
-def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize to (height, width), bilinearly without antialiasing."""
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-
-
 class PairTransform(A.DualTransform):
     """A transform of image and label map."""
 
@@ -121,7 +116,7 @@ class RandomScaleResize(PairTransform):
 
     def apply(self, img: Pixels, size: tuple[int, int], **params: Any) -> Pixels:
         """Resize the image."""
-        return resize_image(img, size)
+        return cv2.resize(img, size[::-1], interpolation=cv2.INTER_LINEAR)  # without antialiasing
 
     def apply_to_mask(self, mask: Pixels, size: tuple[int, int], **params: Any) -> Pixels:
         """Resize the label map."""

@@ -83,10 +83,7 @@ def label_map(views: Sequence[View], size: tuple[int, int]) -> Tensor:
 
 
 def summed_bands(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
-    """The sum over `views`, each resized to `size` = (H, W) by itself, from top to bottom: (first row, (B, n, W, K)).
-
-    Taken as many rows at a time as keep a band at 32 MiB, which has no influence on the result.
-    """
+    """The sum over `views`, each resized to `size` = (H, W) by itself, in bands of rows: (first row, (B, n, W, K))."""
     height, width = size
     batch, *_, classes = views[0].rows(0, 1).shape  # (B, 1, w, K)
     rows = max(1, _BAND_VALUES // (batch * width * classes))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from itertools import groupby, islice
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from pipeline.config.schema import ProtocolConfig
-from pipeline.datasets.loader import EvalSample
+from pipeline.config.schema import ProtocolConfig, ResizeConfig, RuntimeConfig
+from pipeline.datasets.loader import EvalSample, eval_loader
+from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.views import FlipPairs, predict
-from pipeline.results.metrics import confusion_matrix
-from pipeline.runtime.device import autocast
+from pipeline.results.metrics import Counts, confusion_matrix
+from pipeline.runtime.device import autocast, worker_count
 from pipeline.runtime.distributed import gather_on_main, ranks
 
 
@@ -26,20 +29,16 @@ class ProtocolCounts:
     """Pixel counts of one protocol: the whole split's confusion matrix and, per image, what a bootstrap needs."""
 
     confusion: NDArray[np.int64]  # (K, K)
-    intersection: list[NDArray[np.int64]] = field(default_factory=list)  # (K,) each
-    prediction: list[NDArray[np.int64]] = field(default_factory=list)
-    truth: list[NDArray[np.int64]] = field(default_factory=list)
+    images: list[NDArray[np.int64]] = field(default_factory=list)  # (3, K) each: intersection, prediction, truth
 
     def add(self, confusion: NDArray[np.int64]) -> None:
         """Count one more image, given its (K, K) matrix."""
         self.confusion += confusion
-        self.intersection.append(confusion.diagonal().copy())
-        self.prediction.append(confusion.sum(axis=0))
-        self.truth.append(confusion.sum(axis=1))
+        self.images.append(np.stack([confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)]))
 
-    def per_image(self) -> dict[str, NDArray[np.int64]]:
-        """intersection, prediction and truth, each (N, K)."""
-        return {name: np.stack(getattr(self, name)) for name in ("intersection", "prediction", "truth")}
+    def per_image(self) -> Counts:
+        """(N, K) each."""
+        return Counts(*np.stack(self.images, axis=1))
 
 
 Prediction = NDArray[np.uint8]
@@ -93,29 +92,28 @@ def evaluate(
     return ids, counts
 
 
-class Sized(Protocol):
-    """One image float32 (3, h, w), and the (H, W) of its label map."""
+def evaluate_split(
+    model: nn.Module,
+    table: pd.DataFrame,
+    resize: ResizeConfig | None,
+    protocols: Mapping[str, ProtocolConfig],
+    num_classes: int,
+    device: torch.device,
+    runtime: RuntimeConfig,
+    **options: Any,
+) -> Evaluated | None:
+    """`evaluate` on the rows of a `Prepared.split`, of which every rank takes its share; see `gather_results`."""
+    own = table.iloc[ranks().rank :: ranks().world]
+    samples = eval_loader(own, EvalTransform(resize), worker_count(runtime.workers))
+    options |= {"precision": runtime.precision, "batch_size": runtime.evaluation_batch, "total": len(own)}
+    return gather_results(evaluate(model, samples, protocols, num_classes, device, **options), list(table["id"]))
 
-    @property
-    def image(self) -> Tensor: ...  # noqa: D102
-    @property
-    def size(self) -> tuple[int, int]: ...  # noqa: D102
 
-
-SampleT = TypeVar("SampleT", bound=Sized)
-
-
-def batches(samples: Iterable[SampleT], batch_size: int) -> Iterator[list[SampleT]]:
-    """Consecutive samples of one size (tensor and original), at most `batch_size` at a time."""
-    batch: list[SampleT] = []
-    for sample in samples:
-        same = batch and (sample.image.shape, sample.size) == (batch[0].image.shape, batch[0].size)
-        if batch and (not same or len(batch) == batch_size):
+def batches(samples: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
+    """Consecutive samples whose `image` (3, h, w) and `size` (H, W) agree, at most `batch_size` at a time."""
+    for _, same in groupby(samples, key=lambda sample: (sample.image.shape, sample.size)):
+        while batch := list(islice(same, batch_size)):
             yield batch
-            batch = []
-        batch.append(sample)
-    if batch:
-        yield batch
 
 
 def gather_results(evaluated: Evaluated, order: Sequence[str]) -> Evaluated | None:
@@ -132,10 +130,7 @@ def gather_results(evaluated: Evaluated, order: Sequence[str]) -> Evaluated | No
     position = {image_id: index for index, image_id in enumerate(found)}
     merged: dict[str, ProtocolCounts] = {}
     for name in parts[0][1]:
-        counts = [part[name] for _, part in parts]
-        merged[name] = ProtocolCounts(np.sum([c.confusion for c in counts], axis=0))
-        for vector in ("intersection", "prediction", "truth"):
-            rows = [row for c in counts for row in getattr(c, vector)]
-            if rows:  # an unlabelled split has none
-                setattr(merged[name], vector, [rows[position[image_id]] for image_id in order])
+        rows = [row for _, counts in parts for row in counts[name].images]
+        in_order = [rows[position[image_id]] for image_id in order] if rows else []  # an unlabelled split has none
+        merged[name] = ProtocolCounts(np.sum([counts[name].confusion for _, counts in parts], axis=0), in_order)
     return list(order), merged

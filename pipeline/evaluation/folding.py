@@ -46,20 +46,15 @@ def _followers(model: nn.Module, probe: Tensor) -> tuple[dict[nn.Module, nn.Conv
     calls: dict[nn.Module, list[nn.Conv2d | None]] = {}
     uses: dict[nn.Conv2d, int] = {}
 
-    def convolved(module: nn.Conv2d, _: object, output: Tensor) -> None:
-        made[id(output)] = (output, module)
-        uses[module] = uses.get(module, 0) + 1
+    def seen(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # Exact types: a subclass may do more than its name says, such as timm's norm with an activation inside.
+        if type(module) is nn.Conv2d:
+            made[id(output)] = (output, module)
+            uses[module] = uses.get(module, 0) + 1
+        elif type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm) and module.track_running_stats:
+            calls.setdefault(module, []).append(made.get(id(inputs[0]), (None, None))[1])
 
-    def norms(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        calls.setdefault(module, []).append(made[id(inputs[0])][1] if id(inputs[0]) in made else None)
-
-    # Exact types: a subclass may do more than its name says, such as timm's norm with an activation inside.
-    hooks = [m.register_forward_hook(convolved) for m in model.modules() if type(m) is nn.Conv2d]
-    hooks += [
-        m.register_forward_pre_hook(norms)
-        for m in model.modules()
-        if type(m) in (nn.BatchNorm2d, nn.SyncBatchNorm) and m.track_running_stats
-    ]
+    hooks = [module.register_forward_hook(seen) for module in model.modules()]
     logits = model(probe).logits
     for hook in hooks:
         hook.remove()

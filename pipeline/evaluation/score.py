@@ -11,21 +11,18 @@ from numpy.typing import NDArray
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import PRIMARY, RuntimeConfig
-from pipeline.datasets import DatasetSpec, get_dataset, scored_split
-from pipeline.datasets.loader import eval_loader
+from pipeline.datasets import get_dataset, scored_split
 from pipeline.datasets.prepared import Prepared
-from pipeline.datasets.transforms import EvalTransform
-from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, evaluate, gather_results
+from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, evaluate_split
 from pipeline.evaluation.folding import fold_batch_norm
-from pipeline.evaluation.submission import Submission, joined
+from pipeline.evaluation.submission import joined, submission_archives
 from pipeline.files.storage import write_png
 from pipeline.layout import Layout
 from pipeline.models import load_segmentor
 from pipeline.results.metrics import Counts, summarise
 from pipeline.results.record import EvaluationCost, EvaluationFiles, EvaluationRecord, ProtocolScores, TrainingFiles
 from pipeline.results.statistics import frame_blocks, scores
-from pipeline.runtime.device import make_deterministic, resolve_device, worker_count
+from pipeline.runtime.device import make_deterministic, resolve_device
 from pipeline.runtime.distributed import gather_on_main, ranks
 
 PANEL_IMAGES = 8  # label maps kept for the report's pictures
@@ -43,43 +40,31 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     spec, prepared = get_dataset(benchmark.dataset.name), Prepared(layout.prepared(benchmark.dataset.name))
     split = scored_split(benchmark.dataset, spec)
     table = prepared.split([split])
-    if table.empty:
-        raise PipelineError(f"{spec.name}: the prepared split {split} has no images to score {benchmark.id} on")
-    files = EvaluationFiles(layout, benchmark.id, seed)
-    weights = TrainingFiles(layout, benchmark.id, seed).weights(benchmark.inference.checkpoint)
-    model = load_segmentor(benchmark, len(spec.classes), weights)
+    files, training = EvaluationFiles(layout, benchmark.id, seed), TrainingFiles(layout, benchmark.id, seed)
+    model = load_segmentor(benchmark, len(spec.classes), training.weights(benchmark.inference.checkpoint))
     model = fold_batch_norm(model.to(device))
     protocols = benchmark.inference.protocols
-    panel = panel_ids(list(table["id"]))
+    # Spread evenly over the split: the same for every benchmark, chosen without looking at any result.
+    positions = np.linspace(0, len(table) - 1, min(PANEL_IMAGES, len(table))).round().astype(int)
+    panel = table["id"].iloc[positions].tolist()
 
     def keep(image_id: str, maps: dict[str, Prediction]) -> None:
         if image_id in panel:
             write_png(files.prediction(image_id), maps[PRIMARY])
 
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
-        own = images.iloc[ranks().rank :: ranks().world]
-        evaluated = evaluate(
-            model,
-            eval_loader(own, EvalTransform(benchmark.inference.resize), worker_count(runtime.workers)),
-            protocols,
-            len(spec.classes),
-            device,
-            precision=runtime.precision,
-            batch_size=runtime.evaluation_batch,
-            flip_pairs=spec.flip_pairs,
-            on_prediction=on_prediction,
-            progress=f"{benchmark.id} seed {seed} {name}",
-            total=len(own),
-        )
-        return gather_results(evaluated, list(images["id"]))
+        options = {"flip_pairs": spec.flip_pairs, "on_prediction": on_prediction}
+        options["progress"] = f"{benchmark.id} seed {seed} {name}"
+        resize, classes = benchmark.inference.resize, len(spec.classes)
+        return evaluate_split(model, images, resize, protocols, classes, device, runtime, **options)
 
     started = time.perf_counter()
     scored = predict(table, split, keep)
     hidden = prepared.split([benchmark.dataset.evaluation_split])
     submission = None
     if split != benchmark.dataset.evaluation_split and not hidden.empty:  # a declared part may lack the test images
-        with Submission(files.details, list(protocols), _server_ids(spec), ranks().rank) as archives:
-            predict(hidden, benchmark.dataset.evaluation_split, archives.add)
+        with submission_archives(files.details, list(protocols), spec.submission_ids, ranks().rank) as add:
+            predict(hidden, benchmark.dataset.evaluation_split, add)
         gather_on_main(None)  # every rank's archives are complete
         submission = {"split": benchmark.dataset.evaluation_split, "images": len(hidden)}
     if scored is None:
@@ -89,11 +74,10 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in archives.items()}
     ids, counts = scored
     seconds = time.perf_counter() - started
-    per_image = {name: Counts(**c.per_image()) for name, c in counts.items()}
+    per_image = {name: c.per_image() for name, c in counts.items()}
     blocks = frame_blocks(ids, spec.frames_per_block)
-    training = TrainingFiles(layout, benchmark.id, seed).record
     record = EvaluationRecord(
-        **{key: getattr(training, key) for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
+        **{key: getattr(training.record, key) for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
         images=len(ids),
         split=split,
         submission=submission,
@@ -113,18 +97,3 @@ def _scores(confusion: NDArray[np.int64], counts: Counts, blocks: NDArray[np.int
     summary = summarise(confusion)
     estimate = scores(Counts.of_seeds([counts]), blocks).mean()
     return ProtocolScores(summary.miou, estimate.low, estimate.high, summary.pixel_accuracy, summary.mean_accuracy)
-
-
-def _server_ids(spec: DatasetSpec) -> tuple[int, ...]:
-    if spec.submission_ids is None:
-        raise PipelineError(
-            f"pipeline/datasets/sources/{spec.name}.py: submission_ids: missing, so predictions of {spec.name}'s "
-            "unlabelled split cannot be written for its server"
-        )
-    return spec.submission_ids
-
-
-def panel_ids(ids: list[str]) -> list[str]:
-    """Ids spread evenly over the split: the same for every benchmark, chosen without looking at any result."""
-    positions = np.linspace(0, len(ids) - 1, min(PANEL_IMAGES, len(ids))).round().astype(int)
-    return [ids[i] for i in positions]

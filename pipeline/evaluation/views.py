@@ -64,16 +64,11 @@ def views_of(
         flip = any(protocols[name].flip for name in names)
         straight, *mirrored = _run(model, images, spec, flip, flip_pairs)
         for name in names:
-            seen = [straight, *mirrored] if protocols[name].flip else [straight]
-            views[name] += [_averaged(view, protocols[name]) for view in seen]
+            for view in [straight, *mirrored] if protocols[name].flip else [straight]:
+                # Of a whole image, probabilities are taken at feature resolution.
+                early = isinstance(view, Whole) and protocols[name].average == "probabilities"
+                views[name].append(Whole(view.maps.softmax(dim=-1)) if early else view)
     return views
-
-
-def _averaged(view: View, protocol: ProtocolConfig) -> View:
-    """What scales and flips average: of a whole image, probabilities are taken at feature resolution."""
-    if isinstance(view, Whole) and protocol.average == "probabilities":
-        return Whole(view.maps.softmax(dim=-1))
-    return view
 
 
 def _run(model: nn.Module, images: Tensor, spec: ForwardSpec, flip: bool, flip_pairs: FlipPairs) -> list[View]:

@@ -42,10 +42,7 @@ def resize_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
 
 
 def source_rows(start: int, stop: int, size_in: int, size_out: int) -> tuple[int, int]:
-    """[first, end) of the input rows that output rows [start, stop) can touch, with one to spare for rounding.
-
-    Plain integers, so that no device has to be waited for.
-    """
+    """[first, end) of the input rows that output rows [start, stop) can touch, with one to spare for rounding."""
     first = math.floor((start + 0.5) * size_in / size_out - 0.5) - 1
     last = math.floor((stop - 0.5) * size_in / size_out - 0.5) + 2
     return max(first, 0), min(last + 1, size_in)

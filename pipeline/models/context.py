@@ -39,10 +39,6 @@ class HeadShape:
     pyramid_channels: tuple[int, ...]  # of all maps of the encoder, the image at [0]
 
 
-class NoOptions(Section):
-    """`segmentor.options` of a framework that has none."""
-
-
 class PoolingOptions(Section):
     """`segmentor.options` of PSPNet: each bin b averages the map over a grid of b x b cells."""
 
@@ -60,7 +56,7 @@ class PyramidPooling(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C_in, h, w) to context (B, C, h, w)."""
-        pooled = [resize(branch(features), _size(features)) for branch in self.branches]  # (B, C, h, w) each
+        pooled = [resize(branch(features), features.shape[2:]) for branch in self.branches]  # (B, C, h, w) each
         return self.fusion(torch.cat([features, *pooled], dim=1))
 
 
@@ -85,14 +81,14 @@ class AtrousPyramid(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C_in, h, w) to context (B, C, h, w)."""
-        everywhere = resize(self.global_branch(features), _size(features))  # (B, C, h, w)
+        everywhere = resize(self.global_branch(features), features.shape[2:])  # (B, C, h, w)
         return self.fusion(torch.cat([*(branch(features) for branch in self.branches), everywhere], dim=1))
 
 
 class ObjectContext(nn.Module):
     """OCRNet: pixels consult the objects that coarse logits outline; CBA3 of [gathered object features, R]."""
 
-    def __init__(self, shape: HeadShape, options: NoOptions) -> None:
+    def __init__(self, shape: HeadShape, options: Section) -> None:
         super().__init__()
         self.attention = AttentionBlock(shape.channels, shape.attention_channels, shape.activation)
         self.fusion = conv_bn_act(2 * shape.channels, shape.channels, 3, shape.activation)
@@ -115,7 +111,7 @@ class FeaturePyramid(nn.Module):
 
     LEVELS = 4
 
-    def __init__(self, shape: HeadShape, options: NoOptions) -> None:
+    def __init__(self, shape: HeadShape, options: Section) -> None:
         super().__init__()
         channels, activation = shape.channels, shape.activation
         finer = shape.pyramid_channels[-self.LEVELS : -1]
@@ -129,18 +125,14 @@ class FeaturePyramid(nn.Module):
         levels = [lateral(m) for lateral, m in zip(self.laterals, maps[-self.LEVELS : -1], strict=True)]
         levels.append(self.pooling(maps[-1]))  # (B, C, h_i, w_i) each
         for i in range(len(levels) - 1, 0, -1):
-            levels[i - 1] = levels[i - 1] + resize(levels[i], _size(levels[i - 1]))
+            levels[i - 1] = levels[i - 1] + resize(levels[i], levels[i - 1].shape[2:])
         smooth = [conv(level) for conv, level in zip(self.smoothing, levels[:-1], strict=True)]
-        return self.fusion(torch.cat([resize(level, _size(levels[0])) for level in (*smooth, levels[-1])], dim=1))
+        return self.fusion(torch.cat([resize(level, levels[0].shape[2:]) for level in (*smooth, levels[-1])], dim=1))
 
 
 def _pooled_branch(in_channels: int, channels: int, bins: int, activation: Activation) -> nn.Sequential:
     """(B, in_channels, h, w) -> (B, channels, bins, bins): averages over a grid of cells, projected."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(bins), *conv_bn_act(in_channels, channels, 1, activation))
-
-
-def _size(maps: Tensor) -> tuple[int, int]:
-    return maps.shape[2], maps.shape[3]
 
 
 @dataclass(frozen=True)
@@ -149,7 +141,7 @@ class Framework:
 
     context_input: ContextInput
     context: Callable[[HeadShape, Any], nn.Module] | None  # None: the memory, when there is one, is all the context
-    options: type[Section] = NoOptions
+    options: type[Section] = Section
 
 
 FRAMEWORKS = {
@@ -161,13 +153,9 @@ FRAMEWORKS = {
 }
 
 
-def get_framework(name: str) -> Framework:
-    """The entry of framework `name`. Raises PipelineError that offers the nearest name."""
-    if name not in FRAMEWORKS:
-        raise PipelineError(f"segmentor.framework: {name!r} is unknown; {suggestion(name, list(FRAMEWORKS))}")
-    return FRAMEWORKS[name]
-
-
 def framework_options(config: SegmentorConfig) -> Section:
     """`segmentor.options`, typed. Raises PipelineError for an unknown framework, or options that it does not have."""
-    return parse(get_framework(config.framework).options, config.options, "segmentor.options")
+    name = config.framework
+    if name not in FRAMEWORKS:
+        raise PipelineError(f"segmentor.framework: {name!r} is unknown; {suggestion(name, FRAMEWORKS)}")
+    return parse(FRAMEWORKS[name].options, config.options, "segmentor.options")

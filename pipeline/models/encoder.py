@@ -5,14 +5,13 @@ from __future__ import annotations
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from pydantic import BaseModel
 from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import nn
 
 from pipeline.config.parse import nearest, parse
-from pipeline.config.schema import EncoderConfig
-from pipeline.errors import PipelineError
+from pipeline.config.schema import EncoderConfig, Section
+from pipeline.errors import PipelineError, first_line
 from pipeline.models.encoder_weights import is_pretrained_tag, load_encoder_weights, pretrained_hint
 from pipeline.models.encoders import encoder_names, get_own_encoder
 
@@ -32,36 +31,23 @@ def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
     """
     on_meta = torch.get_default_device().type == "meta"
     own, options = get_own_encoder(config.name), encoder_options(config)
+    from_hub = own is None and pretrained and not on_meta and is_pretrained_tag(config.weights)
     if own is not None:
-        from_hub = False
         encoder = own.build(config, options)
     else:
-        from_hub = pretrained and not on_meta and is_pretrained_tag(config.weights)
         encoder = _create(config, config.weights if from_hub else None)
         _drop_unused_stages(encoder)
-        if config.depth < EncoderConfig.model_fields["depth"].default:
-            _freeze_unused_parameters(encoder)
-    if config.output_stride is not None:
-        _require_stride(encoder, config)
+    _probe(encoder, config, freeze=own is None and config.depth < EncoderConfig.model_fields["depth"].default)
     if pretrained and not from_hub and config.weights is not None:
         load_encoder_weights(encoder, config, dry=on_meta)
     return encoder
 
 
-def encoder_options(config: EncoderConfig) -> BaseModel | None:
-    """`encoder.options`, typed, for an encoder that has some.
-
-    Raises PipelineError for an unknown encoder, or options that it does not have.
-    """
-    own = get_own_encoder(config.name)
-    if own is not None:
-        return parse(own.Options, config.options, "encoder.options")
-    _require_known(config)
-    return None
-
-
-def _require_known(config: EncoderConfig) -> None:
+def encoder_options(config: EncoderConfig) -> Section | None:
+    """`encoder.options`, typed. Raises PipelineError for an unknown encoder, or options that it does not have."""
     name = config.name
+    if own := get_own_encoder(name):
+        return parse(getattr(own, "Options", Section), config.options, "encoder.options")
     if config.options:
         raise PipelineError(f"encoder.options: {name} has none; only {', '.join(encoder_names())} may have some")
     timm_name = name.removeprefix("tu-").split(".")[0]  # a timm name may end in `.pretrained_tag`
@@ -72,6 +58,7 @@ def _require_known(config: EncoderConfig) -> None:
         )
         hint = f"did you mean `{near}`?" if near else "see the encoder list of segmentation-models-pytorch"
         raise PipelineError(f"encoder.name: {name!r} is unknown; {hint}")
+    return None
 
 
 def _create(config: EncoderConfig, tag: str | None) -> nn.Module:
@@ -86,33 +73,20 @@ def _create(config: EncoderConfig, tag: str | None) -> nn.Module:
         if "meta tensors" in str(error):  # a few encoders compute with numbers while they are built
             with torch.device("cpu"):
                 return _create(config, tag).to("meta")
-        if tag is not None and _creates(config):
+        if tag is not None:
+            _create(config, None)  # raises if the encoder cannot be built without weights either
             raise PipelineError(pretrained_hint(config, error)) from error
-        raise PipelineError(_incapable(config, error)) from error
-
-
-def _creates(config: EncoderConfig) -> bool:
-    """Whether the encoder can be built without weights: tells a missing tag from a missing ability."""
-    try:
-        with torch.device("meta"):
-            smp.encoders.get_encoder(config.name, depth=config.depth, output_stride=config.output_stride or 32)
-    except _UNSUPPORTED:
-        return False
-    return True
-
-
-def _incapable(config: EncoderConfig, error: Exception) -> str:
-    reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
-    if config.output_stride not in (None, 32):
-        return (
-            f"encoder.output_stride: {config.name} cannot be built at stride {config.output_stride}{reason}; "
-            "use an encoder that can be dilated to 8 or 16, such as tu-resnet50c, tu-resnet18 or "
-            "tu-tf_efficientnet_lite0, or leave output_stride null and cut at a finer stride with `depth`"
-        )
-    return (
-        f"encoder.name: {config.name} gives no pyramid of feature maps at depth {config.depth}{reason}; "
-        "use a convolutional or pyramid encoder such as tu-resnet50c, tu-tf_efficientnet_lite0 or mit_b0"
-    )
+        if stride != 32:
+            raise PipelineError(
+                f"encoder.output_stride: {config.name} cannot be built at stride {stride} ({first_line(error)}); "
+                "use an encoder that can be dilated to 8 or 16, such as tu-resnet50c, tu-resnet18 or "
+                "tu-tf_efficientnet_lite0, or leave output_stride null and cut at a finer stride with `depth`"
+            ) from error
+        raise PipelineError(
+            f"encoder.name: {config.name} gives no pyramid of feature maps at depth {config.depth} "
+            f"({first_line(error)}); use a convolutional or pyramid encoder such as tu-resnet50c, "
+            "tu-tf_efficientnet_lite0 or mit_b0"
+        ) from error
 
 
 def _drop_unused_stages(encoder: nn.Module) -> None:
@@ -123,28 +97,21 @@ def _drop_unused_stages(encoder: nn.Module) -> None:
         model.blocks = model.blocks[: int(last.split(".")[1]) + 1]
 
 
-def _freeze_unused_parameters(encoder: nn.Module) -> None:
-    """smp's own encoders keep the stages after `depth`; their parameters, which no map depends on, get no gradient."""
+def _probe(encoder: nn.Module, config: EncoderConfig, freeze: bool) -> None:
+    """Measure the stride, which not every encoder honours; `freeze` parameters that no map depends on (smp's own)."""
+    if config.output_stride is None and not freeze:
+        return
     training = encoder.training
-    encoder.eval()
-    with torch.enable_grad():
-        maps = encoder(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE))
-        torch.stack([m.sum() for m in maps[1:]]).sum().backward()
-    for parameter in encoder.parameters():
-        parameter.requires_grad_(parameter.grad is not None)
-        parameter.grad = None
-    encoder.train(training)
-
-
-def _require_stride(encoder: nn.Module, config: EncoderConfig) -> None:
-    """Measure the stride instead of trusting that the option was honoured."""
-    training = encoder.training
-    encoder.eval()
-    with torch.no_grad():
-        maps = encoder(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE))
+    with torch.set_grad_enabled(freeze):
+        maps = encoder.eval()(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE))
+        if freeze:
+            torch.stack([m.sum() for m in maps[1:]]).sum().backward()
+            for parameter in encoder.parameters():
+                parameter.requires_grad_(parameter.grad is not None)
+                parameter.grad = None
     encoder.train(training)
     stride = _PROBE_SIZE // maps[-1].shape[-1]
-    if stride != config.output_stride:
+    if config.output_stride not in (None, stride):
         raise PipelineError(
             f"encoder.output_stride: {config.name} with depth {config.depth} ends at stride {stride}, not "
             f"{config.output_stride}; set output_stride to {stride} or null, or change `depth`"

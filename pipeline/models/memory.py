@@ -70,11 +70,8 @@ class FeatureMemory(nn.Module):
                 f"memory.slots: {slots} slots, but only the cosine decides which slot a pixel belongs to; set "
                 "memory.strategy to cosine"
             )
-        self.aggregation = aggregation
-        self.strategy = strategy
-        self.gradient = gradient
-        self.content = content
-        self.sync = sync
+        self.aggregation, self.strategy, self.gradient = aggregation, strategy, gradient
+        self.content, self.sync = content, sync
         empty = torch.zeros(num_classes, slots, channels)
         self.register_buffer("memory", torch.randn_like(empty).relu() if content == "random" else empty)
 

@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.config.schema import AuxiliaryConfig, Benchmark, SegmentorConfig
+from pipeline.config.schema import Benchmark
 from pipeline.errors import PipelineError
 from pipeline.models.bilinear import resize
-from pipeline.models.context import ContextInput, HeadShape, framework_options, get_framework
+from pipeline.models.context import FRAMEWORKS, ContextInput, HeadShape, framework_options
 from pipeline.models.encoder import build_encoder
-from pipeline.models.layers import ChannelNorm, auxiliary_decoder, classifier, conv_bn_act, decoder, halving
+from pipeline.models.layers import ChannelNorm, conv_bn_act, decoder, halving
 from pipeline.models.memory import FeatureMemory
 
 
@@ -38,32 +38,37 @@ class Segmentor(nn.Module):
     Parts that a configuration does not have are None.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        feature_norms: nn.ModuleList | None,
-        downsample: nn.Module | None,
-        context: nn.Module | None,
-        context_input: ContextInput,
-        pixel_representation: nn.Module | None,
-        coarse_decoder: nn.Module | None,
-        memory: FeatureMemory | None,
-        final_decoder: nn.Module,
-        auxiliary: nn.ModuleList,
-        auxiliary_features: Sequence[int],
-    ) -> None:
+    def __init__(self, benchmark: Benchmark, num_classes: int, pretrained: bool) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.feature_norms = feature_norms
-        self.downsample = downsample
-        self.context = context
-        self.context_input = context_input
-        self.pixel_representation = pixel_representation
-        self.coarse_decoder = coarse_decoder
-        self.memory = memory
-        self.final_decoder = final_decoder
-        self.auxiliary = auxiliary
-        self.auxiliary_features = tuple(auxiliary_features)
+        config, memory = benchmark.segmentor, benchmark.memory
+        options, framework = framework_options(config), FRAMEWORKS[config.framework]
+        self.encoder = build_encoder(benchmark.encoder, pretrained)
+        widths, channels, activation = tuple(self.encoder.out_channels), config.channels, config.activation
+        shape = HeadShape(widths[-1], channels, config.attention_channels, activation, widths)
+        wants_context = framework.context and (memory is None or memory.context_within_image)
+        context = framework.context(shape, options) if wants_context else None
+        _check_parts(benchmark, framework.context_input, context, widths)
+
+        self.feature_norms = nn.ModuleList(map(ChannelNorm, widths[1:])) if config.feature_norm else None
+        self.downsample = halving(widths[-1], activation) if config.downsample else None
+        self.context, self.context_input = context, framework.context_input
+        pixels = memory is not None or framework.context_input in ("none", "objects")
+        self.pixel_representation = conv_bn_act(widths[-1], channels, 3, activation) if pixels else None
+        # The published layouts: CBA1 after the memory, CBA3 for plain FCN, the classifier alone after a context module.
+        final = {"kernel_size": 3, "blocks": 0 if context else 1}
+        self.coarse_decoder = self.memory = None
+        if memory is not None:
+            final = {"kernel_size": 1}
+            self.coarse_decoder = decoder(channels, channels, num_classes, config, kernel_size=1)
+            settings = memory.model_dump(include={"slots", "aggregation", "strategy", "gradient", "content", "sync"})
+            settings |= {"fuse_context": context is not None, "activation": activation}
+            self.memory = FeatureMemory(num_classes, channels, config.attention_channels, **settings)
+        self.final_decoder = decoder(channels, channels, num_classes, config, **final)
+        self.auxiliary = nn.ModuleList(
+            decoder(widths[head.feature], head.channels, num_classes, config, 3, head.convs, head.upsample)
+            for head in config.auxiliary
+        )
+        self.auxiliary_features = tuple(head.feature for head in config.auxiliary)
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """Normalised RGB float32 (B, 3, H, W) to logits; gradient reaches every part but the memory itself."""
@@ -85,14 +90,16 @@ class Segmentor(nn.Module):
         elif self.context and self.context_input == "pyramid":
             context = self.context(maps)  # (B, C, h', w')
         elif self.context and self.context_input == "objects":
-            size = (features.shape[2], features.shape[3])
-            context = self.context(representations, resize(auxiliary[-1], size) if objects_from_auxiliary else coarse)
+            objects = resize(auxiliary[-1], features.shape[2:]) if objects_from_auxiliary else coarse
+            context = self.context(representations, objects)  # (B, C, h, w)
 
+        auxiliary = auxiliary if self.training else ()
         if self.memory:
             logits = self.final_decoder(self.memory(representations, coarse, context))
-            return SegmentorOutput(logits, coarse, auxiliary if self.training else (), representations)
-        logits = self.final_decoder(representations if context is None else context)
-        return SegmentorOutput(logits, None, auxiliary if self.training else (), None)
+            return SegmentorOutput(logits, coarse, auxiliary, representations)
+        return SegmentorOutput(
+            self.final_decoder(representations if context is None else context), None, auxiliary, None
+        )
 
     def _feature_maps(self, images: Tensor) -> list[Tensor]:
         """The encoder's maps, finest first and the image at [0], normed and the last one halved where so configured."""
@@ -104,13 +111,8 @@ class Segmentor(nn.Module):
         return maps
 
     def classify_memory(self) -> Tensor:
-        """(K*S, K) logits of the final decoder for every memory vector, class-major: row k*S + s belongs to class k.
-
-        For the representation consistency loss. Batch norm sees the rows as a batch of 1x1 images.
-        """
-        if self.memory is None:
-            raise RuntimeError("this segmentor has no memory to classify")
-        rows = self.memory.memory.flatten(0, 1)[:, :, None, None]  # (K*S, C, 1, 1)
+        """(K*S, K) logits of the final decoder for every memory vector: row k*S + s belongs to class k."""
+        rows = self.memory.memory.flatten(0, 1)[:, :, None, None]  # (K*S, C, 1, 1), to batch norm a batch of images
         return self.final_decoder(rows).flatten(1)
 
 
@@ -121,52 +123,30 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
     default initialisation, drawn from the global generator. Under `torch.device("meta")` nothing is allocated or read
     from disk, which checks a configuration quickly. Raises PipelineError for what is wrong in the configuration.
     """
-    config, memory = benchmark.segmentor, benchmark.memory
-    framework, options = get_framework(config.framework), framework_options(config)
-    encoder = build_encoder(benchmark.encoder, pretrained)
-    widths = tuple(encoder.out_channels)
+    return Segmentor(benchmark, num_classes, pretrained)
 
-    shape = HeadShape(widths[-1], config.channels, config.attention_channels, config.activation, widths)
-    wants_context = memory is None or memory.context_within_image
-    context = framework.context(shape, options) if framework.context and wants_context else None
-    if memory is None and framework.context_input == "objects" and not config.auxiliary:
+
+def _check_parts(
+    benchmark: Benchmark, context_input: ContextInput, context: nn.Module | None, widths: Sequence[int]
+) -> None:
+    """Raise PipelineError for parts that cannot work together; `widths` has the input image at index 0."""
+    framework, memory, heads = benchmark.segmentor.framework, benchmark.memory, benchmark.segmentor.auxiliary
+    if memory is None and context_input == "objects" and not heads:
         raise PipelineError(
-            f"{benchmark.id}: segmentor.auxiliary: {config.framework} without memory takes its object regions from the "
+            f"{benchmark.id}: segmentor.auxiliary: {framework} without memory takes its object regions from the "
             "auxiliary head; keep one"
         )
-    if memory is not None and framework.context_input == "pyramid" and context is not None:
+    if memory is not None and context_input == "pyramid" and context is not None:
         raise PipelineError(
-            f"{benchmark.id}: segmentor.framework: the context of {config.framework} is finer than the pixels that the "
+            f"{benchmark.id}: segmentor.framework: the context of {framework} is finer than the pixels that the "
             "memory augments; use fcn, pspnet, deeplabv3 or ocrnet, or remove the memory"
         )
-    pixels = memory is not None or framework.context_input in ("none", "objects")
-    return Segmentor(
-        encoder=encoder,
-        feature_norms=nn.ModuleList(ChannelNorm(width) for width in widths[1:]) if config.feature_norm else None,
-        downsample=halving(widths[-1], config.activation) if config.downsample else None,
-        context=context,
-        context_input=framework.context_input,
-        pixel_representation=conv_bn_act(widths[-1], config.channels, 3, config.activation) if pixels else None,
-        coarse_decoder=_decoder(config, num_classes, kernel_size=1) if memory else None,
-        memory=FeatureMemory(
-            num_classes,
-            channels=config.channels,
-            attention_channels=config.attention_channels,
-            slots=memory.slots,
-            aggregation=memory.aggregation,
-            strategy=memory.strategy,
-            fuse_context=context is not None,
-            activation=config.activation,
-            gradient=memory.gradient,
-            content=memory.content,
-            sync=memory.sync,
-        )
-        if memory
-        else None,
-        final_decoder=_final_decoder(config, num_classes, with_memory=memory is not None, with_context=bool(context)),
-        auxiliary=nn.ModuleList(_auxiliary(config, head, widths, num_classes) for head in config.auxiliary),
-        auxiliary_features=[head.feature for head in config.auxiliary],
-    )
+    usable = [index for index in range(-1, -len(widths), -1) if widths[index]]
+    for head in heads:
+        if head.feature not in usable:
+            raise PipelineError(
+                f"segmentor.auxiliary.feature: this encoder has no map {head.feature}; choose from {usable}"
+            )
 
 
 def load_segmentor(benchmark: Benchmark, num_classes: int, weights: Path) -> Segmentor:
@@ -179,34 +159,3 @@ def load_segmentor(benchmark: Benchmark, num_classes: int, weights: Path) -> Seg
     except RuntimeError as error:
         raise PipelineError(f"{weights}: not the weights of {benchmark.id} as configured: {error}") from error
     return model.eval()
-
-
-def _decoder(config: SegmentorConfig, num_classes: int, kernel_size: int) -> nn.Module:
-    return decoder(config.channels, config.channels, num_classes, kernel_size, config.activation, config.dropout)
-
-
-def _final_decoder(config: SegmentorConfig, num_classes: int, with_memory: bool, with_context: bool) -> nn.Module:
-    """The published layouts: CBA1 after the memory, CBA3 for plain FCN, the classifier alone after a context module."""
-    if with_memory:
-        return _decoder(config, num_classes, kernel_size=1)
-    if with_context:
-        return classifier(config.channels, num_classes, config.dropout)
-    return _decoder(config, num_classes, kernel_size=3)
-
-
-def _auxiliary(config: SegmentorConfig, head: AuxiliaryConfig, widths: Sequence[int], num_classes: int) -> nn.Module:
-    """CBA3 blocks and classifier on an earlier map of the encoder; `widths` has the input image at index 0."""
-    if -head.feature >= len(widths) or widths[head.feature] == 0:
-        usable = [index for index in range(-1, -len(widths), -1) if widths[index]]
-        raise PipelineError(
-            f"segmentor.auxiliary.feature: this encoder has no map {head.feature}; choose from {usable}"
-        )
-    return auxiliary_decoder(
-        widths[head.feature],
-        head.channels,
-        num_classes,
-        head.convs,
-        head.upsample,
-        config.activation,
-        config.dropout,
-    )

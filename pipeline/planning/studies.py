@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,13 +78,8 @@ def run_study(root: Path, plan: Plan, project: Project, command: str, at_most: i
             f"params.yaml: runtime.devices: {runtime.devices}, runtime.nodes: {runtime.nodes}, but a study gives each "
             "training one device; set both to 1 and start the same command once per GPU (CUDA_VISIBLE_DEVICES)"
         )
-    for variant, benchmark in plan.benchmarks.items():
-        if weights_of(benchmark, {}).kind:  # fetched by DVC's stage `download`, which a study does without
-            raise PipelineError(
-                f"studies/{plan.name}.yaml: variants.{variant}: encoder.weights: {benchmark.encoder.weights} has to be "
-                "downloaded, which a study does not do; use `package:NAME`, or `file:PATH` of a local copy"
-            )
-    _prepare_data(root, plan, project)
+    require_no_weight_file(f"studies/{plan.name}.yaml: variants", plan.benchmarks)
+    prepare_data(root, plan.benchmarks.values(), project)
     # Before the work: the records name the commit that was loaded. Of params.yaml a study reads where the data is and
     # how to run; what of that can move a result is part of the record.
     code = loaded_code(root, without=("params.yaml",))
@@ -134,10 +130,20 @@ def _keep(root: Path, plan: Plan, variant: str, seed: int, command: str, code: t
     keep_record(replace(run, commit=code[0], dirty=code[1]), plan.records(root), command, spec.classes)
 
 
-def _prepare_data(root: Path, plan: Plan, project: Project) -> None:
-    """Fetch and prepare the study's datasets unless they are there already; processes take turns."""
+def require_no_weight_file(where: str, benchmarks: Mapping[str, Benchmark]) -> None:
+    """Raise PipelineError if a training needs a weight file: DVC's stage `download` fetches them, and is not run."""
+    for name, benchmark in benchmarks.items():
+        if weights_of(benchmark, {}).kind:
+            raise PipelineError(
+                f"{where}.{name}: encoder.weights: {benchmark.encoder.weights} has to be downloaded, which this "
+                "command does not do; use `package:NAME`, or `file:PATH` of a local copy"
+            )
+
+
+def prepare_data(root: Path, benchmarks: Iterable[Benchmark], project: Project) -> None:
+    """Fetch and prepare the datasets of `benchmarks` unless they are there already; processes take turns."""
     layout = Layout(root)
-    for name in sorted({benchmark.dataset.name for benchmark in plan.benchmarks.values()}):
+    for name in sorted({benchmark.dataset.name for benchmark in benchmarks}):
         path, images = path_and_images(project.sources.get(name))
         spec = get_dataset(name, images)
         # Not to data/sources: that folder is an output of DVC's stage `download`.

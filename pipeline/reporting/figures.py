@@ -140,17 +140,18 @@ def _memory_legend(variants: Sequence[Variant], **options: str) -> list[Line2D]:
 
 @_styled
 def forest(rows: Sequence[tuple[str, Estimate]]) -> bytes:
-    """(label, difference) rows with intervals: filled where the interval excludes zero, small dots for single seeds."""
+    """(label, difference) rows with intervals: filled where resolved, small dots for single seeds."""
     figure = _canvas(8, 1.1 + 0.55 * len(rows))
     axes = figure.subplots()
     axes.axvline(0, color=INK, linewidth=1)
     for row, (_, gain) in enumerate(rows):
         colour = _gain_colour(gain, MUTED)
-        axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, linewidth=2.4)
+        if gain.covers_seeds:
+            axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, linewidth=2.4)
         fill = colour if gain.resolved else "white"
         axes.plot(100 * gain.value, row, "D", color=colour, markerfacecolor=fill, markersize=8, markeredgewidth=1.8)
         axes.plot(100 * gain.per_seed, [row + 0.27] * len(gain.per_seed), ".", color=colour, markersize=5)
-        text = f"{points(gain.value)}  {points_interval(gain)}"
+        text = points(gain.value) + f"  {points_interval(gain)}" * gain.covers_seeds
         axes.annotate(text, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     _rows_axis(axes, [label for label, _ in rows])
     axes.set_xlabel("← worse      difference in mIoU points      better →")
@@ -200,8 +201,10 @@ def class_bars(bars: Sequence[ClassBar]) -> bytes:
     right.axvline(0, color=INK, linewidth=1)
     for row, gain in enumerate(bar.gain for bar in bars):
         right.barh(row, 100 * gain.value, height=0.55, color=_gain_colour(gain, "#b7bdc8"))
-        right.plot([100 * gain.low, 100 * gain.high], [row, row], color=INK if gain.resolved else MUTED, linewidth=1.2)
-    right.set_xlabel("gain in points (grey: interval includes zero)")
+        if gain.covers_seeds:
+            colour = INK if gain.resolved else MUTED
+            right.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, linewidth=1.2)
+    right.set_xlabel("difference in points (grey: not resolved)")
     for axes in (left, right):
         _rows_axis(axes, [f"{bar.name}  ({class_share(bar.share)} %)" for bar in bars])
     return _to_png(figure)

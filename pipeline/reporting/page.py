@@ -116,7 +116,17 @@ def section(key: str, template: str, **values: Any) -> Section:
     return Section(key, title, [part for part in parts if part])
 
 
-_WORDS = ("listing", "percent", "percent_interval", "plain", "plural", "points", "points_interval", "verdict")
+_WORDS = (
+    "listing",
+    "percent",
+    "percent_interval",
+    "plain",
+    "plural",
+    "points",
+    "points_interval",
+    "p_value",
+    "verdict",
+)
 
 
 def markdown(report: Report) -> str:

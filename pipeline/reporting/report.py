@@ -12,14 +12,14 @@ from pipeline.config.study import Plan
 from pipeline.files.locks import exclusive
 from pipeline.files.storage import new_file
 from pipeline.reporting import page
-from pipeline.reporting.chapters import compared, inside, measured, origin, rows
+from pipeline.reporting.chapters import compared, inside, measured, origin, rows, verdict
 from pipeline.reporting.page import Figure, Report
 from pipeline.reporting.study import Study, chosen_study, recorded_study
 from pipeline.reporting.words import listing, plural
 from pipeline.results.run import result_table
 
 CHAPTERS = (
-    *(compared.headline, compared.comparisons, measured.scores, compared.classes, measured.curves),
+    *(verdict.verdict, compared.headline, compared.comparisons, measured.scores, compared.classes, measured.curves),
     *(measured.confusion, measured.pictures, inside.inside, measured.cost),
     *(origin.provenance, rows.published, origin.reading),
 )

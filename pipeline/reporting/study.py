@@ -24,6 +24,7 @@ from pipeline.layout import Layout
 from pipeline.reporting.words import framework
 from pipeline.results.metrics import Counts
 from pipeline.results.published import changed_keys, published_benchmarks, published_rows
+from pipeline.results.reference import Reference, read_reference
 from pipeline.results.run import Run, read_record, read_run, record_path
 from pipeline.results.statistics import Estimate, Scores, frame_blocks, pooled_gain, scores
 
@@ -105,6 +106,7 @@ class Study:
     foreign: tuple[str, ...] = ()  # records left out because another configuration made them
     published: tuple[Benchmark, ...] = ()  # every published benchmark as its file has it, run or not
     ablation: Mapping[str, Any] = field(default_factory=dict)  # of params.yaml
+    references: Mapping[str, Reference] = field(default_factory=dict)  # by variant, to judge its runs by
 
     @property
     def ran(self) -> list[Variant]:
@@ -244,6 +246,7 @@ def chosen_study(root: Path) -> Study:
         settings=_shared_settings([(benchmarks[before], benchmarks[after]) for before, after in pairs]),
         published=published_benchmarks(root),
         ablation=project.ablation,
+        references={name: found for name in variants if (found := read_reference(root, name))},
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.schema import Benchmark, ProtocolConfig
-from pipeline.results.statistics import RESAMPLES, Estimate
+from pipeline.results.statistics import Estimate
 
 PROTOCOL_NAMES = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
 FRAMEWORKS = {
@@ -40,27 +40,36 @@ def points(fraction: float, digits: int = 2) -> str:
 
 
 def percent_interval(estimate: Estimate) -> str:
-    """[64.10, 66.02] in percent; without an interval (NaN) a dash."""
-    return NONE if math.isnan(estimate.low) else f"[{percent(estimate.low)}, {percent(estimate.high)}]"
+    """[64.10, 66.02] in percent, of one training `over images`; without an interval (NaN) a dash."""
+    if math.isnan(estimate.low):
+        return NONE
+    return f"[{percent(estimate.low)}, {percent(estimate.high)}]" + " over images" * (not estimate.covers_seeds)
 
 
 def points_interval(estimate: Estimate) -> str:
-    """[−0.12, +1.30] in percentage points; without an interval (NaN) a dash."""
+    """[−0.12, +1.30] in percentage points; a dash without an interval over trainings."""
+    return _in_points(estimate) if estimate.covers_seeds else NONE
+
+
+def image_interval(estimate: Estimate) -> str:
+    """The interval over images of one training of each side; a dash if there are several."""
+    return NONE if estimate.covers_seeds else _in_points(estimate)
+
+
+def _in_points(estimate: Estimate) -> str:
     return NONE if math.isnan(estimate.low) else f"[{points(estimate.low)}, {points(estimate.high)}]"
 
 
 def verdict(estimate: Estimate) -> str:
-    """gain, loss or not resolved: what the interval allows one to say."""
+    """gain, loss or not resolved, by the adjusted p-value; of one training of each side neither can be said."""
+    if not estimate.covers_seeds:
+        return "one training each"
     return ("gain" if estimate.value > 0 else "loss") if estimate.resolved else "not resolved"
 
 
-def probability(share: float) -> str:
-    """A share of resamples, without claiming more than their number can show; NaN -> a dash."""
-    if math.isnan(share):
-        return NONE
-    if share >= 1:
-        return f"> {100 - 100 / RESAMPLES:.4g} %"
-    return f"< {100 / RESAMPLES:.2g} %" if share <= 0 else f"{100 * share:.1f} %"
+def p_value(p: float) -> str:
+    """Two significant digits, without claiming more than 0.0001; NaN -> a dash."""
+    return NONE if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def class_share(value: float) -> str:

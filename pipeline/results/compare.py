@@ -72,14 +72,13 @@ def compare(
     return PublishedComparison(published, paper, reproduced, difference, interval, verdict)
 
 
-def prediction_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % interval for one more training like these (n,): mean +- t * SD * sqrt(1 + 1/n), t with n - 1 degrees.
+def prediction_interval(values: NDArray[np.float64], ran: int = 1, level: float = 0.95) -> tuple[float, float]:
+    """Interval for the mean of `ran` more trainings like these (n,): mean +- t * SD * sqrt(1/n + 1/ran), n - 1 degrees.
 
-    The published number is a single training too. An interval for the mean would shrink with every seed until no single
-    training were inside.
+    An interval for the mean alone would shrink with every seed until no further training were inside.
     """
     number = len(values)
-    half = stdtrit(number - 1, 0.975) * values.std(ddof=1) * np.sqrt(1 + 1 / number)
+    half = stdtrit(number - 1, (1 + level) / 2) * values.std(ddof=1) * np.sqrt(1 / number + 1 / ran)
     return float(values.mean() - half), float(values.mean() + half)
 
 

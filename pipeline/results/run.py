@@ -7,6 +7,7 @@ never write the same file.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,10 +63,19 @@ class Run:
     command: str | None = None
     training: TrainingFiles | None = None  # None: only the record in Git is at hand
     evaluation: EvaluationFiles | None = None
+    recorded_weights: str | None = None  # sha256 in a record; None in those that older commits wrote
 
     def class_iou(self, protocol: str) -> NDArray[np.float64]:
         """IoU per class (K,), NaN for a class that neither occurs nor is predicted."""
         return iou(*(part.sum(axis=0) for part in self.counts[protocol]))
+
+    @property
+    def weights(self) -> str | None:
+        """sha256 of the weights that were evaluated; None when it is not known."""
+        if self.training is None or self.evaluation is None:
+            return self.recorded_weights
+        with self.training.existing_weights(self.evaluation.record.checkpoint).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def is_of(self, benchmark: Benchmark) -> bool:
         """Trained and tested as `benchmark` says: other test scales give other scores of the same weights."""
@@ -134,6 +144,7 @@ def keep_record(run: Run, folder: Path, command: str, classes: Sequence[str]) ->
         "training_seconds": round(run.training_seconds, 1),
         "evaluation_seconds": round(run.evaluation_seconds, 1),
         "uncommitted_changes": run.dirty,
+        "weights": run.weights,
         "command": command,
     }
     write_json(path, data)  # last: its presence says that the record is complete
@@ -180,6 +191,7 @@ def read_record(folder: Path, name: str, seed: int) -> Run | None:
             ids=ids,
             counts=counts,
             command=data["command"],
+            recorded_weights=data.get("weights"),
             **{key: data[key] for key in _SAME},
         )
     except (KeyError, TypeError, ValueError, OSError) as error:

@@ -45,12 +45,14 @@ def loaded_code(root: Path, without: tuple[str, ...] = ()) -> tuple[str | None, 
 def hardware() -> dict[str, str | int | None]:
     """This machine: processor, logical cores, GPU (None without one), main memory in bytes, operating system.
 
-    threads: cores that torch uses; another number rounds differently.
+    threads: cores that torch uses; kernels: instruction sets that it uses. Others round differently.
     """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "unlimited")
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "kernels": f"{torch.backends.cpu.get_cpu_capability()}, oneDNN {limit}",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "memory_bytes": psutil.virtual_memory().total,
         "platform": platform.platform(),

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 import torch
-from torch import Tensor
 
 from pipeline.checkpoints.key_names import contents, from_published
 from pipeline.checkpoints.planned import WeightFile
@@ -22,10 +20,10 @@ from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
-from pipeline.results.record import TrainingFiles, TrainingRecord
+from pipeline.results.record import TrainingFiles
 from pipeline.runtime.distributed import arithmetic
-from pipeline.training.loop import peak_memory, save_weights
-from pipeline.training.outcome import cost_now, identity, memory_record, parameter_counts, untouched_classes
+from pipeline.training.loop import Progress, peak_memory, save_weights
+from pipeline.training.outcome import cost_now, memory_record, training_record
 from pipeline.training.state import run_key
 
 _AUXILIARY = "auxiliary_decoder."
@@ -38,7 +36,7 @@ def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runti
     `last` and `best` are the same weights, the curves have no rows. Raises PipelineError, saying what the file is and
     which benchmark it fits, unless its keys and shapes are exactly those of the benchmark's network.
     """
-    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    started = datetime.datetime.now(datetime.UTC)
     layout = Layout(root)
     prepared = Prepared(layout.prepared(benchmark.dataset.name))
     file = starting_weights(layout, benchmark)
@@ -49,29 +47,15 @@ def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runti
     files = TrainingFiles(layout, benchmark.id, seed)
     save_weights(model, files.weights("last"))
     shutil.copyfile(files.weights("last"), files.weights("best"))
-    fingerprint = prepared.info["fingerprint"]
-    key = run_key(benchmark, seed, fingerprint, arithmetic(runtime), file.sha256)
-    record = TrainingRecord(
-        **identity(benchmark, seed, key, fingerprint, arithmetic(runtime)),
-        epochs=0,
-        iterations=0,
-        parameters=parameter_counts(model),
-        weights=file.sha256,
-        checkpoint={
-            "url": file.url,
-            "file": PurePath(file.path).name,
-            "bytes": file.bytes,
-            "sha256": file.sha256,
-            "generation": file.generation,
-        },
-        best=None,
-        final=None,
-        training_loss=None,
-        untouched_memory=untouched_classes(model, prepared.info["classes"]),
-    )
+    precision = arithmetic(runtime)
+    key = run_key(benchmark, seed, prepared.info["fingerprint"], precision, file.sha256)
+    checkpoint = {"url": file.url, "file": PurePath(file.path).name, "bytes": file.bytes, "sha256": file.sha256}
+    checkpoint["generation"] = file.generation
     cpu = torch.device("cpu")
-    cost = cost_now(root, cpu, started, time.perf_counter() - clock, None, peak_memory(cpu))
-    files.write(benchmark, record, cost, memory_record(model, None), [], [])
+    seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
+    progress = Progress(seconds=seconds, peak_memory=peak_memory(cpu))
+    record = training_record(benchmark, model, seed, key, prepared.info, precision, file.sha256, progress, checkpoint)
+    files.write(benchmark, record, cost_now(root, cpu, started, progress), memory_record(model, progress), [], [])
     return files.folder
 
 
@@ -85,7 +69,12 @@ def load_published(root: Path, benchmark: Benchmark, path: Path) -> Segmentor:
     try:
         model, renamed = _fitted(benchmark, state)
     except PipelineError as error:
-        raise PipelineError(f"{path}: not the checkpoint of {benchmark.id}: {error}\n{_advice(root, state)}") from error
+        fitting = ", ".join(_fitting_rows(root, state))
+        raise PipelineError(
+            f"{path}: not the checkpoint of {benchmark.id}: {error}\nThe file has {contents(state)}; it fits "
+            f"{fitting or 'no benchmark of params/'}. Choose that benchmark, or correct `weights:` in params.yaml or "
+            "`published.checkpoints` of the benchmark"
+        ) from error
     broken = sorted(key for key, value in renamed.items() if not torch.isfinite(value).all())
     if broken:
         raise PipelineError(
@@ -112,21 +101,8 @@ def _fitted(benchmark: Benchmark, state: StateDict) -> tuple[Segmentor, StateDic
     ]
     if misshapen:
         raise PipelineError(f"{len(misshapen)} tensors of another shape ({'; '.join(misshapen[:_SHOWN])})")
-    return model, {key: _as_stored(renamed[key], value) for key, value in own.items()}
-
-
-def _as_stored(value: Tensor, like: Tensor) -> Tensor:
-    """In the network's own type: a file may hold half precision, and the memory as a parameter."""
-    return value.detach().to(like.dtype)
-
-
-def _advice(root: Path, state: StateDict) -> str:
-    fitting = _fitting_rows(root, state)
-    belongs = f"it fits {', '.join(fitting)}" if fitting else "it fits no benchmark of params/"
-    return (
-        f"The file has {contents(state)}; {belongs}. Choose that benchmark, or correct `weights:` in params.yaml or "
-        "`published.checkpoints` of the benchmark"
-    )
+    # In the network's own types: a file may hold half precision, and the memory as a parameter.
+    return model, {key: renamed[key].detach().to(value.dtype) for key, value in own.items()}
 
 
 def _fitting_rows(root: Path, state: StateDict) -> list[str]:

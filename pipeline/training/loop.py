@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,21 +37,16 @@ Validate = Callable[[], dict[str, float]]
 class Progress:
     """What accumulates over a run and travels in the state, besides weights and generators."""
 
-    iteration: int  # optimiser steps done
-    history: list[dict[str, float]]  # one row per log point
-    validation: list[dict[str, float]]  # one row per validation
-    first_epoch_memory: torch.Tensor | None  # (K, S, C) after epoch 1
-    seconds: float  # of training, over all sessions
-    peak_memory: int  # bytes
+    iteration: int = 0  # optimiser steps done
+    history: list[dict[str, float]] = field(default_factory=list)  # one row per log point
+    validation: list[dict[str, float]] = field(default_factory=list)  # one row per validation
+    first_epoch_memory: torch.Tensor | None = None  # (K, S, C) after epoch 1
+    seconds: float = 0.0  # of training, over all sessions
+    peak_memory: int = 0  # bytes
 
 
 def train(
-    trainer: Trainer,
-    loader: TrainLoader,
-    validate: Validate,
-    runtime: RuntimeConfig,
-    state_dir: Path,
-    log: Log,
+    trainer: Trainer, loader: TrainLoader, validate: Validate, runtime: RuntimeConfig, state_dir: Path, log: Log
 ) -> Progress:
     """Train to the end of the schedule, resuming from `state_dir` when it holds a state.
 
@@ -68,9 +63,11 @@ def train(
     def save() -> None:
         progress.seconds = seconds_before + time.perf_counter() - started
         progress.peak_memory = max(progress.peak_memory, peak_memory(trainer.device))
-        snapshot = _snapshot(trainer, progress)
+        random = gather_on_main(random_state())
         if ranks().is_main:
-            save_state(state_dir, snapshot)
+            parts = {"model": trainer.model, "optimizer": trainer.optimizer, "scaler": trainer.scaler}
+            states = {name: part.state_dict() for name, part in parts.items()}
+            save_state(state_dir, states | {"random": random, "progress": vars(progress)})
 
     with (
         _stop_request() as stop_requested,
@@ -92,7 +89,10 @@ def train(
                 stop = _any_rank(stop_requested())
                 bar.update()
                 if progress.iteration % runtime.log_every == 0 or progress.iteration == trainer.total_iterations:
-                    row = _log_point(progress, epoch, values, log)
+                    row = {"iteration": progress.iteration, "epoch": epoch}
+                    row |= {name: float(value) for name, value in values.items()}
+                    progress.history.append(row)
+                    log(progress.iteration, {f"train/{name}": row[name] for name in row if name != "iteration"})
                     bar.set_postfix(epoch=epoch, loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.2e}")
                 # A state saved at the end of an epoch must hold its validation: that one is written below.
                 within_epoch = progress.iteration % per_epoch != 0
@@ -105,14 +105,6 @@ def train(
             if _any_rank(stop_requested()):
                 raise KeyboardInterrupt(f"stopped after epoch {epoch}; run again to resume")
     return progress
-
-
-def _log_point(progress: Progress, epoch: int, values: dict[str, Any], log: Log) -> dict[str, float]:
-    """Append this iteration's scalars to the history and hand them to the tracker."""
-    row = {"iteration": progress.iteration, "epoch": epoch} | {name: float(value) for name, value in values.items()}
-    progress.history.append(row)
-    log(progress.iteration, {f"train/{name}": value for name, value in row.items() if name != "iteration"})
-    return row
 
 
 def _next_batch(batches: Iterator[list[TrainBatch]], save: Callable[[], None]) -> list[TrainBatch] | None:
@@ -130,10 +122,7 @@ def _next_batch(batches: Iterator[list[TrainBatch]], save: Callable[[], None]) -
 
 def _step(trainer: Trainer, parts: list[TrainBatch], iteration: int, epoch: int, state_dir: Path) -> dict[str, Any]:
     placed = [
-        (
-            part.images.to(trainer.device, non_blocking=True),
-            part.labels.to(trainer.device, non_blocking=True),
-        )
+        (part.images.to(trainer.device, non_blocking=True), part.labels.to(trainer.device, non_blocking=True))
         for part in parts
     ]
     try:
@@ -179,20 +168,10 @@ def save_weights(model: torch.nn.Module, path: Path) -> None:
         stream.write(save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
 
 
-def _snapshot(trainer: Trainer, progress: Progress) -> dict[str, Any]:
-    return {
-        "model": trainer.model.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "scaler": trainer.scaler.state_dict(),
-        "random": gather_on_main(random_state()),
-        "progress": vars(progress),
-    }
-
-
 def _resume(trainer: Trainer, state_dir: Path) -> Progress:
     state = load_state(state_dir)
     if state is None:
-        return Progress(0, [], [], None, 0.0, 0)
+        return Progress()
     trainer.model.load_state_dict(state["model"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.scaler.load_state_dict(state["scaler"])
@@ -213,10 +192,8 @@ def peak_memory(device: torch.device) -> int:
 
 @contextmanager
 def _stop_request() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the iteration; the same one again acts at once.
-
-    The other one does not: after Ctrl-C torchrun sends SIGTERM to ranks that are about to stop by themselves.
-    """
+    """Turn the first SIGINT or SIGTERM into a request to stop after the iteration; the same one again acts at once."""
+    # The other one does not: after Ctrl-C torchrun sends SIGTERM to ranks that are about to stop by themselves.
     requested: set[int] = set()
 
     def request(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,4 @@
-"""The cross-entropy terms: final and coarse segmentation, auxiliary heads, representation consistency.
-
-Weights and normalisation: docs/method.md, "Losses".
-"""
+"""Cross entropy of the final, coarse and auxiliary logits; representation consistency (docs/method.md, "Losses")."""
 
 from __future__ import annotations
 
@@ -33,10 +30,7 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None = N
 def pixel_losses(
     output: SegmentorOutput, labels: Tensor, weights: LossConfig, valid: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Weighted terms on the final, the coarse and the auxiliary logits, as far as the model has them.
-
-    Every auxiliary head carries the full weight; their sum is one term. valid: as in `pixel_cross_entropy`.
-    """
+    """Weighted terms on the logits that the model has; all auxiliary heads, each with the full weight, are one term."""
     terms = {"final": ([output.logits], weights.final), "auxiliary": (output.auxiliary, weights.auxiliary)}
     if output.coarse is not None:
         terms["coarse"] = ([output.coarse], weights.coarse)

@@ -12,8 +12,7 @@ from pipeline.models import Segmentor
 def build_optimizer(model: Segmentor, config: OptimizerConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over encoder and head, each with and without weight decay.
 
-    Every group carries `lr_multiplier`; `set_lr` multiplies it into the scheduled rate. The memory is a buffer and
-    therefore in no group.
+    Every group carries `lr_multiplier`, for the scheduled rate. The memory is a buffer and therefore in no group.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -32,12 +31,6 @@ def build_optimizer(model: Segmentor, config: OptimizerConfig) -> torch.optim.Op
     if config.name == "adamw":
         return torch.optim.AdamW(param_groups, lr=config.lr, betas=config.betas)
     return torch.optim.SGD(param_groups, lr=config.lr, momentum=config.momentum)
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group `lr` times its own multiplier."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_multiplier"]
 
 
 def poly_lr(iteration: int, total: int, optimizer: OptimizerConfig, schedule: ScheduleConfig) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +11,64 @@ import torch
 
 from pipeline.config import Benchmark, config_hash
 from pipeline.models import Segmentor
-from pipeline.results.record import Cost, Memory
+from pipeline.results.record import Cost, Memory, TrainingRecord, late_loss
 from pipeline.runtime.provenance import hardware, libraries, loaded_code
+from pipeline.training.loop import Progress
 
 
-def identity(benchmark: Benchmark, seed: int, run_key: str, fingerprint: str, precision: str) -> dict[str, Any]:
-    """The fields of a TrainingRecord that say which run it is. fingerprint: of the prepared data."""
-    return {
-        "benchmark": benchmark.id,
-        "mode": benchmark.mode,
-        "seed": seed,
-        "config_hash": config_hash(benchmark),
-        "run_key": run_key,
-        "dataset": benchmark.dataset.name,
-        "data_fingerprint": fingerprint,
-        "precision": precision,
-    }
-
-
-def parameter_counts(model: Segmentor) -> dict[str, int]:
-    """Number of parameters; the memory is a buffer and not among them."""
+def training_record(
+    benchmark: Benchmark,
+    model: Segmentor,
+    seed: int,
+    run_key: str,
+    data: Mapping[str, Any],
+    precision: str,
+    weights: str | None,
+    progress: Progress,
+    checkpoint: dict[str, Any] | None = None,
+) -> TrainingRecord:
+    """The record of `model`. data: `Prepared.info`. An import has a checkpoint, and no iterations and curves."""
     total = sum(p.numel() for p in model.parameters())
     encoder = sum(p.numel() for p in model.encoder.parameters())
-    return {"total": total, "encoder": encoder, "head": total - encoder}
+    history, validation = progress.history, progress.validation
+    best = max(validation, key=lambda row: row["miou"], default=None)
+    touched = [] if model.memory is None else (model.memory.memory != 0).flatten(1).any(dim=1).tolist()  # (K,)
+    return TrainingRecord(
+        benchmark=benchmark.id,
+        mode=benchmark.mode,
+        seed=seed,
+        config_hash=config_hash(benchmark),
+        run_key=run_key,
+        dataset=benchmark.dataset.name,
+        data_fingerprint=data["fingerprint"],
+        precision=precision,
+        epochs=0 if checkpoint else benchmark.schedule.epochs,
+        iterations=progress.iteration,
+        parameters={"total": total, "encoder": encoder, "head": total - encoder},
+        weights=weights,
+        checkpoint=checkpoint,
+        best=best and {"epoch": best["epoch"], "miou": best["miou"]},
+        final={"miou": validation[-1]["miou"]} if validation else None,
+        training_loss=late_loss(history) if history else None,
+        untouched_memory=[name for name, seen in zip(data["classes"], touched, strict=False) if not seen],
+    )
 
 
-def memory_record(model: Segmentor, first_epoch: torch.Tensor | None) -> Memory | None:
-    """The memory for `TrainingFiles.write`; first_epoch: (K, S, C) after the first epoch, None for an import."""
+def memory_record(model: Segmentor, progress: Progress) -> Memory | None:
+    """The memory for `TrainingFiles.write`."""
     if model.memory is None:
         return None
-    final = model.memory.memory.detach().cpu().numpy()  # (K, S, C)
-    return Memory(None if first_epoch is None else first_epoch.numpy(), final, (final != 0).any(axis=-1))
+    first, final = progress.first_epoch_memory, model.memory.memory.detach().cpu().numpy()  # (K, S, C) each
+    return Memory(None if first is None else first.numpy(), final, (final != 0).any(axis=-1))
 
 
-def untouched_classes(model: Segmentor, classes: Sequence[str]) -> list[str]:
-    """Classes whose memory vectors are all zero: no pixel of theirs was ever seen."""
-    if model.memory is None:
-        return []
-    touched = (model.memory.memory != 0).flatten(1).any(dim=1).tolist()  # (K,)
-    return [name for name, seen in zip(classes, touched, strict=True) if not seen]
-
-
-def cost_now(
-    root: Path,
-    device: torch.device,
-    started: datetime.datetime,
-    seconds: float,
-    seconds_per_iteration: float | None,
-    peak_memory: int,
-) -> Cost:
+def cost_now(root: Path, device: torch.device, started: datetime.datetime, progress: Progress) -> Cost:
     """Time, machine and code of a run that ends now."""
     commit, dirty = loaded_code(root)
     return Cost(
-        seconds=seconds,
-        seconds_per_iteration=seconds_per_iteration,
-        peak_memory_bytes=peak_memory,
+        seconds=progress.seconds,
+        seconds_per_iteration=progress.seconds / progress.iteration if progress.iteration else None,
+        peak_memory_bytes=progress.peak_memory,
         device=str(device),
         hardware=hardware(),
         libraries=libraries(),

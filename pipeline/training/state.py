@@ -21,13 +21,11 @@ import torch
 import pipeline
 from pipeline.checkpoints.read import load_plain
 from pipeline.config import Benchmark, config_hash
-from pipeline.config.parse import read_yaml
-from pipeline.errors import PipelineError
 from pipeline.files.storage import new_file
+from pipeline.runtime.stage_code import code_digest
 
 _ROOT = Path(pipeline.__file__).resolve().parents[1]  # of the repository that the running code belongs to
 _FILE = "state.pt"
-_CODE_FOLDERS = ("pipeline/", "stages/")
 
 
 def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: str, weights: str | None = None) -> str:
@@ -39,32 +37,10 @@ def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: 
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def code_digest(root: Path) -> str:
-    """Hash of the code that DVC trains again for: the Python files among the `deps` of stage `train` in dvc.yaml.
-
-    Raises PipelineError when dvc.yaml is missing.
-    """
-    path = root / "dvc.yaml"
-    if not path.is_file():
-        raise PipelineError(
-            f"{path}: no such file; its stage `train` lists the code that a saved training depends on: restore it"
-        )
-    listed = [dep for dep in read_yaml(path)["stages"]["train"]["deps"] if dep.startswith(_CODE_FOLDERS)]
-    digest = hashlib.sha256()
-    for dep in listed:
-        files = [root / dep] if dep.endswith(".py") else sorted((root / dep).rglob("*.py"))
-        if not all(file.is_file() for file in files) or not files:
-            raise PipelineError(f"{path}: stages.train.deps: {dep}: no such code; correct or remove the entry")
-        for file in files:
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 @functools.cache
 def _loaded_code_digest() -> str:
     """Taken once: a process goes on with the code it loaded, whatever is edited meanwhile."""
-    return code_digest(_ROOT)
+    return code_digest(_ROOT, "train")
 
 
 def random_state() -> dict[str, Any]:

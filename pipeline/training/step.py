@@ -17,7 +17,7 @@ from pipeline.models.memory_update import MemoryStatistics
 from pipeline.runtime.device import autocast
 from pipeline.runtime.distributed import ranks, sum_over_ranks
 from pipeline.training.losses import consistency_loss, pixel_losses, valid_pixels
-from pipeline.training.optimizer import memory_momentum, poly_lr, set_lr
+from pipeline.training.optimizer import memory_momentum, poly_lr
 
 Part = tuple[Tensor, Tensor]  # images (B, 3, H, W) float32 normalised, labels (B, H, W) int64 with 255 = ignore
 
@@ -58,7 +58,8 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     benchmark, optimizer, scaler = trainer.benchmark, trainer.optimizer, trainer.scaler
     memory = trainer.model.memory if trainer.model.memory is not None and trainer.model.memory.learns else None
     lr = poly_lr(iteration, trainer.total_iterations, benchmark.optimizer, benchmark.schedule)
-    set_lr(optimizer, lr)
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_multiplier"]
     optimizer.zero_grad(set_to_none=True)
     values: dict[str, Tensor | float] = {"lr": lr}
     if memory is not None:
@@ -70,7 +71,9 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     statistics: list[MemoryStatistics] = []
     for index, (images, labels) in enumerate(parts):
         last = index == len(parts) - 1
-        exchange = contextlib.nullcontext() if last else no_grad_sync(trainer.parallel)
+        exchange: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if not last and isinstance(trainer.parallel, DistributedDataParallel):
+            exchange = trainer.parallel.no_sync()  # gradients are exchanged with the other ranks once, at the end
         with autocast(trainer.device, trainer.precision), exchange:
             output = trainer.parallel(images)
             terms = pixel_losses(output, labels, benchmark.loss, valid)
@@ -103,11 +106,6 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     scaler.step(optimizer)
     scaler.update()
     return values | {"grad_norm": norm}
-
-
-def no_grad_sync(model: nn.Module) -> contextlib.AbstractContextManager[object]:
-    """While a backward pass runs in it, gradients are not exchanged with the other ranks."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _global_losses(totals: dict[str, Tensor], benchmark: str, iteration: int, epoch: int) -> dict[str, Tensor]:

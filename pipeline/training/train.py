@@ -14,21 +14,21 @@ from pipeline.config import Benchmark
 from pipeline.config.limits import compile_problem
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
-from pipeline.datasets.loader import Share, TrainLoader, eval_loader
+from pipeline.datasets.loader import Share, TrainLoader
 from pipeline.datasets.prepared import Prepared, subsample
-from pipeline.datasets.transforms import EvalTransform, TrainTransform
+from pipeline.datasets.transforms import TrainTransform
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import evaluate, gather_results
+from pipeline.evaluation.evaluate import evaluate_split
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.results.metrics import summarise
-from pipeline.results.record import TrainingFiles, TrainingRecord, late_loss
+from pipeline.results.record import TrainingFiles
 from pipeline.runtime.device import make_deterministic, resolve_device, seed_everything, worker_count
 from pipeline.runtime.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.runtime.provenance import loaded_code
-from pipeline.training.loop import Log, Progress, save_weights, train
+from pipeline.training.loop import Log, save_weights, train
 from pipeline.training.optimizer import build_optimizer
-from pipeline.training.outcome import cost_now, identity, memory_record, parameter_counts, untouched_classes
+from pipeline.training.outcome import cost_now, memory_record, training_record
 from pipeline.training.state import drop_state, run_key
 from pipeline.training.step import Trainer, compiled
 
@@ -51,22 +51,16 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     prepared = Prepared(layout.prepared(benchmark.dataset.name))
     weights = starting_weights(layout, benchmark)
     key = _key(benchmark, seed, runtime, prepared, weights)
-    weights_path = weights and layout.home / weights.path
-    trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights_path)
-
-    def validate() -> dict[str, float]:
-        return _validate(trainer, prepared, runtime)
-
+    trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights and layout.home / weights.path)
     state_dir = layout.state(benchmark.id, key)
-    progress = train(trainer, loader, validate, runtime, state_dir, log)
+    progress = train(trainer, loader, lambda: _validate(trainer, prepared, runtime), runtime, state_dir, log)
     files = TrainingFiles(layout, benchmark.id, seed)
     if ranks().is_main:
         save_weights(trainer.model, files.weights("last"))
         shutil.copyfile(state_dir / "best.safetensors", files.weights("best"))
-        record = _record(trainer, progress, seed, key, prepared, arithmetic(runtime), weights and weights.sha256)
-        per_iteration = progress.seconds / max(progress.iteration, 1)
-        cost = cost_now(root, device, started, progress.seconds, per_iteration, progress.peak_memory)
-        memory = memory_record(trainer.model, progress.first_epoch_memory)
+        model, digest = trainer.model, weights and weights.sha256
+        record = training_record(benchmark, model, seed, key, prepared.info, arithmetic(runtime), digest, progress)
+        cost, memory = cost_now(root, device, started, progress), memory_record(model, progress)
         files.write(benchmark, record, cost, memory, progress.history, progress.validation)
         drop_state(state_dir)
     return files.folder
@@ -112,7 +106,10 @@ def _build(
             f"params/{benchmark.id}.yaml: schedule.batch_size: {benchmark.schedule.batch_size} is larger than the "
             f"training split of {benchmark.dataset.name}; use a smaller batch"
         )
-    initial = benchmark if weights is None else with_encoder_weights(benchmark, weights)
+    initial = benchmark
+    if weights is not None:
+        encoder = benchmark.encoder.model_copy(update={"weights": f"file:{weights}"})
+        initial = benchmark.model_copy(update={"encoder": encoder})
     # Channels last is the layout that convolution libraries work in, on the CPU and on the GPU.
     model = build_segmentor(initial, len(spec.classes)).to(device, memory_format=torch.channels_last)
     model = with_synchronised_norm(model, device)
@@ -127,44 +124,9 @@ def _build(
 
 def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> dict[str, float]:
     """Single-scale scores on the validation split, of which every rank takes its share; the same for all ranks."""
-    benchmark = trainer.benchmark
-    table = prepared.split([benchmark.dataset.validation_split])
-    own = table.iloc[ranks().rank :: ranks().world]
-    samples = eval_loader(own, EvalTransform(benchmark.inference.resize), worker_count(runtime.workers))
-    evaluated = evaluate(
-        trainer.model,
-        samples,
-        {"single_scale": benchmark.inference.single_scale},
-        prepared.info["num_classes"],
-        trainer.device,
-        precision=trainer.precision,
-        batch_size=runtime.evaluation_batch,
-    )
-    merged = gather_results(evaluated, list(table["id"]))
+    inference, classes = trainer.benchmark.inference, prepared.info["num_classes"]
+    table = prepared.split([trainer.benchmark.dataset.validation_split])
+    protocols = {"single_scale": inference.single_scale}
+    merged = evaluate_split(trainer.model, table, inference.resize, protocols, classes, trainer.device, runtime)
     summary = from_main(summarise(merged[1]["single_scale"].confusion) if merged else None)
     return {"miou": summary.miou, "pixel_accuracy": summary.pixel_accuracy}
-
-
-def with_encoder_weights(benchmark: Benchmark, path: Path) -> Benchmark:
-    """`benchmark` with a file in place of `encoder.weights: imagenet:NAME`."""
-    encoder = benchmark.encoder.model_copy(update={"weights": f"file:{path}"})
-    return benchmark.model_copy(update={"encoder": encoder})
-
-
-def _record(
-    trainer: Trainer, progress: Progress, seed: int, key: str, prepared: Prepared, precision: str, weights: str | None
-) -> TrainingRecord:
-    benchmark, model = trainer.benchmark, trainer.model
-    best = max(progress.validation, key=lambda row: row["miou"])
-    return TrainingRecord(
-        **identity(benchmark, seed, key, prepared.info["fingerprint"], precision),
-        epochs=benchmark.schedule.epochs,
-        iterations=progress.iteration,
-        parameters=parameter_counts(model),
-        weights=weights,
-        checkpoint=None,
-        best={"epoch": best["epoch"], "miou": best["miou"]},
-        final={"miou": progress.validation[-1]["miou"]},
-        training_loss=late_loss(progress.history),
-        untouched_memory=untouched_classes(model, prepared.info["classes"]),
-    )

@@ -1,4 +1,4 @@
-"""Every file of params/ and every variant of studies/ resolves to what it resolved to before they were shortened."""
+"""Published rows, CamVid and the variants of studies/ resolve to what they were when their records were made."""
 
 from __future__ import annotations
 

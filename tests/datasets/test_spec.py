@@ -56,7 +56,12 @@ def test_the_plan_hands_source_and_counts_to_the_stages(tmp_path, tiny_benchmark
 
 def test_impossible_specifications_are_refused():
     spec = get_dataset("cityscapes")
-    for change in ({"unlabelled_splits": ("dev",)}, {"submission_ids": (1, 2)}, {"palette": ()}):
+    for change in (
+        {"unlabelled_splits": ("dev",)},
+        {"submission_ids": (1, 2)},
+        {"submission_ids": None},
+        {"palette": ()},
+    ):
         with pytest.raises(ValueError, match="cityscapes"):
             dataclasses.replace(spec, **change)
 

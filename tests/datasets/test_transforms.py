@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import colorsys
 import random
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from pipeline.config import benchmark_ids, load_benchmark
 from pipeline.config.schema import AugmentationConfig, ResizeConfig, RotationConfig
 from pipeline.datasets.transforms import (
     MEAN,
@@ -26,7 +24,6 @@ from pipeline.datasets.transforms import (
     resized,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (60, 80, 3), np.uint8)
 LABEL = np.kron(RNG.integers(0, 5, (6, 8), np.uint8), np.ones((10, 10), np.uint8))
@@ -36,10 +33,6 @@ PLAIN = {"scale": (1.0, 1.0), "flip": 0.0, "photometric": False}
 def normalised(image):
     """(H, W, 3) uint8 -> (3, H, W) float64."""
     return ((image - np.array(MEAN)) / np.array(STD)).transpose(2, 0, 1)
-
-
-def denormalised(tensor):
-    return np.round(tensor.numpy().transpose(1, 2, 0) * np.array(STD) + np.array(MEAN)).astype(np.uint8)
 
 
 def seeded(transform, seed=0):
@@ -83,12 +76,6 @@ def test_size_after_resizing(size, config, scale, expected):
     assert resized(size, config, scale) == expected
 
 
-def test_fixed_size_does_not_keep_the_ratio():
-    step = RandomScaleResize(ResizeConfig(keep_ratio=False, size=(52, 52)), (0.75, 1.25))
-    sides = {step(image=IMAGE, mask=LABEL)["image"].shape[:2] for _ in range(500)}
-    assert sides == {(side, side) for side in range(39, 65)}  # int(52 s) for s in [0.75, 1.25)
-
-
 def test_scale_is_uniform_in_the_range():
     step = RandomScaleResize(None, (0.5, 2.0))
     heights = [step(image=IMAGE, mask=LABEL)["image"].shape[0] for _ in range(400)]
@@ -108,10 +95,7 @@ def test_a_crop_is_a_window_of_both():
     done = seeded(ClassBalancedCrop((20, 30), 0.75))(image=np.dstack([LABEL] * 3), mask=LABEL)
     assert done["mask"].shape == (20, 30)
     assert np.array_equal(done["image"][..., 0], done["mask"])
-
-
-def test_a_crop_is_clipped_to_a_smaller_image():
-    assert ClassBalancedCrop((100, 30), 0.75)(image=IMAGE, mask=LABEL)["mask"].shape == (60, 30)
+    assert ClassBalancedCrop((100, 30), 0.75)(image=IMAGE, mask=LABEL)["mask"].shape == (60, 30)  # clipped
 
 
 def test_crops_reach_every_corner():
@@ -139,24 +123,18 @@ def test_crops_filled_by_one_class_are_tried_again():
     assert np.mean([good(crop) for crop in crops]) == pytest.approx(1 - (1 - chance) ** 10, abs=0.08)
 
 
-def test_ignored_pixels_do_not_count_as_a_class():
-    label = np.full((20, 20), 255, np.uint8)
-    label[:, :10] = 3
-    step = ClassBalancedCrop((20, 4), 0.75)
-    draws = []
-    step.set_random_state(CountingGenerator(draws), None)
-    step(image=np.dstack([label] * 3), mask=label)
-    assert len(draws) == 20  # ten tries of two draws: no window has two valid classes
-
-
-@pytest.mark.parametrize(("width", "tries"), [(15, 10), (14, 1)])
-def test_a_class_may_fill_less_than_three_quarters(width, tries):
+@pytest.mark.parametrize(
+    ("value", "width", "tries"),
+    [(0, 15, 10), (0, 14, 1), (255, 14, 10)],
+    ids=["three quarters", "less than three quarters", "ignored pixels are not a class"],
+)
+def test_a_crop_needs_two_classes_that_fill_less_than_three_quarters(value, width, tries):
     label = np.ones((20, 20), np.uint8)
-    label[:, :width] = 0  # share of class 0: 0.75 or 0.7
+    label[:, :width] = value
     step, draws = ClassBalancedCrop((20, 20), 0.75), []
     step.set_random_state(CountingGenerator(draws), None)
     step(image=np.dstack([label] * 3), mask=label)
-    assert len(draws) == 2 * tries
+    assert len(draws) == 2 * tries  # row and column
 
 
 class CountingGenerator:
@@ -209,20 +187,6 @@ def test_rotation_turns_about_the_pixel_at_half_the_size():
     assert (done["image"][0] == 0).all()
 
 
-def test_rotation_has_its_probability():
-    step = seeded(IntegerRotation((30, 31), p=0.6))
-    turned = [bool((step(image=IMAGE, mask=LABEL)["mask"] == 255).any()) for _ in range(400)]
-    assert np.mean(turned) == pytest.approx(0.6, abs=0.08)
-
-
-def test_rotation_is_bicubic_for_images():
-    """Only a cubic overshoots at an edge."""
-    edge = np.full((60, 80, 3), 100, np.uint8)
-    edge[:, 40:] = 150
-    done = IntegerRotation((10, 11), p=1.0)(image=edge, mask=LABEL)
-    assert done["image"].max() > 150
-
-
 def test_rotated_corners_are_black_before_normalisation_and_padding_is_not():
     config = AugmentationConfig(
         crop=(60, 90), max_class_share=1.0, rotation=RotationConfig(probability=1.0, degrees=(30, 31)), **PLAIN
@@ -273,21 +237,14 @@ def test_late_contrast_follows_saturation():
 def test_distortion_draws_each_step_half_of_the_time_within_its_range():
     step = seeded(PhotometricDistortion())
     drawn = [step.get_params() for _ in range(2000)]
-    for name, neutral, low, high in (
-        ("brightness", 0.0, -32, 32),
-        ("contrast", 1.0, 0.5, 1.5),
-        ("saturation", 1.0, 0.5, 1.5),
-    ):
+    ranges = {"brightness": (0.0, -32, 32), "contrast": (1.0, 0.5, 1.5), "saturation": (1.0, 0.5, 1.5)}
+    for name, (neutral, low, high) in ranges.items():
         values = np.array([d[name] for d in drawn])
         assert np.mean(values != neutral) == pytest.approx(0.5, abs=0.05)
         assert values.min() == pytest.approx(low, abs=0.1 * (high - low))
         assert values.max() == pytest.approx(high, abs=0.1 * (high - low))
     assert {d["hue"] for d in drawn} == set(range(-18, 18))
     assert np.mean([d["contrast_first"] for d in drawn]) == pytest.approx(0.5, abs=0.05)
-
-
-def test_distortion_leaves_labels_alone():
-    assert np.array_equal(PhotometricDistortion()(image=IMAGE, mask=LABEL)["mask"], LABEL)
 
 
 def test_padding_is_centred_mean_colour_and_ignored():
@@ -300,39 +257,6 @@ def test_padding_is_centred_mean_colour_and_ignored():
     assert (image[:, outside] == 0).all()
     assert (label[outside] == 255).all()
     assert np.array_equal(label[2:62, 5:85].numpy(), LABEL)
-
-
-def test_lip_pipeline_gives_a_full_crop():
-    config = AugmentationConfig(
-        resize=ResizeConfig(keep_ratio=False, size=(52, 52)),
-        scale=(0.75, 1.25),
-        crop=(47, 47),
-        rotation=RotationConfig(),
-    )
-    transform = TrainTransform(config, ((1, 2),))
-    for seed in range(20):
-        image, label = transform(IMAGE, LABEL, seed)
-        assert image.shape == (3, 47, 47)
-        assert set(label.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
-
-
-PUBLISHED = [name for name in benchmark_ids(ROOT) if not name.startswith(("camvid", "digits"))]
-BOX = {"ade20k": (2048, 512), "cocostuff10k": (2048, 512), "cityscapes": (2048, 1024)}
-CROP = {"ade20k": (512, 512), "cocostuff10k": (512, 512), "cityscapes": (512, 1024), "lip": (473, 473)}
-
-
-@pytest.mark.parametrize("benchmark_id", PUBLISHED)
-def test_published_rows_train_on_the_published_transforms(benchmark_id):
-    benchmark = load_benchmark(ROOT, benchmark_id, {})
-    dataset, found, tested = benchmark.dataset.name, benchmark.augmentation, benchmark.inference.resize
-    assert (found.crop, found.max_class_share, found.flip, found.photometric) == (CROP[dataset], 0.75, 0.5, True)
-    if dataset == "lip":
-        assert (found.resize.keep_ratio, found.resize.size, found.scale) == (False, (520, 520), (0.75, 1.25))
-        assert (found.rotation.probability, found.rotation.degrees) == (0.6, (-30, 30))
-        assert (tested.keep_ratio, tested.size) == (False, (473, 473))
-    else:
-        assert (found.resize.long, found.resize.short) == (tested.long, tested.short) == BOX[dataset]
-        assert (found.scale, found.rotation) == ((0.5, 2.0), None)
 
 
 def test_the_steps_follow_each_other_as_published():
@@ -357,21 +281,11 @@ def test_image_and_label_stay_together():
     config = AugmentationConfig(crop=(40, 40), scale=(1.0, 1.0), photometric=False, max_class_share=1.0)
     for seed in range(10):
         image, label = TrainTransform(config, ())(np.dstack([LABEL] * 3), LABEL, seed)
-        assert np.array_equal(denormalised(image)[..., 0], label.numpy())
+        assert np.array_equal(np.round(image[0].numpy() * STD[0] + MEAN[0]), label.numpy())
 
 
-def test_inputs_are_not_changed():
-    image, label = IMAGE.copy(), LABEL.copy()
-    TrainTransform(AugmentationConfig(crop=(60, 80), scale=(1.0, 1.0)), ())(image, label, 3)
-    assert np.array_equal(image, IMAGE)
-    assert np.array_equal(label, LABEL)
-
-
-def test_evaluation_keeps_the_size_without_a_resize():
+def test_evaluation_resizes_if_configured():
     assert np.allclose(EvalTransform(None)(IMAGE).numpy(), normalised(IMAGE), atol=1e-5)
-
-
-def test_evaluation_resize():
     done = EvalTransform(ResizeConfig(long=2048, short=30))(IMAGE)
     assert np.allclose(done.numpy(), normalised(cv2.resize(IMAGE, (40, 30), interpolation=cv2.INTER_LINEAR)), atol=1e-5)
     assert EvalTransform(ResizeConfig(keep_ratio=False, size=(47, 48)))(IMAGE).shape == (3, 47, 48)

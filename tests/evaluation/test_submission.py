@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import get_dataset, scored_split
 from pipeline.errors import PipelineError
-from pipeline.evaluation.submission import Submission
+from pipeline.evaluation.submission import submission_archives
 
 IDS = get_dataset("cityscapes").submission_ids
 PROTOCOLS = ("single_scale", "ms_flip")
@@ -25,9 +25,9 @@ def labels(seed: int, size: tuple[int, int] = (20, 30)) -> NDArray[np.uint8]:
 
 
 def write(folder: Path, names: tuple[str, ...] = ("test/bonn/bonn_1", "test/berlin/berlin_2")) -> Path:
-    with Submission(folder, PROTOCOLS, IDS) as submission:
+    with submission_archives(folder, PROTOCOLS, IDS) as add:
         for i, name in enumerate(names):
-            submission.add(name, {"single_scale": labels(i), "ms_flip": labels(100 + i)})
+            add(name, {"single_scale": labels(i), "ms_flip": labels(100 + i)})
     return folder
 
 
@@ -66,8 +66,8 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_evaluation_leaves_no_archive(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Submission(tmp_path, PROTOCOLS, IDS) as submission:
-        submission.add("bonn_1", {protocol: labels(0) for protocol in PROTOCOLS})
+    with pytest.raises(KeyboardInterrupt), submission_archives(tmp_path, PROTOCOLS, IDS) as add:
+        add("bonn_1", {protocol: labels(0) for protocol in PROTOCOLS})
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 

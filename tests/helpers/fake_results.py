@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from helpers.trained_run import write_counted
 from pipeline.config import Benchmark, config_hash, resolved_yaml
 from pipeline.config.parse import parse
 from pipeline.datasets import IGNORE_INDEX, DatasetSpec, get_dataset, scored_split
@@ -27,9 +28,7 @@ from pipeline.results.metrics import Counts, confusion_matrix, summarise
 from pipeline.results.record import (
     PROTOCOLS,
     Cost,
-    EvaluationCost,
     EvaluationFiles,
-    EvaluationRecord,
     Memory,
     ProtocolScores,
     TrainingFiles,
@@ -225,20 +224,14 @@ def _write_training(root: Path, planned: Benchmark, seed: int, fingerprint: str)
         untouched_memory=[],
     )
     seconds = 2.0 if imported else 240.0 + 60 * (planned.memory is not None) + seed
-    cost = Cost(
-        seconds=seconds,
-        seconds_per_iteration=None if imported else seconds / ITERATIONS,
-        peak_memory_bytes=3 * 2**29,
-        device="cpu",
-        hardware=HARDWARE,
-        libraries={"python": "3.11.2", "torch": "2.13.0", "numpy": "2.0.0"},
-        commit=COMMIT,
-        dirty=False,
-        started="2025-01-02T03:04:05+00:00",
-        finished="2025-01-02T03:09:05+00:00",
-    )
+    libraries = {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.0.0"}
+    times = {"started": "2025-01-02T03:04:05+00:00", "finished": "2025-01-02T03:09:05+00:00"}
+    per_iteration = None if imported else seconds / ITERATIONS
+    cost = Cost(seconds, per_iteration, 3 * 2**29, "cpu", HARDWARE, libraries, COMMIT, dirty=False, **times)
     memory = _memory(planned, rng) if planned.memory is not None else None
-    TrainingFiles(Layout(root), planned.id, seed).write(planned, record, cost, memory, history, validation)
+    files = TrainingFiles(Layout(root), planned.id, seed)
+    files.write(planned, record, cost, memory, history, validation)
+    files.weights("last").write_bytes(f"{planned.id} {seed}".encode())
 
 
 def _curves(planned: Benchmark, rng: np.random.Generator) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
@@ -280,8 +273,10 @@ def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[st
     key = 0 if planned.mode == "import" else seed  # every seed evaluates the same published checkpoint
     for protocol, views in zip(PROTOCOLS, (1, 4), strict=True):
         matrices = []
-        for image_id, prediction in _predictions(planned, key, scenes, views):
-            matrices.append(confusion_matrix(prediction, scenes[image_id], len(spec.classes)))
+        for index, (image_id, scene) in enumerate(scenes.items()):
+            framework, memory = planned.segmentor.framework, planned.memory is not None
+            prediction = damage(scene, framework, memory, views, [key, index, views])
+            matrices.append(confusion_matrix(prediction, scene, len(spec.classes)))
             if protocol == "ms_flip" and image_id in panel:
                 cv2.imwrite(str(files.prediction(image_id)), prediction)
         stacked = np.stack(matrices)  # (N, K, K)
@@ -291,24 +286,8 @@ def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[st
         estimate = scores(Counts.of_seeds([counts[protocol]]), np.arange(len(ids)), samples=50).mean()
         accuracies = (summary.pixel_accuracy, summary.mean_accuracy)
         measured[protocol] = ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies)
-    record = EvaluationRecord(
-        **_identity(planned, seed),
-        dataset=planned.dataset.name,
-        images=len(ids),
-        split=split,
-        submission=submission,
-        checkpoint="last",
-        panel=panel,
-        protocol=planned.inference.model_dump(mode="json"),
-        scores=measured,
-    )
-    files.write(record, EvaluationCost(1.6, 0.1, "cpu"), spec.classes, ids, counts, confusion)
-
-
-def _predictions(planned: Benchmark, seed: int, scenes: dict[str, Labels], views: int) -> Iterator[tuple[str, Labels]]:
-    framework, memory = planned.segmentor.framework, planned.memory is not None
-    for index, (image_id, scene) in enumerate(scenes.items()):
-        yield image_id, damage(scene, framework, memory, views, [seed, index, views])
+    about = {"run_key": _identity(planned, seed)["run_key"], "split": split, "submission": submission, "panel": panel}
+    write_counted(root, planned, seed, ids, counts, confusion, scores=measured, **about)
 
 
 def _identity(planned: Benchmark, seed: int) -> dict[str, Any]:

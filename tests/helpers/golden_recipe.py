@@ -16,7 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.checkpoints.key_names import from_published
 from pipeline.datasets.spec import IGNORE_INDEX
+from pipeline.models import FeatureMemory
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDENS = Path(os.environ.get("GOLDENS", ROOT.parent / "shared" / "goldens"))
@@ -63,6 +65,20 @@ def replayed_updates(
         features = torch.from_numpy(arrays[f"feats{step}"])
         memory = update(memory, features, labels, momentum, _STRATEGIES[meta["strategy"]])
         yield memory, arrays[f"memory{step}"]
+
+
+def golden_memory(path: Path) -> tuple[FeatureMemory, list[torch.Tensor | None], np.ndarray]:
+    """Of a memory/forward_*.npz golden: the module, the arguments of its forward pass, and the authors' output."""
+    meta, arrays, state = read_golden(path, prefix="memory_module.")
+    context = meta["context_within_image"]
+    aggregation = "hard" if meta["hard"] else "soft"
+    module = FeatureMemory(
+        meta["K"], meta["C"], meta["transform_channels"], meta["slots"], aggregation, fuse_context=context
+    ).eval()
+    renamed = from_published(state, [f"memory.{key}" for key in module.state_dict()])
+    module.load_state_dict({key.removeprefix("memory."): value for key, value in renamed.items()})
+    inputs = [torch.from_numpy(arrays[name]) for name in ("feats", "logits", "context")]
+    return module, inputs if context else [*inputs[:2], None], arrays["out"]
 
 
 def unit(name: str, shape: tuple[int, ...]) -> torch.Tensor:

@@ -1,7 +1,17 @@
 """Benchmarks for tests of the networks: only encoder, segmentor and memory matter, the rest is filled in."""
 
-from pipeline.config import Benchmark
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.config import Benchmark, load_project, load_resolved
 from pipeline.config.parse import parse
+from pipeline.layout import Layout
+from pipeline.training.loop import Log
+from pipeline.training.optimizer import build_optimizer
+from pipeline.training.step import Trainer
+from pipeline.training.train import train_benchmark
 
 SMALL_ENCODER = {"name": "tu-mobilenetv3_small_050", "depth": 4}
 
@@ -29,3 +39,17 @@ def benchmark(
 def small_benchmark(framework="fcn", memory=None, **segmentor) -> Benchmark:
     """The same with a narrow head, quick on a CPU."""
     return benchmark(framework, memory, **{"channels": 16, "attention_channels": 8, **segmentor})
+
+
+def trainer_of(config: Benchmark, model: nn.Module, parallel: nn.Module | None = None, total: int = 10) -> Trainer:
+    """What `training_step` needs to train `model` on the CPU for `total` iterations."""
+    scaler, optimizer = torch.amp.GradScaler("cpu", enabled=False), build_optimizer(model, config.optimizer)
+    return Trainer(
+        config, model, model if parallel is None else parallel, optimizer, scaler, torch.device("cpu"), "float32", total
+    )
+
+
+def train_tiny(root: Path, seed: int = 0, log: Log = lambda step, values: None) -> None:
+    """Train tiny-fcn-mcibi as the plan of the project `root` has it."""
+    benchmark = load_resolved(Layout(root).resolved_for("train", "tiny-fcn-mcibi"))
+    train_benchmark(root, benchmark, seed, load_project(root).runtime, log)

@@ -10,6 +10,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)  # CSS pixels
 BODY_CONTRAST, LARGE_CONTRAST = 4.5, 3.0  # WCAG 2 AA
 SMALLEST_TEXT = 12  # CSS pixels
 
+# Tables without rows, cells without content or with what a program prints for a missing number.
 _TABLES = r"""[...document.querySelectorAll('table')].flatMap(table => {
   const name = table.caption?.innerText ?? 'a table without caption', rows = [...table.querySelectorAll('tbody tr')];
   const bad = rows.flatMap(row => [...row.cells].filter(cell =>
@@ -18,6 +19,7 @@ _TABLES = r"""[...document.querySelectorAll('table')].flatMap(table => {
     ...bad.map(cell => `${name}: "${cell.innerText}" in row "${cell.parentElement.innerText}"`)];
 })"""
 
+# Pictures that did not load or have no alternative text.
 _IMAGES = r"""[...document.images].flatMap(image => [
   ...(image.complete && image.naturalWidth > 0 ? [] : [`${image.alt}: not shown`]),
   ...(image.alt.trim() ? [] : [`${image.src.slice(0, 80)}: no alternative text`]),
@@ -35,6 +37,7 @@ _FOCUSED = r"""(() => {
     visible: above !== null && (one.contains(above) || above.contains(one))};
 })()"""
 
+# A page to be scrolled sideways. What is wide by nature, a table or a figure, has a scroll box.
 _OVERFLOW = r"""(() => {
   const shown = document.documentElement.clientWidth;
   const scrolls = one => one !== null && one !== document.body
@@ -85,25 +88,12 @@ def page_problems(page: Page, path: Path) -> list[str]:
             page.resize(width, height, mobile=(width, height) == PHONE)
             page.prefer(scheme)
             page.open(path.resolve().as_uri())
-            found = [*page.problems, *table_problems(page), *image_problems(page), *text_problems(page, scheme)]
-            found += [*width_problems(page), *keyboard_problems(page)]
+            found = list(page.problems)
+            for check in (_TABLES, _IMAGES, _OVERFLOW):
+                found += page.evaluate(check)
+            found += [*text_problems(page, scheme), *keyboard_problems(page)]
             problems += [f"{width} px, {scheme}: {problem}" for problem in found]
     return problems
-
-
-def table_problems(page: Page) -> list[str]:
-    """Tables without rows, cells without content or with what a program prints for a missing number."""
-    return page.evaluate(_TABLES)
-
-
-def image_problems(page: Page) -> list[str]:
-    """Pictures that did not load or have no alternative text."""
-    return page.evaluate(_IMAGES)
-
-
-def width_problems(page: Page) -> list[str]:
-    """A page to be scrolled sideways. What is wide by nature, a table or a figure, has a scroll box."""
-    return page.evaluate(_OVERFLOW)
 
 
 def text_problems(page: Page, scheme: str) -> list[str]:

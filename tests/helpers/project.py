@@ -27,6 +27,9 @@ TINY: dict[str, Any] = {
     "inference": {"ms_flip": {"scales": [1.0, 0.5], "flip": True, "average": "probabilities"}},
 }
 
+RUNTIME = {"device": "cpu", "precision": "float32", "accumulate": 1, "compile": False, "workers": 0}
+RUNTIME |= {"evaluation_batch": 8, "mlflow": False}
+
 
 def make_project(root: Path) -> Path:
     """Lay out a small project under `root`, with MLflow off."""
@@ -37,6 +40,8 @@ def make_project(root: Path) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root / name)
+    (root / "reports" / "reference").mkdir(parents=True)
+    (root / "reports" / "reference" / "README.md").write_text("none\n")
     write_yaml(root / "params" / "tiny-fcn.yaml", tiny)
     with_memory = {**tiny, "baseline": "tiny-fcn", "memory": {}, "loss": {"consistency": 1.0}}
     write_yaml(root / "params" / "tiny-fcn-mcibi.yaml", with_memory)
@@ -47,15 +52,7 @@ def make_project(root: Path) -> Path:
             "seeds": [0],
             "sources": {},
             "weights": {},
-            "runtime": {
-                "device": "cpu",
-                "precision": "float32",
-                "accumulate": 1,
-                "compile": False,
-                "workers": 0,
-                "evaluation_batch": 8,
-                "mlflow": False,
-            },
+            "runtime": RUNTIME,
             "ablation": {"memory": {"strategy": None}, "loss": {"consistency": None}},
         },
     )

@@ -48,9 +48,7 @@ def published_key(key: str) -> str:
         if hits:
             break
     return re.sub(
-        r"\.(query|key|value|output)_projection\.",
-        lambda found: f".{found[1].replace('output', 'out')}_project.",
-        key,
+        r"\.(query|key|value|output)_projection\.", lambda found: f".{found[1].replace('output', 'out')}_project.", key
     )
 
 

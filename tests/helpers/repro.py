@@ -28,5 +28,18 @@ def run(root: Path, *command: str, status: int = 0) -> str:
     return done.stdout
 
 
+def commit(root: Path, message: str) -> None:
+    """Commit everything at `root`."""
+    run(root, "git", "add", "-A")
+    run(root, "git", "commit", "-qm", message)
+
+
+def make_repository(root: Path, message: str) -> None:
+    """A Git and DVC repository at `root`, with everything there in its first commit."""
+    run(root, "git", "init", "-q")
+    run(root, "dvc", "init", "-q")
+    commit(root, message)
+
+
 def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)

@@ -13,6 +13,7 @@ from helpers.project import ROOT, edit_yaml, make_project, write_yaml
 from pipeline.checkpoints.download import download_weights
 from pipeline.checkpoints.planned import planned_weights
 from pipeline.config import Benchmark, load_resolved
+from pipeline.config.overlay import overlay
 from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.planned import planned_datasets
@@ -33,18 +34,9 @@ def make_rows_project(root: Path, **rows: dict[str, Any]) -> Path:
     chosen = {name.replace("_", "-"): changes for name, changes in rows.items()}
     for name, changes in chosen.items():
         path = root / "params" / f"{name}.yaml"
-        write_yaml(path, overlaid(yaml.safe_load(path.read_text(encoding="utf-8")), changes))
+        write_yaml(path, overlay(yaml.safe_load(path.read_text(encoding="utf-8")), changes))
     edit_yaml(root / "params.yaml", benchmarks=list(chosen), ablation={"memory": {"strategy": None}})
     return root
-
-
-def overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` over `base`, section by section."""
-    merged = dict(base)
-    for key, value in changes.items():
-        inner = merged.get(key)
-        merged[key] = overlaid(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
-    return merged
 
 
 def small_inference(**ms_flip: Any) -> dict[str, Any]:

@@ -5,20 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from helpers.project import RUNTIME as TINY_RUNTIME
 from helpers.project import edit_yaml, make_project
-from helpers.repro import ENVIRONMENT, run
+from helpers.repro import ENVIRONMENT, make_repository
 
-RUNTIME = {
-    "device": "cpu",
-    "precision": "float32",
-    "accumulate": 1,
-    "workers": 0,
-    "compile": False,
-    "evaluation_batch": 1,
-    "mlflow": False,
-    "log_every": 1,
-    "save_every": 2,
-}
+RUNTIME = TINY_RUNTIME | {"evaluation_batch": 1, "log_every": 1, "save_every": 2}
 SCHEDULE = {"epochs": 2, "batch_size": 4, "validate_every": 1}
 
 
@@ -26,23 +17,15 @@ def short_repository(root: Path, train: int = 24, epochs: int = 2, mlflow: bool 
     """Lay it out at `root` and commit it; nothing is run. The scenes per split are `train`, 4 and 8."""
     make_project(root)
     digits = root / "pipeline" / "datasets" / "sources" / "digits.py"
-    whole = 'SCENES = {"train": 1200, "val": 150, "test": 200}'
+    whole = 'SCENES = {"train": 1200, "val": 200, "test": 200}'
     code = digits.read_text()
     assert whole in code
     digits.write_text(code.replace(whole, f'SCENES = {{"train": {train}, "val": 4, "test": 8}}'))
     for benchmark in ("tiny-fcn", "tiny-fcn-mcibi"):
         edit_yaml(root / "params" / f"{benchmark}.yaml", schedule=SCHEDULE | {"epochs": epochs})
     edit_yaml(root / "params.yaml", runtime=RUNTIME | {"mlflow": mlflow})
-    run(root, "git", "init", "-q")
-    run(root, "dvc", "init", "-q")
-    commit(root, "a short project")
+    make_repository(root, "a short project")
     return root
-
-
-def commit(root: Path, message: str) -> None:
-    """Commit everything at `root`."""
-    run(root, "git", "add", "-A")
-    run(root, "git", "commit", "-qm", message)
 
 
 def started(root: Path, *command: str, **environment: str) -> subprocess.Popen[str]:

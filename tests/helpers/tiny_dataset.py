@@ -41,4 +41,5 @@ SPEC = DatasetSpec(
     licence="none",
     homepage="none",
     unlabelled_splits=("test",),
+    submission_ids=(1, 2),
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from helpers.trained_run import write_counted
 from pipeline.config import Benchmark, for_training
 from pipeline.config.schema import PROTOCOLS, RuntimeConfig
 from pipeline.datasets import get_dataset
@@ -15,18 +16,10 @@ from pipeline.files.storage import write_json
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.results.metrics import Counts
-from pipeline.results.record import (
-    Cost,
-    EvaluationCost,
-    EvaluationFiles,
-    EvaluationRecord,
-    ProtocolScores,
-    TrainingFiles,
-    TrainingRecord,
-)
+from pipeline.results.record import Cost, EvaluationFiles, ProtocolScores, TrainingFiles
 from pipeline.tracking.runs import stage_run
-from pipeline.training.loop import save_weights
-from pipeline.training.outcome import identity, parameter_counts
+from pipeline.training.loop import Progress, save_weights
+from pipeline.training.outcome import training_record
 from pipeline.training.state import run_key
 
 FINGERPRINT = "f" * 64
@@ -54,60 +47,33 @@ def write_training(root: Path, benchmark: Benchmark, seed: int) -> Path:
     for name in ("last", "best"):
         save_weights(model, files.weights(name))
     trained = for_training(benchmark)
-    record = TrainingRecord(
-        **identity(trained, seed, run_key(benchmark, seed, FINGERPRINT, "float32"), FINGERPRINT, "float32"),
-        epochs=2,
-        iterations=40,
-        parameters=parameter_counts(model),
-        weights=None,
-        checkpoint=None,
-        best={"epoch": 2, "miou": 0.5},
-        final={"miou": 0.5},
-        training_loss=0.075,
-        untouched_memory=[],
-    )
-    cost = Cost(
-        seconds=60.0,
-        seconds_per_iteration=1.5,
-        peak_memory_bytes=2**30,
-        device="cpu",
-        hardware={},
-        libraries={},
-        commit="c0ffee",
-        dirty=False,
-        started="2026-01-01T00:00:00+00:00",
-        finished="2026-01-01T00:01:00+00:00",
-    )
     *history, _ = training_points()
     rows = [{"iteration": i} | {name.removeprefix("train/"): v for name, v in values.items()} for i, values in history]
+    for row in rows:
+        row["loss_final"] = row["loss"]
     validation = [{"epoch": 2, "iteration": 40, "miou": 0.5, "pixel_accuracy": 0.9}]
+    key, data = run_key(benchmark, seed, FINGERPRINT, "float32"), {"fingerprint": FINGERPRINT, "classes": ()}
+    progress = Progress(iteration=40, history=rows, validation=validation)
+    record = training_record(trained, model, seed, key, data, "float32", None, progress)
+    times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:00+00:00"}
+    code = {"hardware": {}, "libraries": {}, "commit": "c0ffee", "dirty": False}
+    cost = Cost(60.0, seconds_per_iteration=1.5, peak_memory_bytes=2**30, device="cpu", **code, **times)
     files.write(trained, record, cost, None, rows, validation)
     return files.folder
 
 
 def write_evaluation(root: Path, benchmark: Benchmark, seed: int) -> EvaluationFiles:
     """A finished evaluation; the last class of the dataset never occurs and has no IoU."""
-    files = EvaluationFiles(Layout(root), benchmark.id, seed)
-    classes = get_dataset(benchmark.dataset.name).classes
     rng = np.random.default_rng(seed)
-    truth = rng.integers(50, 100, (len(IDS), len(classes)))
+    truth = rng.integers(50, 100, (len(IDS), len(get_dataset(benchmark.dataset.name).classes)))
     truth[:, -1] = 0
     counts = Counts(truth - 10 * (truth > 0), truth, truth)  # (N, K)
-    confusion = np.diag(truth.sum(axis=0))
-    scores = ProtocolScores(miou=0.6, miou_low=0.55, miou_high=0.65, pixel_accuracy=0.9, mean_accuracy=0.7)
-    training = TrainingFiles(files.layout, benchmark.id, seed).record
-    record = EvaluationRecord(
-        **{key: getattr(training, key) for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
-        images=len(IDS),
-        split="test",
-        submission=None,
-        checkpoint="last",
-        panel=[IDS[0]],
-        protocol=benchmark.inference.model_dump(mode="json"),
-        scores=dict.fromkeys(PROTOCOLS, scores),
+    training = TrainingFiles(Layout(root), benchmark.id, seed).record
+    identity = {"config_hash": training.config_hash, "run_key": training.run_key}
+    scores = dict.fromkeys(PROTOCOLS, ProtocolScores(0.6, 0.55, 0.65, pixel_accuracy=0.9, mean_accuracy=0.7))
+    files = write_counted(
+        root, benchmark, seed, IDS, dict.fromkeys(PROTOCOLS, counts), panel=[IDS[0]], scores=scores, **identity
     )
-    same = dict.fromkeys(PROTOCOLS, counts)
-    files.write(record, EvaluationCost(5.0, 5.0, "cpu"), classes, IDS, same, dict.fromkeys(PROTOCOLS, confusion))
     files.prediction(IDS[0]).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((4, 4), 2, np.uint8)).save(files.prediction(IDS[0]))
     return files

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, config_hash, for_training, resolved_yaml
 from pipeline.config.schema import PROTOCOLS
@@ -16,16 +18,9 @@ from pipeline.datasets import get_dataset
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.results.metrics import Counts
-from pipeline.results.record import (
-    EvaluationCost,
-    EvaluationFiles,
-    EvaluationRecord,
-    ProtocolScores,
-    TrainingFiles,
-    TrainingRecord,
-)
-from pipeline.training.loop import save_weights
-from pipeline.training.outcome import cost_now, identity, parameter_counts
+from pipeline.results.record import EvaluationCost, EvaluationFiles, EvaluationRecord, ProtocolScores, TrainingFiles
+from pipeline.training.loop import Progress, save_weights
+from pipeline.training.outcome import cost_now, training_record
 
 SCORES = {"miou": 0.61, "miou_low": 0.58, "miou_high": 0.64, "pixel_accuracy": 0.9, "mean_accuracy": 0.7}
 
@@ -56,19 +51,9 @@ def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = T
     torch.nn.init.ones_(model.final_decoder[-1].bias)
     save_weights(model, files.weights("best"))
     trained = for_training(benchmark)
-    record = TrainingRecord(
-        **identity(trained, seed, f"key-{seed}", "fingerprint", "float32"),
-        epochs=2,
-        iterations=10,
-        parameters=parameter_counts(model),
-        weights=None,
-        checkpoint=None,
-        best=None,
-        final=None,
-        training_loss=None,
-        untouched_memory=[],
-    )
-    cost = cost_now(root, torch.device("cpu"), datetime.datetime.now(datetime.UTC), 1.0, 0.1, 0)
+    data, progress = {"fingerprint": "fingerprint", "classes": ()}, Progress(iteration=10, seconds=1.0)
+    record = training_record(trained, model, seed, f"key-{seed}", data, "float32", None, progress)
+    cost = cost_now(root, torch.device("cpu"), datetime.datetime.now(datetime.UTC), progress)
     files.write(trained, record, cost, None, [], [])
     if planned:
         layout.plan.mkdir(parents=True, exist_ok=True)
@@ -78,27 +63,41 @@ def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = T
 
 def write_scores(root: Path, benchmark: Benchmark, seed: int = 0, **changes: Any) -> None:
     """The files of `runs/evaluate` that an export reads; `changes` to the record."""
-    classes = get_dataset(benchmark.dataset.name).classes
-    counts = Counts(*(np.ones((200, len(classes)), np.int64) for _ in range(3)))
+    classes = len(get_dataset(benchmark.dataset.name).classes)
+    counts = Counts(*(np.ones((200, classes), np.int64) for _ in range(3)))
+    ids = [f"image_{i}" for i in range(200)]
+    write_counted(root, benchmark, seed, ids, dict.fromkeys(PROTOCOLS, counts), **changes)
+
+
+def write_counted(
+    root: Path,
+    benchmark: Benchmark,
+    seed: int,
+    ids: Sequence[str],
+    counts: Mapping[str, Counts],
+    confusion: Mapping[str, NDArray[np.int64]] | None = None,
+    **changes: Any,
+) -> EvaluationFiles:
+    """The files of `runs/evaluate` with these counts (N, K) and matrices per protocol; `changes` to the record.
+
+    Without matrices, whatever was not found was predicted as nothing else.
+    """
+    files, dataset = EvaluationFiles(Layout(root), benchmark.id, seed), get_dataset(benchmark.dataset.name)
     record = EvaluationRecord(
         benchmark=benchmark.id,
         seed=seed,
         config_hash=config_hash(benchmark),
         run_key=f"key-{seed}",
-        dataset=benchmark.dataset.name,
-        images=200,
+        dataset=dataset.name,
+        images=len(ids),
         split="test",
         submission=None,
         checkpoint=benchmark.inference.checkpoint,
         panel=[],
         protocol=benchmark.inference.model_dump(mode="json"),
-        scores={protocol: ProtocolScores(**SCORES) for protocol in PROTOCOLS},
+        scores=dict.fromkeys(PROTOCOLS, ProtocolScores(**SCORES)),
     )
-    EvaluationFiles(Layout(root), benchmark.id, seed).write(
-        replace(record, **changes),
-        EvaluationCost(1.0, 0.1, "cpu"),
-        classes,
-        [f"image_{i}" for i in range(200)],
-        dict.fromkeys(PROTOCOLS, counts),
-        {protocol: np.eye(len(classes), dtype=np.int64) for protocol in PROTOCOLS},
-    )
+    confusion = confusion or {protocol: np.diag(found.truth.sum(axis=0)) for protocol, found in counts.items()}
+    cost = EvaluationCost(0.1 * len(ids), 0.1, "cpu")
+    files.write(replace(record, **changes), cost, dataset.classes, ids, counts, confusion)
+    return files

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
+from benchmarks.coverage import covered
 from pipeline.results.metrics import Counts
 from pipeline.results.statistics import (
+    Estimate,
     Scores,
     block_weights,
     class_gains,
     frame_blocks,
     gain,
+    holm,
     pooled_gain,
     scores,
-    seed_weights,
 )
 
 
@@ -110,13 +113,6 @@ def test_scores_of_single_seeds_joined_are_those_of_all() -> None:
     assert np.array_equal(joined.measured, _scores(*seeds).measured)
 
 
-def test_resampled_seeds_vary_as_a_mean_of_independent_seeds_does() -> None:
-    values = np.array([1.0, 2.0, 4.0])
-    means = seed_weights(3, samples=200_000) @ values
-    assert means.mean() == pytest.approx(values.mean(), abs=0.01)
-    assert means.var() == pytest.approx(values.var(ddof=1) / 3, rel=0.02)
-
-
 def test_pairing_resolves_a_small_gain_that_separate_intervals_do_not() -> None:
     rng = np.random.default_rng(4)
     hard = rng.uniform(0.3, 0.9, size=(60, 1))  # images differ far more than the models do
@@ -140,7 +136,7 @@ def test_pairing_finds_no_gain_between_equally_good_models() -> None:
     for _ in range(40):
         sides = [_scores(*(_counts(rng, 0.7, images=30) for _ in range(4)), samples=300) for _ in range(2)]
         found += gain(*sides).resolved
-    assert found <= 8  # with four seeds a nominal 5 % is a little more
+    assert found <= 6  # 2 are expected
 
 
 def test_the_pooled_gain_is_the_mean_of_the_gains_and_class_gains_have_the_miou_gain_as_mean() -> None:
@@ -149,6 +145,68 @@ def test_the_pooled_gain_is_the_mean_of_the_gains_and_class_gains_have_the_miou_
     pooled = pooled_gain(pairs)
     assert pooled.value == pytest.approx(np.mean([gain(*pair).value for pair in pairs]))
     assert np.mean([one.value for one in class_gains(*pairs[0])]) == pytest.approx(gain(*pairs[0]).value)
+
+
+def test_pairs_pooled_with_two_seeds_each_are_surer_than_one_pair() -> None:
+    rng = np.random.default_rng(11)
+    pairs = [
+        tuple(_scores(*(_counts(rng, rng.normal(a, 0.01)) for _ in range(2))) for a in (0.6, 0.65)) for _ in range(4)
+    ]
+    pooled, single = pooled_gain(pairs), gain(*pairs[0])
+    assert 4 * (pooled.high - pooled.low) < single.high - single.low
+    assert pooled.resolved
+
+
+def test_one_training_of_each_side_resolves_nothing() -> None:
+    rng = np.random.default_rng(12)
+    estimate = gain(_scores(_counts(rng, 0.5)), _scores(_counts(rng, 0.8)))
+    assert estimate.low > 0.1  # over images alone
+    assert np.isnan(estimate.p)
+    assert not estimate.covers_seeds
+    assert not estimate.resolved
+
+
+def test_where_the_images_do_not_matter_the_interval_is_student_s() -> None:
+    differences = np.array([0.01, 0.03, 0.02])
+    pixels = np.full((3, 50, 1), 1e9)
+    sides = []
+    for level in (np.full(3, 0.5), 0.5 + differences):
+        right = np.round(pixels * level[:, None, None])
+        union = (pixels - right) / 2
+        sides.append(scores(Counts(right, right + union, right + union), np.arange(50), 200))
+    expected = scipy.stats.ttest_1samp(differences, 0)
+    estimate = gain(*sides)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected.confidence_interval()), abs=1e-7)
+    assert estimate.p == pytest.approx(expected.pvalue, rel=1e-4)
+
+
+def test_the_p_value_is_below_0_05_exactly_where_the_interval_excludes_zero() -> None:
+    rng = np.random.default_rng(13)
+    for _ in range(60):
+        accuracy = rng.normal(0.7, 0.01, size=(2, 3))
+        sides = [_scores(*(_counts(rng, a, images=20) for a in side), samples=200) for side in accuracy]
+        estimate = gain(*sides)
+        assert (estimate.p < 0.05) == (estimate.low > 0 or estimate.high < 0)
+
+
+def test_p_values_judged_together_are_adjusted_step_by_step() -> None:
+    def estimate(p: float) -> Estimate:
+        return Estimate(0.1, 0.0, 0.2, np.zeros(2), p, p)
+
+    judged = holm([estimate(p) for p in (0.04, 0.01, float("nan"), 0.03)])
+    assert [each.adjusted for each in judged] == pytest.approx([0.06, 0.03, float("nan"), 0.06], nan_ok=True)
+    assert [each.resolved for each in judged] == [False, True, False, False]
+    assert [each.p for each in judged][:2] == [0.04, 0.01]
+
+
+@pytest.mark.parametrize("pairs", [1, 4])
+@pytest.mark.parametrize("interaction", [0.0, 1.0])
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 2.0])
+def test_intervals_over_two_seeds_hold_the_truth_about_95_times_in_100(
+    pairs: int, ratio: float, interaction: float
+) -> None:
+    """A bootstrap over two seeds covered 61 to 94 %. Of 150 intervals between 90 and 99.5 %: chance moves it by 3.5."""
+    assert 0.9 <= covered(pairs, 2, ratio, interaction, replications=150, samples=100) <= 0.995
 
 
 def test_a_single_image_has_no_interval_and_resolves_nothing() -> None:

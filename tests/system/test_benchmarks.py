@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.golden_recipe import golden_files, read_golden, replayed_updates
+from helpers.golden_recipe import golden_files, golden_memory, replayed_updates
 from helpers.project import ROOT
 
 from benchmarks.measure import extra_memory, in_turns, require_close
@@ -18,10 +18,8 @@ from benchmarks.reference.inference import reference_predict
 from benchmarks.reference.network import reference_network
 from benchmarks.reference.update import dense_update
 from benchmarks.rows.training_step import step_case
-from pipeline.checkpoints.key_names import from_published
 from pipeline.config.schema import ProtocolConfig
 from pipeline.evaluation.views import predict
-from pipeline.models import FeatureMemory
 
 CPU = torch.device("cpu")
 
@@ -35,14 +33,9 @@ def test_dense_update_is_the_authors(name: str) -> None:
 
 def test_attention_with_all_affinities_is_the_authors() -> None:
     (path,) = golden_files("memory", "forward_soft.npz")
-    meta, arrays, state = read_golden(path, prefix="memory_module.")
-    module = FeatureMemory(meta["K"], channels=meta["C"], attention_channels=meta["transform_channels"]).eval()
-    renamed = from_published(state, [f"memory.{key}" for key in module.state_dict()])
-    module.load_state_dict({key.removeprefix("memory."): value for key, value in renamed.items()})
-    features, logits, context = (torch.from_numpy(arrays[name]) for name in ("feats", "logits", "context"))
+    module, inputs, golden = golden_memory(path)
     with torch.no_grad():
-        out = reference_network(module)(features, logits, context)
-    require_close("output", out, torch.from_numpy(arrays["out"]), 1e-4)
+        require_close("output", reference_network(module)(*inputs), torch.from_numpy(golden), 1e-4)
 
 
 @torch.inference_mode()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from helpers.fake_results import row, write_results
 from helpers.page_checks import DESKTOP, page_problems
 from helpers.project import ROOT, TINY
 from helpers.tracking_files import track_both_stages, write_prepared
+from helpers.tracking_server import free_port, wait_until_it_answers
 
 from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark, RuntimeConfig
@@ -32,7 +30,6 @@ OF_MLFLOW = (
     "/mlflow/users/current",  # who is logged in, which a server without accounts does not know
     "ResizeObserver loop completed with undelivered notifications",  # a chart that is drawn over two frames
 )
-STARTS_WITHIN = 300  # seconds for `mlflow ui` on a busy machine
 
 pytestmark = [
     pytest.mark.slow,
@@ -126,35 +123,18 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def interface(tracked: Path) -> Iterator[str]:
     """Address of `mlflow ui`, started at the root as the README says."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     with (tracked / "ui.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=tracked, env=environment, stdout=log, stderr=log, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_it_answers(port, server)
+        wait_until_it_answers(address, tracked / "ui.log")
         yield address
     finally:
         os.killpg(server.pid, 15)  # its workers as well
         server.wait(timeout=30)
-
-
-def _wait_until_it_answers(port: int, server: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + STARTS_WITHIN
-    while time.monotonic() < give_up:
-        assert server.poll() is None, "mlflow ui ended; see ui.log"
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        try:
-            connection.request("GET", "/health")
-            return
-        except OSError:
-            time.sleep(0.5)
-        finally:
-            connection.close()
-    pytest.fail(f"mlflow ui does not answer after {STARTS_WITHIN} s")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.failing import NOBODY, damaged, ended, files_up_to, interrupted_at, killed_at, without_rights
-from helpers.model_benchmarks import small_benchmark
+from helpers.model_benchmarks import small_benchmark, trainer_of
+from helpers.model_benchmarks import train_tiny as train
 from helpers.project import edit_yaml, make_project
 from torch import Tensor, nn
 
@@ -31,21 +32,12 @@ from pipeline.layout import Layout
 from pipeline.models.segmentor import SegmentorOutput
 from pipeline.planning.plan import write_plan
 from pipeline.training import step
-from pipeline.training.optimizer import build_optimizer
 from pipeline.training.state import load_state
-from pipeline.training.step import Trainer, training_step
-from pipeline.training.train import train_benchmark
+from pipeline.training.step import training_step
 
 BENCHMARK = "tiny-fcn-mcibi"
 SCENES = {"train": 40, "val": 4, "test": 12}
-RUNTIME = {
-    "device": "cpu",
-    "workers": 0,
-    "evaluation_batch": 1,
-    "mlflow": False,
-    "log_every": 5,
-    "save_every": 4,
-}
+RUNTIME = {"device": "cpu", "workers": 0, "evaluation_batch": 1, "mlflow": False, "log_every": 5, "save_every": 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,11 +74,6 @@ def finished(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert ended(lambda: train(root)).status == 0
     assert ended(lambda: evaluate(root)).status == 0
     return root
-
-
-def train(root: Path) -> None:
-    benchmark = load_resolved(Layout(root).resolved_for("train", BENCHMARK))
-    train_benchmark(root, benchmark, 0, load_project(root).runtime, lambda step, values: None)
 
 
 def evaluate(root: Path) -> None:
@@ -158,28 +145,21 @@ def test_a_full_disk_keeps_the_last_state_and_the_training_goes_on_from_it(root:
     assert weights(root) == weights(finished)
 
 
-@pytest.mark.parametrize("stage", ["train", "evaluate"])
-def test_results_that_do_not_fit_the_disk_are_named(stage: str, root: Path, finished: Path) -> None:
-    if stage == "evaluate":
-        shutil.copytree(Layout(finished).train(BENCHMARK, 0), Layout(root).train(BENCHMARK, 0))
-    stopped = ended(lambda: evaluate(root) if stage == "evaluate" else train(root), files_up_to(500))
-    assert stopped.status == 1
-    name = "state.pt" if stage == "train" else "details/confusion.npz"
-    assert stopped.said.splitlines()[-1].startswith(f"error: {root}/runs/")
-    assert f"{name}: File too large" in stopped.said
-    assert "Traceback" not in stopped.said
-
-
-def test_a_full_disk_under_preprocess_names_the_file_and_leaves_nothing(root: Path) -> None:
-    prepared = Layout(root).prepared("digits")
-    shutil.rmtree(prepared)
+def test_results_that_do_not_fit_the_disk_are_named(root: Path, finished: Path) -> None:
+    shutil.copytree(Layout(finished).train(BENCHMARK, 0), Layout(root).train(BENCHMARK, 0))
+    shutil.rmtree(Layout(root).prepared("digits"))
     stopped = ended(lambda: preprocess(root), files_up_to(100))
     assert stopped.status == 1
-    assert stopped.said.startswith(f"error: {prepared}.part/")
+    assert stopped.said.startswith(f"error: {Layout(root).prepared('digits')}.part/")
     assert "File too large; raise the limit on the size of files (`ulimit -f`), then run the same" in stopped.said
-    assert not prepared.exists()
+    assert not Layout(root).prepared("digits").exists()
     preprocess(root)
-    assert prepared.exists()
+    for stage, name in ((train, "state.pt"), (evaluate, "details/confusion.npz")):
+        stopped = ended(lambda stage=stage: stage(root), files_up_to(500))
+        assert stopped.status == 1
+        assert stopped.said.splitlines()[-1].startswith(f"error: {root}/runs/")
+        assert f"{name}: File too large" in stopped.said
+        assert "Traceback" not in stopped.said
 
 
 @pytest.mark.parametrize(("stage", "folder"), [(fetch, "data/raw"), (preprocess, "data/prepared"), (train, "runs")])
@@ -248,14 +228,6 @@ def test_an_image_without_the_right_to_read_is_named(root: Path) -> None:
     assert "train_0007.png: cannot be read (Permission denied)" in stopped.said
 
 
-def test_a_deleted_image_is_prepared_again(root: Path) -> None:
-    image = Layout(root).prepared("digits") / "images" / "train" / "train_0007.png"
-    before = image.read_bytes()
-    image.unlink()
-    preprocess(root)
-    assert image.read_bytes() == before
-
-
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
@@ -294,9 +266,8 @@ class _Rooted(nn.Module):
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights() -> None:
-    config, model, device = small_benchmark("fcn", None), _Rooted(), torch.device("cpu")
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    trainer = Trainer(config, model, model, build_optimizer(model, config.optimizer), scaler, device, "float32", 10)
+    model = _Rooted()
+    trainer = trainer_of(small_benchmark("fcn", None), model)
     batch = torch.ones(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
     with pytest.raises(PipelineError, match=r"the gradient's norm is (nan|inf) at iteration 3 \(epoch 1\). Lower"):
         training_step(trainer, [batch], iteration=3, epoch=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from helpers.project import edit_yaml
-from helpers.repro import ENVIRONMENT, run, stages_run
+from helpers.repro import run
 from helpers.short_project import RUNTIME, SCHEDULE, short_repository, started
 from helpers.tracking_server import free_port, serving
 
@@ -64,53 +64,6 @@ def test_ctrl_c_ends_repro_which_goes_on_later_while_a_second_one_is_told_to_wai
     assert "is busy, it is being blocked by" in second
     assert again.returncode == 0
     assert run(root, "dvc", "status", TRAIN).strip() == "Data and pipelines are up to date."
-
-
-def test_a_damaged_image_is_made_anew_by_repro_and_the_training_goes_on(root: Path) -> None:
-    image = root / "data" / "prepared" / "digits" / "images" / "train" / "train_0003.png"
-    before = image.read_bytes()
-    image.unlink()
-    image.write_bytes(b"rubbish")
-    said = run(root, "dvc", "repro", TRAIN, status=255)
-    assert f"error: {image}: cannot be decoded as an image (7 bytes); delete this file and run `dvc repro`" in said
-    image.unlink()
-    said = run(root, "dvc", "repro", TRAIN)
-    assert stages_run(said) == ["preprocess", TRAIN]
-    assert "resuming after iteration" in said
-    assert image.read_bytes() == before
-
-
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0
-    if shutil.which("unshare")
-    else True,
-    reason="needs a mount namespace of its own",
-)
-def test_a_full_or_read_only_file_system_stops_the_training_which_goes_on_when_there_is_room(root: Path) -> None:
-    """runs/ on a file system of 2 MB, then read-only, then of 400 MB."""
-    script = f"""
-cp -r runs plan-copy && mount -t tmpfs -o size=2m tmpfs runs && cp -r plan-copy/plan runs/
-train="{sys.executable} -m stages.train {BENCHMARK} 0"
-$train; echo "status $?"
-mount -o remount,ro runs
-$train; echo "status $?"
-mount -o remount,rw,size=400m runs
-$train; echo "status $?"
-ls runs/train/{BENCHMARK}/0
-"""
-    done = subprocess.run(
-        ["unshare", "-rm", "bash", "-c", script], cwd=root, env=ENVIRONMENT, text=True, capture_output=True, check=False
-    )
-    full, read_only = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert "No space left on device; free some space there, then run the same command again" in full
-    assert "Read-only file system; make this file system writable" in read_only
-    assert "Traceback" not in done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("status")] == [
-        "status 1",
-        "status 1",
-        "status 0",
-    ]
-    assert "last.safetensors" in done.stdout
 
 
 def test_a_tracking_server_that_is_gone_costs_one_warning_and_sync_repairs_it(root: Path, tmp_path: Path) -> None:

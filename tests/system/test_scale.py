@@ -11,8 +11,8 @@ import mlflow
 import pytest
 import yaml
 from helpers.project import edit_yaml
-from helpers.repro import run, stages_run
-from helpers.short_project import RUNTIME, commit, short_repository, started
+from helpers.repro import commit, run, stages_run
+from helpers.short_project import RUNTIME, short_repository, started
 from helpers.tracking_server import free_port, serving
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.model_benchmarks import small_benchmark
+from helpers.model_benchmarks import small_benchmark, trainer_of
 from helpers.project import edit_yaml
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -19,22 +19,17 @@ from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
 from pipeline.planning.plan import plan_benchmarks
 from pipeline.runtime.distributed import arithmetic
-from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer, compiled, training_step
 from pipeline.training.train import train_benchmark
 
 CLASSES = 5
-CPU = torch.device("cpu")
 
 
 def three_steps(config: Benchmark, backend: str | None) -> tuple[list[Tensor], Trainer]:
     """Losses of three steps, the consistency loss among them, and what was trained; backend None: not compiled."""
     torch.manual_seed(0)
     model = build_segmentor(config, CLASSES, pretrained=False).train()
-    parallel = model if backend is None else compiled(model, backend)
-    optimizer = build_optimizer(model, config.optimizer)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    trainer = Trainer(config, model, parallel, optimizer, scaler, CPU, "float32", total_iterations=10)
+    trainer = trainer_of(config, model, None if backend is None else compiled(model, backend))
     generator = torch.Generator().manual_seed(1)
     losses = []
     for iteration in range(3):
@@ -85,9 +80,7 @@ def test_a_gradient_through_the_updated_memory_cannot_be_compiled(project: Path)
 
 
 def test_several_devices_cannot_train_compiled(tiny_benchmark: Benchmark) -> None:
-    problem = compile_problem(tiny_benchmark, RuntimeConfig(compile=True, devices=2))
-    assert problem is not None
-    assert "2 devices on 1 nodes" in problem
+    assert "2 devices on 1 nodes" in compile_problem(tiny_benchmark, RuntimeConfig(compile=True, devices=2))
 
 
 def test_a_compiled_training_is_another_run() -> None:

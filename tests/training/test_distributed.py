@@ -11,15 +11,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-import yaml
-from helpers.model_benchmarks import small_benchmark
-from helpers.project import edit_yaml
+from helpers.model_benchmarks import small_benchmark, train_tiny, trainer_of
+from helpers.project import RUNTIME, edit_yaml
 from helpers.rank_processes import on_ranks
 from helpers.tensors import features, random_labels
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.config import load_project, load_resolved
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.errors import PipelineError
@@ -30,9 +28,7 @@ from pipeline.models.segmentor import SegmentorOutput
 from pipeline.runtime.distributed import ranks, wrap
 from pipeline.runtime.launch import relaunch_with_torchrun, torchrun_command
 from pipeline.training import loop
-from pipeline.training.optimizer import build_optimizer
-from pipeline.training.step import Trainer, training_step
-from pipeline.training.train import train_benchmark
+from pipeline.training.step import training_step
 
 K, C = 5, 6
 
@@ -54,7 +50,7 @@ def memory_after_updates(rank, world, sync, strategy="cosine"):
     config = small_benchmark(
         "fcn", {"sync": sync, "strategy": strategy}, channels=C, attention_channels=4, auxiliary=[]
     )
-    trainer = a_trainer(config, _OnlyMemory(sync, strategy), wrapped=False)  # most of its parameters get no gradient
+    trainer = trainer_of(config, _OnlyMemory(sync, strategy).train())  # most of its parameters get no gradient
     for images, labels in batches():
         share = slice(rank * len(images) // world, (rank + 1) * len(images) // world)
         training_step(trainer, [(images[share], labels[share])], iteration=0, epoch=1)
@@ -70,16 +66,7 @@ class _OnlyMemory(nn.Module):
         self.logits = nn.Conv2d(C, K, 1)
 
     def forward(self, images):
-        logits = self.logits(images)
-        return SegmentorOutput(logits, None, (), images)
-
-
-def a_trainer(config, model, wrapped=True):
-    model = model.train()
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    device = torch.device("cpu")
-    parallel = wrap(model, device) if wrapped else model
-    return Trainer(config, model, parallel, build_optimizer(model, config.optimizer), scaler, device, "float32", 10)
+        return SegmentorOutput(self.logits(images), None, (), images)
 
 
 @pytest.mark.parametrize(("world", "strategy"), [(2, "cosine"), (3, "cosine"), (2, "mean")])
@@ -105,8 +92,8 @@ def gradients(rank, world, parts):
     """Gradients and loss of a norm-free network after one step on 12 images."""
     torch.manual_seed(0)
     config = small_benchmark("fcn", None)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, K, 1))
-    trainer = a_trainer(config, _Plain(model))
+    model = _Plain(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, K, 1))).train()
+    trainer = trainer_of(config, model, wrap(model, torch.device("cpu")))
     images = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     labels = random_labels((12, 8, 8), K, seed=2)
     labels[:5] = IGNORE_INDEX  # shares of very different weight, one of them void
@@ -154,7 +141,7 @@ def test_counts_of_all_ranks_are_those_of_one_in_the_order_of_the_split(tmp_path
     assert other is None
     assert main[0] == alone[0] == order
     assert np.array_equal(main[1]["single_scale"].confusion, alone[1]["single_scale"].confusion)
-    assert np.array_equal(main[1]["single_scale"].per_image()["truth"], alone[1]["single_scale"].per_image()["truth"])
+    assert np.array_equal(main[1]["single_scale"].images, alone[1]["single_scale"].images)
 
 
 def test_an_image_that_counts_twice_is_an_error():
@@ -166,27 +153,13 @@ def test_an_image_that_counts_twice_is_an_error():
 # --- a whole training -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def trainable(prepared_project, tmp_path):
-    root = tmp_path / "trainable"
-    shutil.copytree(prepared_project, root)
-    runtime = {"device": "cpu", "workers": 0, "mlflow": False, "log_every": 5, "save_every": 3}
-    edit_yaml(root / "params.yaml", runtime=runtime)
-    return root
-
-
 def a_training(rank, root, stop_after=None):
     """Train tiny-fcn-mcibi on this rank; with `stop_after`, an interrupt arrives on rank 1 during that iteration."""
-    benchmark = load_resolved(Layout(root).resolved_for("train", "tiny-fcn-mcibi"))
     logged = []
-
-    def log(iteration, values):
-        logged.append(iteration)
-
     if rank == 1 and stop_after is not None:
         interrupt_after(stop_after)
     try:
-        train_benchmark(root, benchmark, 0, load_project(root).runtime, log)
+        train_tiny(root, log=lambda iteration, values: logged.append(iteration))
     except KeyboardInterrupt as stopped:
         return str(stopped)
     return logged
@@ -226,8 +199,7 @@ def test_an_interrupt_on_one_rank_stops_all_and_the_training_resumes_identically
 
 @pytest.mark.slow
 def test_the_error_of_one_rank_ends_the_stage_with_its_own_message(trainable):
-    runtime = yaml.safe_load((trainable / "params.yaml").read_text())["runtime"]
-    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 2})
+    edit_yaml(trainable / "params.yaml", runtime=RUNTIME | {"devices": 2})
     for image in (trainable / "data/prepared/digits/images/train").glob("*7.png"):
         image.write_bytes(b"broken")
     command = [sys.executable, "-m", "stages.train", "tiny-fcn-mcibi", "0"]
@@ -240,12 +212,11 @@ def test_the_error_of_one_rank_ends_the_stage_with_its_own_message(trainable):
 
 @pytest.mark.slow
 def test_the_stage_trains_on_two_devices(trainable):
-    runtime = yaml.safe_load((trainable / "params.yaml").read_text())["runtime"]
-    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 2})
+    edit_yaml(trainable / "params.yaml", runtime=RUNTIME | {"devices": 2})
     subprocess.run([sys.executable, "-m", "stages.train", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
     subprocess.run([sys.executable, "-m", "stages.evaluate_msflip", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
     together = json.loads((Layout(trainable).evaluate("tiny-fcn-mcibi", 0) / "metrics.json").read_text())
-    edit_yaml(trainable / "params.yaml", runtime=runtime | {"devices": 1})
+    edit_yaml(trainable / "params.yaml", runtime=RUNTIME)
     subprocess.run([sys.executable, "-m", "stages.evaluate_msflip", "tiny-fcn-mcibi", "0"], cwd=trainable, check=True)
     assert json.loads((Layout(trainable).evaluate("tiny-fcn-mcibi", 0) / "metrics.json").read_text()) == together
 
@@ -260,9 +231,8 @@ def test_one_device_works_in_the_stage_itself():
 
 def test_several_devices_are_started_by_torchrun():
     command = torchrun_command(RuntimeConfig(devices=8), "stages.train", ["x", "0"], {})
-    assert command[1:] == [
-        *("-m", "torch.distributed.run", "--nproc-per-node=8", "--standalone", "-m", "stages.train", "x", "0")
-    ]
+    expected = ("-m", "torch.distributed.run", "--nproc-per-node=8", "--standalone", "-m", "stages.train", "x", "0")
+    assert tuple(command[1:]) == expected
 
 
 def test_several_nodes_are_started_by_slurm_or_explained():

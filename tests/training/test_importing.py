@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "file.pth"
 
 
-def refusal(project: Path, row: Benchmark, file: Path, state: dict[str, Tensor]) -> str:
-    with pytest.raises(PipelineError) as caught:
-        load_published(project, row, write_checkpoint(file, state))
-    return str(caught.value)
-
-
 # --- what fits --------------------------------------------------------------------------------------------------------
 
 
@@ -89,49 +84,37 @@ def test_half_precision_weights_become_float32(project, row, published, file) ->
 # --- what does not ----------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_key_is_an_error(project, row, published, file) -> None:
-    state = {key: value for key, value in published.items() if key != "bottleneck.0.weight"}
-    assert "1 missing (pixel_representation.0.weight)" in refusal(project, row, file, state)
+def without(prefix: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    return lambda state: {key: value for key, value in state.items() if not key.startswith(prefix)}
 
 
-def test_an_unexpected_key_is_an_error(project, row, published, file) -> None:
-    state = published | {"extra_head.weight": torch.zeros(1)}
-    assert "1 unexpected (extra_head.weight)" in refusal(project, row, file, state)
+WHOLE = without("-")
+KIND = "150 classes, ResNet-50/101 v1c of 3-4-6-3 blocks, 1 auxiliary head and a memory of 1 vector per class"
+NAN = {"bottleneck.1.bias": torch.full((32,), torch.nan)}
+REFUSED = {
+    "missing key": (ROW, without("bottleneck.0.weight"), ["1 missing (pixel_representation.0.weight)"]),
+    "unexpected key": (ROW, lambda state: state | {"extra.weight": torch.zeros(1)}, ["1 unexpected (extra.weight)"]),
+    "no auxiliary head": (ROW, without("auxiliary_decoder."), ["missing (auxiliary.", "0 auxiliary heads"]),
+    "another dataset": (
+        "lip-resnet50os8",
+        WHOLE,
+        ["not the checkpoint of lip-resnet50os8", "tensors of another shape", KIND, f"it fits {ROW}."],
+    ),
+    "another backbone": ("ade20k-resnet101os8", WHOLE, ["missing (encoder.model.layer3.10", f"it fits {ROW}."]),
+    "no benchmark": (
+        ROW,
+        lambda state: {"some.weight": torch.zeros(1)},
+        ["no backbone of the authors", "fits no benchmark of params/"],
+    ),
+    "NaN": (ROW, lambda state: state | NAN, ["1 tensors hold NaN or infinity (pixel_representation.1.bias)"]),
+}
 
 
-def test_missing_auxiliary_heads_are_an_error(project, row, published, file) -> None:
-    state = {key: value for key, value in published.items() if not key.startswith("auxiliary_decoder.")}
-    message = refusal(project, row, file, state)
-    assert "missing (auxiliary." in message
-    assert "0 auxiliary heads" in message
-
-
-def test_a_file_for_another_dataset_says_what_it_is_and_where_it_belongs(project, row, published, file) -> None:
-    message = refusal(project, load_benchmark(project, "lip-resnet50os8"), file, published)
-    assert "not the checkpoint of lip-resnet50os8" in message
-    assert "tensors of another shape" in message
-    expected = "150 classes, ResNet-50/101 v1c of 3-4-6-3 blocks, 1 auxiliary head and a memory of 1 vector per class"
-    assert expected in message
-    assert f"it fits {ROW}." in message
-
-
-def test_a_file_for_another_backbone_names_its_row(project, published, file) -> None:
-    message = refusal(project, load_benchmark(project, "ade20k-resnet101os8"), file, published)
-    assert "missing (encoder.model.layer3.10" in message
-    assert f"it fits {ROW}." in message
-
-
-def test_a_file_that_fits_no_benchmark_is_reported_as_such(project, row, file) -> None:
-    message = refusal(project, row, file, {"some.weight": torch.zeros(1)})
-    assert "no backbone of the authors" in message
-    assert "fits no benchmark of params/" in message
-
-
-def test_nan_is_an_error_that_names_the_tensor(project, row, published, file) -> None:
-    broken = published["bottleneck.1.bias"].clone()
-    broken[0] = torch.nan
-    message = refusal(project, row, file, published | {"bottleneck.1.bias": broken})
-    assert "1 tensors hold NaN or infinity (pixel_representation.1.bias)" in message
+@pytest.mark.parametrize(("benchmark", "change", "messages"), REFUSED.values(), ids=REFUSED)
+def test_a_file_that_does_not_fit_says_what_it_is(project, published, file, benchmark, change, messages) -> None:
+    with pytest.raises(PipelineError) as caught:
+        load_published(project, load_benchmark(project, benchmark), write_checkpoint(file, change(published)))
+    assert [message for message in messages if message not in str(caught.value)] == []
 
 
 def test_code_in_a_file_is_not_run(project, row, tmp_path) -> None:
@@ -202,26 +185,20 @@ def test_an_import_is_tracked_as_the_run_of_its_stage_with_the_evaluation_below(
     assert sync(elsewhere) == []
 
 
-def test_a_file_that_changed_since_its_download_is_refused(prepared: Path) -> None:
+def test_a_file_that_changed_has_another_rows_name_or_is_gone_is_refused(prepared: Path) -> None:
+    def refused(match: str) -> None:
+        with pytest.raises(PipelineError, match=match):
+            import_benchmark(prepared, resolved(prepared, "train", ROW), 0, load_project(prepared).runtime)
+
     file = Path(load_project(prepared).weights[ROW])
     file.write_bytes(file.read_bytes() + b" ")
-    with pytest.raises(PipelineError, match=r"but it was [0-9a-f]{64} when it was checked.*--force"):
-        import_benchmark(prepared, resolved(prepared, "train", ROW), 0, load_project(prepared).runtime)
-
-
-def test_a_file_that_is_gone_names_the_key_of_params(prepared: Path) -> None:
-    Path(load_project(prepared).weights[ROW]).unlink()
-    with pytest.raises(PipelineError, match=rf"are gone.*`weights: \{{{ROW}: PATH\}}` in params.yaml"):
-        import_benchmark(prepared, resolved(prepared, "train", ROW), 0, load_project(prepared).runtime)
-
-
-def test_a_file_with_the_name_of_another_row_is_refused(prepared: Path) -> None:
-    file = Path(load_project(prepared).weights[ROW])
+    refused(r"but it was [0-9a-f]{64} when it was checked.*--force")
     other = file.rename(file.with_name("mcibi_deeplabv3_r50_lip.pth"))
     edit_yaml(prepared / "params.yaml", weights={ROW: str(other)})
     prepare_all(prepared)
-    with pytest.raises(PipelineError, match=f"checkpoint of lip-resnet50os8, not of {ROW}"):
-        import_benchmark(prepared, resolved(prepared, "train", ROW), 0, load_project(prepared).runtime)
+    refused(f"checkpoint of lip-resnet50os8, not of {ROW}")
+    other.unlink()
+    refused(rf"are gone.*`weights: \{{{ROW}: PATH\}}` in params.yaml")
 
 
 def test_a_row_trains_from_the_authors_imagenet_file(tmp_path: Path, row: Benchmark) -> None:

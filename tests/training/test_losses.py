@@ -38,17 +38,12 @@ def test_batch_without_a_valid_pixel_costs_nothing_and_gives_no_nan() -> None:
     assert torch.equal(leaf.grad, torch.zeros_like(leaf))
 
 
-def test_terms_are_weighted() -> None:
+def test_terms_are_weighted_and_absent_for_absent_maps_and_zero_weights() -> None:
     output = SegmentorOutput(logits(0), logits(1), (logits(2),), None)
-    weights = LossConfig(final=1.0, coarse=0.4, auxiliary=0.2)
-    terms = pixel_losses(output, labels(), weights)
+    terms = pixel_losses(output, labels(), LossConfig(final=1.0, coarse=0.4, auxiliary=0.2))
     assert terms.keys() == {"final", "coarse", "auxiliary"}
     assert terms["coarse"].item() == pytest.approx(0.4 * pixel_cross_entropy(logits(1), labels()).item())
-
-
-def test_absent_maps_and_zero_weights_have_no_term() -> None:
-    output = SegmentorOutput(logits(0), logits(1), None, None)
-    assert pixel_losses(output, labels(), LossConfig(coarse=0.0)).keys() == {"final"}
+    assert pixel_losses(output._replace(auxiliary=()), labels(), LossConfig(coarse=0.0)).keys() == {"final"}
 
 
 def test_consistency_asks_every_slot_for_its_own_class_and_trains_only_the_final_decoder() -> None:

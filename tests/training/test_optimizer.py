@@ -15,23 +15,18 @@ def test_poly_follows_the_published_values() -> None:
     schedule = ScheduleConfig(epochs=2, batch_size=4)
     expected = [0.01, 0.0077417061165633485, 0.005405278639554652, 0.002943028428617661]
     assert [poly_lr(t, 4, OPTIMIZER, schedule) for t in range(4)] == pytest.approx(expected, rel=1e-12)
-
-
-def test_poly_ends_at_an_explicit_floor() -> None:
     schedule = ScheduleConfig(epochs=1, batch_size=2, min_lr=0.001)
-    assert poly_lr(10**6 - 1, 10**6, OPTIMIZER, schedule) == pytest.approx(0.001, rel=1e-3)
+    assert poly_lr(10**6 - 1, 10**6, OPTIMIZER, schedule) == pytest.approx(0.001, rel=1e-3)  # ends at the floor
 
 
-def test_memory_momentum_tied_to_the_learning_rate_starts_at_its_value() -> None:
-    assert memory_momentum(0.01, MemoryConfig(momentum=0.9), OPTIMIZER) == pytest.approx(0.9)
-    assert memory_momentum(0.005, MemoryConfig(momentum=0.9), OPTIMIZER) == pytest.approx(0.45)
-
-
-def test_memory_momentum_of_the_coco_stuff_rows_starts_at_one() -> None:
-    memory, optimizer = MemoryConfig(momentum=0.9, base_lr=0.0009), OptimizerConfig(lr=0.001)
-    assert memory_momentum(0.001, memory, optimizer) == pytest.approx(1.0)
-
-
-def test_fixed_memory_momentum_ignores_the_learning_rate() -> None:
-    memory = MemoryConfig(momentum=0.3, momentum_schedule="fixed")
-    assert memory_momentum(1e-5, memory, OPTIMIZER) == 0.3
+@pytest.mark.parametrize(
+    ("memory", "initial_lr", "lr", "expected"),
+    [
+        (MemoryConfig(momentum=0.9), 0.01, 0.01, 0.9),
+        (MemoryConfig(momentum=0.9), 0.01, 0.005, 0.45),
+        (MemoryConfig(momentum=0.9, base_lr=0.0009), 0.001, 0.001, 1.0),  # the COCO-Stuff rows
+        (MemoryConfig(momentum=0.3, momentum_schedule="fixed"), 0.01, 1e-5, 0.3),
+    ],
+)
+def test_memory_momentum_follows_the_learning_rate_unless_fixed(memory, initial_lr, lr, expected) -> None:
+    assert memory_momentum(lr, memory, OptimizerConfig(lr=initial_lr)) == pytest.approx(expected)

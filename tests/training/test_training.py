@@ -15,13 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.model_benchmarks import train_tiny
 from helpers.project import edit_yaml
 from safetensors.numpy import load_file
 
-from pipeline.config import load_project, load_resolved
 from pipeline.errors import PipelineError
-from pipeline.layout import Layout
-from pipeline.training.train import train_benchmark
 
 BENCHMARK = "tiny-fcn-mcibi"
 
@@ -31,8 +29,7 @@ def start(root: Path, seed: int = 0) -> BaseProcess:
 
     def work() -> None:
         torch.set_num_threads(1)
-        benchmark = load_resolved(Layout(root).resolved_for("train", BENCHMARK))
-        train_benchmark(root, benchmark, seed, load_project(root).runtime, lambda step, values: None)
+        train_tiny(root, seed)
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
@@ -44,16 +41,6 @@ def train(root: Path, seed: int = 0) -> None:
     process = start(root, seed)
     process.join()
     assert process.exitcode == 0
-
-
-@pytest.fixture
-def trainable(prepared_project: Path, tmp_path: Path) -> Path:
-    """A project ready to train, that saves its state every third iteration."""
-    root = tmp_path / "trainable"
-    shutil.copytree(prepared_project, root)
-    runtime = {"device": "cpu", "workers": 0, "evaluation_batch": 8, "mlflow": False, "log_every": 5, "save_every": 3}
-    edit_yaml(root / "params.yaml", runtime=runtime)
-    return root
 
 
 @pytest.fixture
@@ -123,11 +110,8 @@ def test_another_seed_gives_other_weights(brief: Path) -> None:
     assert not np.array_equal(other["memory.memory"], first["memory.memory"])
 
 
-def test_finished_run_leaves_no_state_behind(uninterrupted: Path) -> None:
+def test_curves_summary_and_memory_are_written_and_no_state_is_left(uninterrupted: Path) -> None:
     assert not list((uninterrupted / "runs" / "state").rglob("*.pt"))
-
-
-def test_curves_summary_and_memory_are_written(uninterrupted: Path) -> None:
     curves = uninterrupted / "runs" / "curves" / BENCHMARK / "0"
     history, validation = pd.read_csv(curves / "history.csv"), pd.read_csv(curves / "validation.csv")
     summary = json.loads((results(uninterrupted) / "summary.json").read_text())
@@ -144,17 +128,8 @@ def test_curves_summary_and_memory_are_written(uninterrupted: Path) -> None:
         np.testing.assert_array_equal(memory["final"], weights["memory.memory"])
 
 
-def test_loss_that_is_not_finite_stops_with_the_batch(trainable: Path) -> None:
-    plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
-    edit_yaml(plan, optimizer={"lr": 1e30})
-    runtime = load_project(trainable).runtime
-    with pytest.raises(PipelineError, match=r"(?s)loss is .* Lower optimizer.lr.*Images of the batch: "):
-        train_benchmark(trainable, load_resolved(plan), 0, runtime, lambda step, values: None)
-
-
 def test_batch_larger_than_the_split_is_an_error(trainable: Path) -> None:
     plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
     edit_yaml(plan, schedule={"epochs": 1, "batch_size": 5000})
-    runtime = load_project(trainable).runtime
     with pytest.raises(PipelineError, match=r"schedule.batch_size: 5000 is larger than the training split of digits"):
-        train_benchmark(trainable, load_resolved(plan), 0, runtime, lambda step, values: None)
+        train_tiny(trainable)

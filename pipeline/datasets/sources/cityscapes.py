@@ -86,8 +86,7 @@ def _check_labels(raw_dir: Path, found: OfficialSource) -> None:
 
 def _frames(folder: Path, ending: str) -> set[str]:
     """CITY/NAME of the files CITY/NAME + `ending` in `folder`."""
-    cities = sorted(path for path in folder.glob("*") if path.is_dir())
-    return {f"{city.name}/{stem}" for city in cities for stem in file_stems(city, ending)}
+    return {f"{city.name}/{stem}" for city in folder.glob("*") for stem in file_stems(city, ending)}
 
 
 def _samples(raw_dir: Path) -> Iterator[RawSample]:

@@ -24,14 +24,15 @@ from pipeline.errors import PipelineError
 from pipeline.files.storage import write_png
 
 # Difficulty of the task. Editing any of these makes the scenes stale: the next `dvc repro` draws them again.
-SCENE_SIZE = 96  # px, side
-SCENES = {"train": 1200, "val": 150, "test": 200}
-DIGITS_PER_SCENE = (2, 4)  # a digit for which no place is found is left out
-DIGIT_SIZE = (32, 52)  # px, side of the enlarged 8x8 sample
+SCENE_SIZE = 64  # px, side
+SCENES = {"train": 1200, "val": 200, "test": 200}
+DIGITS_PER_SCENE = (1, 2)  # a digit for which no place is found is left out
+DIGIT_SIZE = (36, 48)  # px, side of the enlarged 8x8 sample
 ROTATION = 8.0  # degrees, either way
+PHOTO_CONTRAST = 0.5  # of the photographs: at full contrast bars of buildings are taken for the digit one
 MIN_CONTRAST = 90.0  # grey levels between ink and the background under it
 INK_OPACITY = (0.9, 1.0)
-INK_LEVELS = (0.2, 0.6)  # share of full ink that begins and completes a stroke; strokes are then 5 to 14 px wide
+INK_LEVELS = (0.1, 0.4)  # share of full ink that begins and completes a stroke
 MAX_COVERED = 0.15  # share of an earlier digit's strokes that a later one may hide
 # Share of the handwriting samples of every class, and columns of both photographs, that belong to a split.
 SAMPLE_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -100,7 +101,7 @@ def _background(split: str, rng: np.random.Generator) -> Array:
     left, right = PHOTO_COLUMNS[split]
     top = rng.integers(photo.shape[0] - SCENE_SIZE + 1)
     x = rng.integers(left, right - SCENE_SIZE + 1)
-    crop = photo[top : top + SCENE_SIZE, x : x + SCENE_SIZE].astype(np.float64)
+    crop = 128 + PHOTO_CONTRAST * (photo[top : top + SCENE_SIZE, x : x + SCENE_SIZE] - 128.0)
     return crop[:, ::-1].copy() if rng.random() < 0.5 else crop
 
 

@@ -1,11 +1,11 @@
 """Encoders that smp and timm do not have in the authors' form, by name (docs/method.md, "Encoders").
 
-A new one is one new module here, called as `encoder.name` with `-` for `_`. It defines four names:
+A new one is one new module here, called as `encoder.name` with `-` for `_`. It defines, the first two if needed:
 
     Options        pydantic section: the keys of `encoder.options`
-    TIMM_NAME      timm's complete classifier of this family: what else a weight file may hold
     adapt_weights  state dict under timm's keys -> the same, fitted to this encoder's shapes
-    build          (EncoderConfig, Options) -> nn.Module with smp's encoder interface: `out_channels`, the widths of its
+    TIMM_NAME      timm's complete classifier of this family: what else a weight file may hold
+    build          (EncoderConfig, options) -> nn.Module with smp's encoder interface: `out_channels`, the widths of its
                    maps with the image at [0], and a forward from (B, 3, H, W) to those maps, the image itself at [0];
                    timm's modules are under `model.`, as in smp's `tu-` encoders
 """
@@ -27,9 +27,7 @@ def encoder_names() -> list[str]:
 
 def get_own_encoder(name: str) -> ModuleType | None:
     """The module of encoder `name`, or None when it is none of these."""
-    if name not in encoder_names():
-        return None
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}") if name in encoder_names() else None
 
 
 def require_only_stride(config: EncoderConfig, stride: int, hint: str = "") -> None:

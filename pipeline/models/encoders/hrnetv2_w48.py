@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from timm.models.hrnet import HighResolutionModule
 from torch import Tensor, nn
 
-from pipeline.checkpoints.read import StateDict
 from pipeline.config.schema import EncoderConfig, Section
 from pipeline.models.bilinear import resize
 from pipeline.models.encoders import require_only_stride
@@ -30,8 +29,6 @@ class Options(Section):
 class HighResolutionEncoder(nn.Module):
     """(B, 3, H, W) -> [image, (B, 720, H/4, W/4)], sizes rounded up."""
 
-    output_stride = 4
-
     def __init__(self, options: Options) -> None:
         super().__init__()
         self.model = timm.create_model(
@@ -47,8 +44,8 @@ class HighResolutionEncoder(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) to themselves and the joined branches, in the order 48, 96, 192, 384 channels."""
         branches = self.model(images)  # four of (B, c, H/4 .. H/32, W/4 .. W/32)
-        size = (branches[0].shape[2], branches[0].shape[3])
-        return [images, torch.cat([branches[0], *(resize(maps, size) for maps in branches[1:])], dim=1)]
+        finest = branches[0]
+        return [images, torch.cat([finest, *(resize(maps, finest.shape[2:]) for maps in branches[1:])], dim=1)]
 
 
 class _BilinearFusionModule(nn.Module):
@@ -68,8 +65,8 @@ class _BilinearFusionModule(nn.Module):
         maps = [branch(x[i]) for i, branch in enumerate(self.branches)]
         fused = []
         for i, row in enumerate(self.fuse_layers):
-            size = (maps[i].shape[2], maps[i].shape[3])
             moved = (layer(maps[j]) for j, layer in enumerate(row))
+            size = maps[i].shape[2:]
             parts = [_enlarged(part, 2 ** (j - i), size) if j > i else part for j, part in enumerate(moved)]
             fused.append(self.fuse_act(sum(parts[1:], parts[0])))
         return fused
@@ -78,17 +75,10 @@ class _BilinearFusionModule(nn.Module):
 def _enlarged(maps: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
     """By `factor`, then, where an odd size was halved on the way down, to `size`: two steps, as the authors do."""
     maps = F.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
-    return maps if (maps.shape[2], maps.shape[3]) == size else resize(maps, size)
-
-
-def adapt_weights(state: StateDict) -> StateDict:
-    """As they are."""
-    return state
+    return maps if maps.shape[2:] == size else resize(maps, size)
 
 
 def build(config: EncoderConfig, options: Options) -> nn.Module:
     """The encoder at its only stride, 4. Raises PipelineError for another output stride or depth."""
-    require_only_stride(
-        config, HighResolutionEncoder.output_stride, " (`segmentor.downsample: true` halves the map before the head)"
-    )
+    require_only_stride(config, 4, " (`segmentor.downsample: true` halves the map before the head)")
     return HighResolutionEncoder(options)

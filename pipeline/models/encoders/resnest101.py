@@ -9,22 +9,12 @@ from __future__ import annotations
 import segmentation_models_pytorch as smp
 from torch import nn
 
-from pipeline.checkpoints.read import StateDict
 from pipeline.config.schema import EncoderConfig, Section
 
 TIMM_NAME = "resnest101e"
 
 
-class Options(Section):
-    """ResNeSt-101 has no options."""
-
-
-def adapt_weights(state: StateDict) -> StateDict:
-    """As they are."""
-    return state
-
-
-def build(config: EncoderConfig, options: Options) -> nn.Module:
+def build(config: EncoderConfig, options: Section) -> nn.Module:
     """smp's universal encoder around `resnest101e`, with shortcuts that do not pool where the stage does not stride."""
     encoder = smp.encoders.get_encoder(
         f"tu-{TIMM_NAME}", depth=config.depth, weights=None, output_stride=config.output_stride or 32

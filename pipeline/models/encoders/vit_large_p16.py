@@ -24,14 +24,9 @@ BLOCKS = (9, 14, 19, 23)
 WIDTH = 1024
 
 
-class Options(Section):
-    """ViT-Large/16 has no options."""
-
-
 class VisionTransformerEncoder(nn.Module):
     """(B, 3, H, W) -> [image, four maps (B, 1024, H/16, W/16)], sizes rounded up."""
 
-    output_stride = PATCH
     out_channels = (3, *(WIDTH for _ in BLOCKS))
 
     def __init__(self) -> None:
@@ -45,7 +40,7 @@ class VisionTransformerEncoder(nn.Module):
         height, width = images.shape[2:]
         padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH))
         patches = self.model.patch_embed.proj(padded)  # (B, 1024, h, w)
-        size = (patches.shape[2], patches.shape[3])
+        size = patches.shape[2:]
         tokens = torch.cat([self.model.cls_token.expand(len(images), -1, -1), _tokens(patches)], dim=1)
         tokens = tokens + position_embedding(self.model.pos_embed, size)  # (B, 1 + hw, 1024)
         maps = [images]
@@ -78,7 +73,7 @@ def _tokens(maps: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2)
 
 
-def build(config: EncoderConfig, options: Options) -> nn.Module:
+def build(config: EncoderConfig, options: Section) -> nn.Module:
     """The encoder at its only stride, 16. Raises PipelineError for another output stride or depth."""
     require_only_stride(config, PATCH)
     return VisionTransformerEncoder()

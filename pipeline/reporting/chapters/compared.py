@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,16 +16,18 @@ from pipeline.reporting.words import (
     NONE,
     PROTOCOL_NAMES,
     class_share,
+    image_interval,
+    p_value,
     percent,
     plain,
     points,
     points_interval,
-    probability,
     verdict,
 )
-from pipeline.results.statistics import Estimate
+from pipeline.results.statistics import Estimate, holm
 
 SHORT = {"single_scale": "Single scale", "ms_flip": "ms+flip"}  # in heads of columns
+_MEAN = "Mean of the pairs"
 SHOWN_CLASSES = 40  # that fit a figure
 
 
@@ -50,6 +52,8 @@ def headline(study: Study) -> Section:
     else:
         found = [_finding(study, study.label(pair), [pair], pooled=False) for pair in study.pairs]
     findings = [finding for finding in found if finding is not None]
+    judged = holm([finding.estimate for finding in findings])
+    findings = [replace(finding, estimate=estimate) for finding, estimate in zip(findings, judged, strict=True)]
     measured = [study.variants[name] for pair in study.pairs for name in pair] or study.ran
     groups: dict[str, list[str]] = {}
     for variant in study.ran:
@@ -108,6 +112,7 @@ def classes(study: Study) -> Section | None:
         blocks=blocks,
         compared=bool(sets),
         averaged=averaged,
+        several=any(len(study.shared_seeds(pairs)) > 1 for _, _, pairs in sets),
         named=study.named_rare,
         protocol=PROTOCOL_NAMES[PRIMARY],
     )
@@ -141,44 +146,59 @@ def _finding(study: Study, label: str, pairs: Sequence[Pair], pooled: bool) -> F
 
 
 def _fact(finding: Finding) -> Fact:
-    judged = verdict(finding.estimate)
-    detail = f"mIoU points {points_interval(finding.estimate)}, {judged}"
-    tone = judged if finding.estimate.resolved else "neutral"
-    return Fact(finding.label, points(finding.estimate.value), detail, tone)
+    estimate = finding.estimate
+    interval = f" {points_interval(estimate)}" if estimate.covers_seeds else ""
+    tone = verdict(estimate) if estimate.resolved else "neutral"
+    return Fact(finding.label, points(estimate.value), f"mIoU points{interval}, {verdict(estimate)}", tone)
 
 
 def _comparison(study: Study, comparison: Comparison) -> Section:
-    rows, drawn = [], []
+    found: list[tuple[str, str, dict[str, str], Estimate]] = []  # label, protocol, both sides, difference
     for pair in comparison.pairs:
         seeds = study.seeds(pair)
-        for protocol in PROTOCOLS:
-            estimate = study.gain([pair], protocol)
-            if estimate is None:
-                continue
+        for protocol in PROTOCOLS if seeds else ():
             before, after = (study.score(name, protocol, seeds) for name in pair)
             sides = {"Without %": percent(before.value), "With %": percent(after.value)}
-            rows.append(_row(plain(study.label(pair)), protocol, sides, estimate))
-            drawn += [(study.label(pair), estimate)] if protocol == PRIMARY else []
+            found.append((study.label(pair), protocol, sides, study.gain([pair], protocol)))
     for protocol in PROTOCOLS if comparison.pooled else ():
         estimate = study.gain(comparison.pairs, protocol)
         if estimate is not None:
-            rows.append(_row("**Mean of the pairs**", protocol, {"Without %": NONE, "With %": NONE}, estimate))
-            drawn += [("mean of the pairs", estimate)] if protocol == PRIMARY else []
-    alt = "; ".join(f"{label}: {points(e.value)} {points_interval(e)}" for label, e in drawn)
+            found.append((_MEAN, protocol, {"Without %": NONE, "With %": NONE}, estimate))
+    judged = holm([estimate for *_, estimate in found])
+    single = not all(estimate.covers_seeds for estimate in judged)
+    several = any(estimate.covers_seeds for estimate in judged)
+    rows = [
+        {
+            "Difference": f"**{label}**" if label == _MEAN else plain(label),
+            "Protocol": PROTOCOL_NAMES[protocol],
+            **sides,
+            "Points": f"**{points(estimate.value)}**",
+        }
+        | ({"95 % interval": points_interval(estimate)} if several else {})
+        | ({"95 % interval over images alone": image_interval(estimate)} if single else {})
+        | _judgement(estimate, several)
+        for (label, protocol, sides, _), estimate in zip(found, judged, strict=True)
+    ]
+    drawn = [
+        (label, estimate) for (label, protocol, *_), estimate in zip(found, judged, strict=True) if protocol == PRIMARY
+    ]
+    alt = "; ".join(f"{label}: {points(e.value)}" + f" {points_interval(e)}" * e.covers_seeds for label, e in drawn)
     shared = study.shared_seeds(comparison.pairs)
     return section(
         comparison.key,
         "comparison",
         comparison=comparison,
         table=Table(comparison.question, rows),
+        several=several,
         figure=""
         if not drawn
         else Figure(
             comparison.key,
             partial(figures.forest, drawn),
             f"Forest plot of differences in mIoU. {alt}.",
-            f"Differences in mIoU points, {PROTOCOL_NAMES[PRIMARY]}, with 95 % interval; filled when it excludes zero. "
-            "Small dots: single seeds.",
+            f"Differences in mIoU points, {PROTOCOL_NAMES[PRIMARY]}"
+            + ", with 95 % interval over trainings and images; filled when the adjusted p-value is below 0.05" * several
+            + ". Small dots: single seeds.",
         ),
         partial_seeds=shared if comparison.pooled and any(study.seeds(p) != shared for p in comparison.pairs) else (),
         absent=[study.label(pair) for pair in comparison.pairs if not study.seeds(pair)],
@@ -187,24 +207,11 @@ def _comparison(study: Study, comparison: Comparison) -> Section:
     )
 
 
-def _row(label: str, protocol: str, sides: dict[str, str], estimate: Estimate) -> dict[str, str]:
-    return {
-        "Difference": label,
-        "Protocol": PROTOCOL_NAMES[protocol],
-        **sides,
-        "Points": f"**{points(estimate.value)}**",
-        "95 % interval": points_interval(estimate),
-        "Probability of gain": probability(estimate.positive),
-        **_judgement(estimate),
-    }
-
-
-def _judgement(estimate: Estimate) -> dict[str, str]:
-    return {
-        "Verdict": verdict(estimate),
-        "Seeds": str(len(estimate.per_seed)),
-        "Seeds ahead": str(int((estimate.per_seed > 0).sum())),
-    }
+def _judgement(estimate: Estimate, several: bool) -> dict[str, str]:
+    """several: some row of the table has several seeds, and so p-values."""
+    values = {"p": p_value(estimate.p), "p, adjusted": p_value(estimate.adjusted)} if several else {}
+    ahead = int((estimate.per_seed > 0).sum())
+    return values | {"Verdict": verdict(estimate), "Seeds": str(len(estimate.per_seed)), "Seeds ahead": str(ahead)}
 
 
 def _classes(study: Study, name: str, caption: str, pairs: Sequence[Pair]) -> list[Table | Figure]:
@@ -214,19 +221,22 @@ def _classes(study: Study, name: str, caption: str, pairs: Sequence[Pair]) -> li
     others = [k for k in range(len(names)) if k not in rare]
     sets = [(f"{plain(names[k])}{' (rare)' if k in rare else ''}", [k]) for k in order]
     means = {"**rare classes, mean**": rare, "**other classes, mean**": others} if rare and others else {}
+    everything = [*sets, *means.items()]
+    primary = holm([study.gain(pairs, PRIMARY, members) for _, members in everything])
+    several = len(seeds) > 1
     rows, bars = [], {}
-    for label, members in [*sets, *means.items()]:
+    for (label, members), judged in zip(everything, primary, strict=True):
         before, after = (_level(study, [pair[side] for pair in pairs], seeds, members) for side in (0, 1))
         row = {"Class": label, "Share %": class_share(share[members].sum())}
         row |= {"Without %": percent(before), "With %": percent(after)}
-        estimates = {protocol: study.gain(pairs, protocol, members) for protocol in PROTOCOLS}
-        for protocol, estimate in estimates.items():
+        for protocol in PROTOCOLS:
+            estimate = judged if protocol == PRIMARY else study.gain(pairs, protocol, members)
             row[f"{SHORT[protocol]}, points"] = f"**{points(estimate.value)}**"
-            row[f"{SHORT[protocol]}: 95 % interval"] = points_interval(estimate)
-        rows.append(row | _judgement(estimates[PRIMARY]))
+            row |= {f"{SHORT[protocol]}: 95 % interval": points_interval(estimate)} if several else {}
+        rows.append(row | _judgement(judged, several))
         if label not in means:
             (k,) = members
-            bars[k] = figures.ClassBar(names[k], share[k], before, after, estimates[PRIMARY])
+            bars[k] = figures.ClassBar(names[k], share[k], before, after, judged)
     ranked = sorted((k for k in order if not np.isnan(bars[k].gain.value)), key=lambda k: bars[k].gain.value)
     rule = "Most frequent class first."
     shown = order
@@ -239,7 +249,8 @@ def _classes(study: Study, name: str, caption: str, pairs: Sequence[Pair]) -> li
         f"classes-{name}",
         partial(figures.class_bars, [bars[k] for k in shown]),
         f"Bars of IoU per class of both sides, beside them the gain. Largest gain: {ends[0]}; smallest: {ends[1]}.",
-        f"{caption.rstrip('?')}: both sides, and the gain with its 95 % interval ({PROTOCOL_NAMES[PRIMARY]}). {rule}",
+        f"{caption.rstrip('?')}: both sides, and the difference"
+        f"{' with its 95 % interval' * several} ({PROTOCOL_NAMES[PRIMARY]}). {rule}",
     )
     return [Table(caption, rows), figure]
 

@@ -14,8 +14,6 @@ from pipeline.results.run import Run
 from pipeline.results.statistics import RESAMPLES
 
 FEW_IMAGES = 300
-# Share of 95 % intervals that hold the truth when seeds alone vary (normal values, simulated for `seed_weights`).
-_COVERED = {2: 60, 3: 80, 4: 83, 5: 85}
 
 
 def provenance(study: Study) -> Section:
@@ -52,8 +50,8 @@ def reading(study: Study) -> Section:
         study=study,
         resamples=RESAMPLES,
         several=max(counts) > 1,
+        pooled=any(comparison.pooled for comparison in study.comparisons),
         seeds=counts,
-        covered=_COVERED.get(max(counts)),
         frames={(len(v.ids), int(v.blocks.max()) + 1, v.spec.frames_per_block) for v in framed},
         all_framed=len(framed) == len(study.ran),
         fits=any(run.training_loss is not None for run in study.runs),

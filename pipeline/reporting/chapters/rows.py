@@ -7,6 +7,7 @@ from pipeline.config.schema import PROTOCOLS
 from pipeline.reporting.chapters.compared import SHORT, rows_run
 from pipeline.reporting.page import Section, Table, section
 from pipeline.reporting.study import Study, Variant
+from pipeline.reporting.verdicts import marks
 from pipeline.reporting.words import NONE, percent, plain, plural, points, points_interval, protocol
 from pipeline.results import compare
 from pipeline.results.compare import TOLERANCE, published_numbers
@@ -39,10 +40,6 @@ def published(study: Study) -> Section | None:
     )
 
 
-def _marks(variant: Variant, file: Benchmark) -> list[str]:
-    return compare.marks(file, variant.benchmark, variant.is_part, variant.server_scored)
-
-
 def _row(study: Study, file: Benchmark) -> dict[str, str]:
     variant = study.variants.get(file.id)
     row = {"Row": f"`{file.id}`"}
@@ -60,7 +57,7 @@ def _row(study: Study, file: Benchmark) -> dict[str, str]:
 
 def _numbers(study: Study, variant: Variant, file: Benchmark, name: str) -> tuple[str, str, str, str]:
     measured = 100 * study.score(variant.name, name).per_seed
-    found = compare.compare(file, name, measured, variant.imported, _marks(variant, file))
+    found = compare.compare(file, name, measured, variant.imported, marks(variant, file))
     # A number of the validation split beside one of the test server would be taken for the same thing.
     reproduced = NONE if variant.server_scored else f"{found.reproduced:.2f}"
     verdict = found.verdict or NONE
@@ -110,7 +107,7 @@ def _gains(study: Study, files: dict[str, Benchmark]) -> list[dict[str, str]]:
         if after is None or before is None:
             continue
         here = NONE
-        if pair in study.pairs and not any(_marks(study.variants[name], files[name]) for name in pair):
+        if pair in study.pairs and not any(marks(study.variants[name], files[name]) for name in pair):
             gain = study.gain([pair], "single_scale")
             here = f"{points(gain.value)} {points_interval(gain)}"
         found.append(

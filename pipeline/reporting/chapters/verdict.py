@@ -1,0 +1,47 @@
+"""The first chapter: did this run reproduce?"""
+
+from __future__ import annotations
+
+from pipeline.reporting.page import Section, Table, section
+from pipeline.reporting.study import Study
+from pipeline.reporting.verdicts import judge
+from pipeline.reporting.words import NONE, PROTOCOL_NAMES, plain, points
+from pipeline.results.verdict import LEVEL, Verdict, worst
+
+
+def verdict(study: Study) -> Section | None:
+    """Every score and gain beside its reference; a study in Git, which is a reference itself, has none."""
+    if study.planned:
+        return None
+    found = judge(study)
+    return section(
+        "verdict",
+        "verdict",
+        word=worst(found),
+        level=round(100 * LEVEL),
+        different=[each for each in found if each.word == "different"],
+        judged=[each for each in found if each.word in ("identical", "reproduced", "different")],
+        others=sorted({each.reason for each in found if each.word == "not comparable"}),
+        table=Table("Yours beside the reference, mIoU in percent and gains in points", [row(each) for each in found]),
+    )
+
+
+def row(verdict: Verdict) -> dict[str, str]:
+    """The cells of one verdict."""
+
+    def number(value: float | None) -> str:
+        if value is None or value != value:
+            return NONE
+        return points(value / 100) if verdict.is_gain else f"{value:.2f}"
+
+    return {
+        "What": " → ".join(f"`{name}`" for name in verdict.names),
+        "Protocol": PROTOCOL_NAMES[verdict.protocol],
+        "Yours": number(verdict.yours),
+        "Seeds": str(verdict.seeds),
+        "Reference": number(verdict.reference),
+        "SD": NONE if verdict.deviation is None else f"{verdict.deviation:.2f}",
+        "Trainings": str(verdict.trainings) if verdict.trainings else NONE,
+        "Expected": "[{}, {}]".format(*map(number, verdict.interval)) if verdict.interval else NONE,
+        "Verdict": f"**{verdict.word}**" + (f" ({plain(verdict.reason)})" if verdict.reason else ""),
+    }

@@ -1,0 +1,46 @@
+"""The command `reference`, with real trainings: what they scored here is added to the records in Git."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.project import edit_yaml
+from helpers.repro import make_repository
+
+from pipeline.errors import PipelineError
+from pipeline.planning.reference import add_references
+from pipeline.results.reference import read_reference
+from pipeline.runtime.provenance import hardware, loaded_code
+
+
+@pytest.fixture
+def repository(prepared_project: Path, tmp_path: Path) -> Path:
+    """The small project with one benchmark, committed."""
+    root = shutil.copytree(prepared_project, tmp_path / "project")
+    edit_yaml(root / "params.yaml", benchmarks=["tiny-fcn"])
+    make_repository(root, "all")
+    return root
+
+
+def test_a_training_is_added_with_its_kernels_and_threads_and_not_repeated(repository: Path) -> None:
+    add_references(repository, [0])
+    found = read_reference(repository, "tiny-fcn")
+    (training,) = found.trainings
+    assert (training.seed, training.kernels, training.threads) == (0, hardware()["kernels"], hardware()["threads"])
+    (weights,) = repository.rglob("last.safetensors")
+    assert training.weights == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert not weights.is_relative_to(repository / "runs" / "train")  # what `dvc repro` made stays as it is
+    written = weights.stat().st_mtime_ns
+    add_references(repository, [0])
+    assert weights.stat().st_mtime_ns == written
+    assert read_reference(repository, "tiny-fcn") == found
+
+
+def test_uncommitted_code_makes_no_reference(repository: Path) -> None:
+    loaded_code.cache_clear()
+    (repository / "params.yaml").write_text((repository / "params.yaml").read_text() + "# edited\n")
+    with pytest.raises(PipelineError, match="uncommitted changes"):
+        add_references(repository, [0])

@@ -1,0 +1,54 @@
+"""The first chapter of the report: did this run reproduce?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.fake_results import benchmark, write_results
+from helpers.report_tables import tables, words
+
+from pipeline.reporting.study import chosen_study
+from pipeline.results.reference import Reference, write_reference
+
+CAPTION = "Yours beside the reference, mIoU in percent and gains in points"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    write_results(tmp_path, images=6, benchmarks=[benchmark("fcn", memory) for memory in (False, True)])
+    return tmp_path
+
+
+def _record(root: Path, by: float = 0.0) -> None:
+    """Reference records of five trainings near the results, or `by` away from them."""
+    for variant in chosen_study(root).ran:
+        path = write_reference(root, Reference.of_runs(variant.benchmark, variant.runs))
+        data = json.loads(path.read_text())
+        first = data["trainings"][0] | {"weights": "0" * 64}
+        steps = (0.05, -0.05, 0.02, -0.01, 0.0) if variant.benchmark.memory else (-0.04, 0.01, 0.03, 0.05, 0.0)
+        data["trainings"] = [
+            first | {"seed": seed, "scores": {p: s + by + step for p, s in first["scores"].items()}}
+            for seed, step in enumerate(steps)
+        ]
+        path.write_text(json.dumps(data))
+
+
+def test_it_comes_first_and_gives_the_verdict_in_one_word(results: Path) -> None:
+    _record(results)
+    text = words(results)
+    assert text.index("## Did this run reproduce?") < text.index("## What came out")
+    assert "**Reproduced.** All 6 numbers are where a rerun is expected" in text
+    rows = tables(text)[f"verdict: {CAPTION}"]
+    assert {row["Verdict"] for row in rows} == {"reproduced"}
+    assert rows[0]["Trainings"] == "5"
+
+
+def test_it_counts_what_is_different(results: Path) -> None:
+    _record(results, by=0.4)
+    assert "**Different.** 4 of 6 numbers are outside" in words(results)  # scores moved alike, so gains did not move
+
+
+def test_without_a_reference_it_says_so(results: Path) -> None:
+    assert "**Nothing to compare with**: no reference record." in words(results)
