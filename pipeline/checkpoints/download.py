@@ -67,19 +67,21 @@ def _fetched(weights: PlannedWeights, layout: Layout) -> WeightFile:
     lock = recorded_weights(layout)
     recorded = lock.get(weights.name)
     urls = _ordered(weights, recorded, layout)
-    for position, url in enumerate(urls):
+    for position, url in enumerate(urls, start=1):
         target = weights_path(url, layout)
         new = not target.is_file()
         try:
             if new:
                 fetch_file(url, target, None, None)
-        except NotFoundError as error:
-            if position + 1 == len(urls):
-                raise _unavailable(weights, error) from error
-            print(f"{weights.name}: {error}; trying {urls[position + 1]}", flush=True)
-            continue
         except PipelineError as error:
-            raise _unavailable(weights, error) from error
+            if isinstance(error, NotFoundError) and position < len(urls):
+                print(f"{weights.name}: {error}; trying {urls[position]}", flush=True)
+                continue
+            others = f" (addresses: {', '.join(urls)})" if len(urls) > 1 else ""
+            raise PipelineError(
+                f"{error}{others}\nWithout network, or when the addresses are gone: put the file anywhere on this "
+                f"machine and set `weights: {{{weights.name}: PATH}}` in params.yaml"
+            ) from error
         try:
             size, digest = _verified(target, weights, recorded, layout)
         except PipelineError:
@@ -111,14 +113,6 @@ def weights_path(url: str, layout: Layout) -> Path:
     return layout.weights / path.parent.name / path.name
 
 
-def _unavailable(weights: PlannedWeights, error: PipelineError) -> PipelineError:
-    others = f" (addresses: {', '.join(weights.urls)})" if len(weights.urls) > 1 else ""
-    return type(error)(
-        f"{error}{others}\nWithout network, or when the addresses are gone: put the file anywhere on this machine and "
-        f"set `weights: {{{weights.name}: PATH}}` in params.yaml"
-    )
-
-
 def _verified(path: Path, weights: PlannedWeights, recorded: dict[str, Any] | None, layout: Layout) -> tuple[int, str]:
     """Size and sha256 of `path`, once they agree with the record and with the digits in the file's name."""
     size, digest = path.stat().st_size, file_digest(path)
@@ -141,6 +135,4 @@ def _verified(path: Path, weights: PlannedWeights, recorded: dict[str, Any] | No
 def recorded_weights(layout: Layout) -> dict[str, dict[str, Any]]:
     """What `weights.lock.json` says of each file ever downloaded, by name; empty without it."""
     path = layout.weights_lock
-    if not path.is_file():
-        return {}
-    return read_json(path, f"restore it with `git checkout {path.name}`")
+    return read_json(path, f"restore it with `git checkout {path.name}`") if path.is_file() else {}

@@ -14,7 +14,7 @@ _OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx/"
 _AUTHORS = "https://github.com/SegmentationBLWX/modelstore/releases/download/ssseg_pretrained/"  # copies of them all
 
-_FILES = {
+IMAGENET_FILES = {  # by NAME: where it is from, and the file
     "resnet50_v1c": (_OPENMMLAB, "resnet50_v1c-2cccc1ad.pth"),
     "resnet101_v1c": (_OPENMMLAB, "resnet101_v1c-e67eebb6.pth"),
     "resnest101_d2": (_OPENMMLAB, "resnest101_d2-f3b931b2.pth"),
@@ -24,14 +24,9 @@ _FILES = {
 }
 
 
-def imagenet_names() -> list[str]:
-    """Every NAME of `imagenet:NAME`."""
-    return list(_FILES)
-
-
 def imagenet_urls(name: str) -> tuple[str, ...]:
     """Addresses of the weights called `name`, tried in this order. Raises PipelineError for an unknown name."""
-    if name not in _FILES:
-        raise PipelineError(f"encoder.weights: {PREFIX}{name} is unknown; {suggestion(name, imagenet_names())}")
-    address, file = _FILES[name]
+    if name not in IMAGENET_FILES:
+        raise PipelineError(f"encoder.weights: {PREFIX}{name} is unknown; {suggestion(name, IMAGENET_FILES)}")
+    address, file = IMAGENET_FILES[name]
     return (address + file, _AUTHORS + file)

@@ -11,8 +11,39 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.checkpoints.backbones import BACKBONES, Rules, find_backbone, rename
 from pipeline.errors import PipelineError
+
+Rules = tuple[tuple[str, str], ...]  # (pattern, replacement); only the first pattern that matches is applied
+
+_DEEP_STEM: Rules = (  # one sequence up to its last norm, which timm keeps apart; the stages have equal names
+    (r"^stem\.7\.", "bn1."),
+    (r"^stem\.", "conv1."),
+)
+_TRANSFORMER: Rules = (  # query, key and value share one matrix in both, in this order
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    (r"^layers\.(\d+)\.ln([12])\.", r"blocks.\1.norm\2."),
+    (r"^layers\.(\d+)\.attn\.attn\.in_proj_", r"blocks.\1.attn.qkv."),
+    (r"^layers\.(\d+)\.attn\.attn\.out_proj\.", r"blocks.\1.attn.proj."),
+    (r"^layers\.(\d+)\.ffn\.layers\.0\.0\.", r"blocks.\1.mlp.fc1."),
+    (r"^layers\.(\d+)\.ffn\.layers\.1\.", r"blocks.\1.mlp.fc2."),
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """name: for messages. signature: keys that, together, only this backbone has. rules: from its keys to timm's."""
+
+    name: str
+    signature: frozenset[str]
+    rules: Rules = ()
+
+
+BACKBONES = (
+    Backbone("ResNet-50/101 v1c", frozenset({"stem.0.weight", "layer1.0.conv2.weight"}), _DEEP_STEM),
+    Backbone("ResNeSt-101", frozenset({"stem.0.weight", "layer1.0.conv2.conv.weight"}), _DEEP_STEM),
+    Backbone("HRNetV2-W48", frozenset({"stage2.0.fuse_layers.0.1.0.weight"})),  # the same keys as in timm
+    Backbone("ViT-Large/16", frozenset({"layers.0.attn.attn.in_proj_weight"}), _TRANSFORMER),
+)
 
 _BACKBONE = "backbone_net."
 
@@ -60,8 +91,6 @@ _UPERNET: Rules = (
 )
 # ViT has three auxiliary heads of two blocks each, all others have one.
 _AUXILIARIES: Rules = ((r"^auxiliary_decoder\.(\d)\.(?=\d+\.)", r"auxiliary.\1."),)
-_PROJECTIONS = {"query": "query", "key": "key", "value": "value", "out": "output"}
-
 _CLASSIFIER_KEY = re.compile(r"^(?:decoder|decoder_stage2)\.(\d+)\.bias$")
 _AUXILIARY_KEY = re.compile(r"^auxiliary_decoder\.(?:(\d)\.)?\d+\.")
 
@@ -79,9 +108,34 @@ def from_published(state: Mapping[str, Tensor], expected: Collection[str]) -> di
     head = {key: value for key, value in state.items() if not key.startswith(_BACKBONE)}
     rules = _head_rules(head)
     renamed = {f"encoder.model.{key}": value for key, value in backbone.items()}
-    renamed |= {_rename_head(key, rules): value for key, value in head.items()}
-    _require_equal(set(renamed), set(expected))
+    for key, value in head.items():
+        projections = key.replace(".out_project.", ".output_project.").replace("_project.", "_projection.")
+        renamed[rename(projections, rules)] = value
+    problems = []
+    for name, keys in (("missing", set(expected) - set(renamed)), ("unexpected", set(renamed) - set(expected))):
+        if keys:
+            shown = ", ".join(sorted(keys)[:4]) + (", ..." if len(keys) > 4 else "")
+            problems.append(f"{len(keys)} {name} ({shown})")
+    if problems:
+        raise PipelineError(
+            f"published checkpoint does not fit this network: {'; '.join(problems)}; "
+            "compare framework, encoder, memory and auxiliary head of the benchmark with the file"
+        )
     return renamed
+
+
+def find_backbone(keys: Collection[str]) -> Backbone | None:
+    """The authors' backbone that has `keys` (without the prefix `backbone_net.`), or None."""
+    return next((backbone for backbone in BACKBONES if all(key in keys for key in backbone.signature)), None)
+
+
+def rename(key: str, rules: Rules) -> str:
+    """`key` after the first rule that matches, or unchanged."""
+    for pattern, replacement in rules:
+        renamed, hits = re.subn(pattern, replacement, key)
+        if hits:
+            return renamed
+    return key
 
 
 def rename_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -160,21 +214,3 @@ def _head_rules(state: Mapping[str, Tensor]) -> Rules:
     else:
         special += _CLASSIFIER_DECODER
     return (*special, *_CONTEXT, *_SHARED, *_MEMORY)
-
-
-def _rename_head(key: str, rules: Rules) -> str:
-    projection = r"\.(query|key|value|out)_project\."
-    return rename(re.sub(projection, lambda found: f".{_PROJECTIONS[found[1]]}_projection.", key), rules)
-
-
-def _require_equal(found: set[str], expected: set[str]) -> None:
-    problems = []
-    for name, keys in (("missing", expected - found), ("unexpected", found - expected)):
-        if keys:
-            shown = ", ".join(sorted(keys)[:4]) + (", ..." if len(keys) > 4 else "")
-            problems.append(f"{len(keys)} {name} ({shown})")
-    if problems:
-        raise PipelineError(
-            f"published checkpoint does not fit this network: {'; '.join(problems)}; "
-            "compare framework, encoder, memory and auxiliary head of the benchmark with the file"
-        )

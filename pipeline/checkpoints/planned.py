@@ -21,8 +21,7 @@ class PlannedWeights:
     """The weight file to download before training, if any.
 
     kind: `published` (the benchmark's own checkpoint, mode import), `imagenet` (its encoder's weights, mode train), or
-    None when there is nothing to download. name: the benchmark's id, the ImageNet name, or
-    empty. urls are tried in order unless `file`, a local path, is given.
+    None. name: the benchmark's id, the ImageNet name, or empty. urls are tried in order unless `file` (local) is given.
     """
 
     kind: Literal["published", "imagenet"] | None

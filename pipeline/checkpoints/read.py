@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,8 +22,7 @@ def read_state_dict(path: Path) -> StateDict:
     """
     if not path.is_file():
         raise PipelineError(f"{path}: no such weight file; download it there or correct the path")
-    expected = "weights; expected .safetensors or a torch file of plain tensors"
-    data = _load_safetensors(path, expected) if path.suffix == ".safetensors" else load_plain(path, expected)
+    data = load_plain(path, "weights; expected .safetensors or a torch file of plain tensors")
     if isinstance(data, dict):
         data = data.get("model", data.get("state_dict", data))
     if not isinstance(data, dict) or not all(isinstance(value, Tensor) for value in data.values()):
@@ -33,20 +31,15 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def load_plain(path: Path, expected: str) -> Any:
-    """What `torch.save` wrote to `path`, on the CPU, as long as it is tensors and plain Python types.
+    """What `path` (`.safetensors`, or of `torch.save`) holds, on the CPU: tensors and plain Python types only.
 
     Raises PipelineError "not readable as `expected`" for anything else, without running what is in it.
     """
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged file can make torch's reader fail in any way
-        raise PipelineError(f"{path}: not readable as {expected} ({first_line(error)})") from error
-
-
-def _load_safetensors(path: Path, expected: str) -> StateDict:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
         raise PipelineError(f"{path}: not readable as {expected} ({first_line(error)})") from error

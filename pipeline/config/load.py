@@ -38,7 +38,7 @@ def load_valid_project(root: Path) -> tuple[Project | None, list[str]]:
 
 def benchmark_ids(root: Path) -> list[str]:
     """Ids of all benchmarks of `params/`, sorted: its files, except those that others merely extend (`_NAME.yaml`)."""
-    return [name for name in _file_names(root) if not _is_shared(name)]
+    return [name for name in _file_names(root) if not name.startswith("_")]
 
 
 def load_benchmark(root: Path, benchmark_id: str, ablation: Changes | None = None) -> Benchmark:
@@ -46,7 +46,7 @@ def load_benchmark(root: Path, benchmark_id: str, ablation: Changes | None = Non
 
     Raises PipelineError for a missing file and for every key or value that is not valid.
     """
-    if _is_shared(benchmark_id):
+    if benchmark_id.startswith("_"):
         known = ", ".join(benchmark_ids(root))
         raise PipelineError(f"params/{benchmark_id}.yaml: shared keys, not a benchmark; choose one of {known}")
     data, where = _stated(root, benchmark_id)
@@ -77,17 +77,13 @@ def _stated(root: Path, name: str) -> tuple[dict[str, Any], str]:
         )
     if problems := change_problems(base, f"params/{parent}.yaml: "):
         raise PipelineError("\n".join(problems))
-    if not _is_shared(parent):
+    if not parent.startswith("_"):
         base = {key: value for key, value in base.items() if key not in REPORT_ONLY}
     return overlay(base, data), f"{where} over params/{parent}.yaml"
 
 
 def _file_names(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "params").glob("*.yaml"))
-
-
-def _is_shared(name: str) -> bool:
-    return name.startswith("_")
 
 
 def resolved_yaml(benchmark: Benchmark) -> str:

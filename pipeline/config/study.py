@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,59 +120,43 @@ def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tup
     base = overlay(load_benchmark(root, config.benchmark).model_dump(mode="json"), config.sizes[size].set)
     of_size = problems_of(Benchmark, base)
     problems = _unknown_names(config)
-    found: dict[str, list[str]] = {}
+    derived: dict[str | None, tuple[dict[str, Any], int]] = {None: (base, 1)}  # keys so far, and times the epochs
+    found: dict[str | None, list[str]] = {None: of_size}
     benchmarks: dict[str, Benchmark] = {}
     for variant, its in config.variants.items():
-        if its.of is not None and its.of not in found:
+        if its.of not in derived:
             continue  # unknown, or listed below this one; `_unknown_names` reports both
-        data = _variant_data(base, config, variant) | {"id": f"{name}-{size}-{variant}"}
+        changed, times = overlay(derived[its.of][0], its.set), derived[its.of][1] * its.epochs_times
+        derived[variant] = changed, times
+        data = changed | {"id": f"{name}-{size}-{variant}", "description": its.title}
+        if isinstance(schedule := changed["schedule"], dict):  # otherwise, as any other wrong type, a problem below
+            counts = {key: schedule.get(key) for key in ("epochs", "validate_every")}
+            data["schedule"] = schedule | {key: times * n for key, n in counts.items() if isinstance(n, int)}
         found[variant] = problems_of(Benchmark, data)
         if not found[variant]:
             benchmarks[variant] = Benchmark.model_validate(data)
-        inherited = {*of_size, *found.get(its.of or "", ())}
+        inherited = {*of_size, *found[its.of]}
         problems += [f"sizes.{size}.set: {problem}" for problem in found[variant] if problem in of_size]
         problems += [f"variants.{variant}: {problem}" for problem in found[variant] if problem not in inherited]
     return benchmarks, [f"studies/{name}.yaml: {problem}" for problem in dict.fromkeys(problems)]
 
 
-def _variant_data(base: dict[str, Any], config: StudyConfig, variant: str) -> dict[str, Any]:
-    """The variant's benchmark, not yet typed: the changes of its ancestors first, then its own."""
-    chain = [variant]
-    while (parent := config.variants[chain[-1]].of) is not None:
-        chain.append(parent)
-    data, times = base, 1
-    for name in reversed(chain):
-        data = overlay(data, config.variants[name].set)
-        times *= config.variants[name].epochs_times
-    schedule = data["schedule"]
-    if isinstance(schedule, dict):  # otherwise parsing reports it, as it does a number of epochs that is not one
-        counts = {key: schedule.get(key) for key in ("epochs", "validate_every")}
-        schedule = schedule | {key: times * n for key, n in counts.items() if isinstance(n, int)}
-    return data | {"description": config.variants[variant].title, "schedule": schedule}
-
-
 def _unknown_names(config: StudyConfig) -> list[str]:
     """Variants and groups that are named but do not exist, and variants of one that is listed below them."""
-    groups = sorted({variant.group for variant in config.variants.values()})
-    named = [(f"variants.{name}.of", v.of, config.variants) for name, v in config.variants.items() if v.of is not None]
+    variants, groups = list(config.variants), sorted({variant.group for variant in config.variants.values()})
+    named = [(f"variants.{name}.of", [v.of], variants) for name, v in config.variants.items() if v.of is not None]
+    named += [(f"comparisons.{key}.pairs", chain(*its.pairs), variants) for key, its in config.comparisons.items()]
     named += [
-        (f"comparisons.{key}.pairs", side, config.variants)
-        for key, comparison in config.comparisons.items()
-        for pair in comparison.pairs
-        for side in pair
-    ]
-    named += [
-        (f"sizes.{key}.order", group, groups)
+        (f"sizes.{key}.order", chain(*(part.groups for part in size.order)), groups)
         for key, size in config.sizes.items()
-        for part in size.order
-        for group in part.groups
     ]
-    problems = []
-    for place, name, known in named:
-        if name not in known:
-            problems.append(f"{place}: unknown name {name!r}; {suggestion(name, known)}")
-    order = list(config.variants)
-    for name, variant in config.variants.items():
-        if variant.of in order and order.index(variant.of) >= order.index(name):
+    problems = [
+        f"{place}: unknown name {name!r}; {suggestion(name, known)}"
+        for place, names, known in named
+        for name in names
+        if name not in known
+    ]
+    for position, (name, variant) in enumerate(config.variants.items()):
+        if variant.of in variants[position:]:
             problems.append(f"variants.{name}.of: {variant.of!r} must be listed above it")
     return problems

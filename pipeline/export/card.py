@@ -156,7 +156,7 @@ def card_path(weights: Path) -> Path:
 def read_card(weights: Path) -> Card:
     """The card of a safetensors file.
 
-    Raises PipelineError when either is missing, the card is malformed, or size or sha256 of the weights differ from it.
+    Raises PipelineError when either is missing, the card is malformed, or the sha256 of the weights differs from it.
     """
     path = card_path(weights)
     for file in (weights, path):
@@ -166,11 +166,10 @@ def read_card(weights: Path) -> Card:
                 "`python -m pipeline export` writes them; a run is named BENCHMARK/SEED"
             )
     card = parse(Card, read_json(path, "copy the card again"), str(path))
-    stated, again = card.weights, "copy weights and card again, both from one export"
-    size = weights.stat().st_size  # compared first: it is known without reading the file
-    if size != stated.bytes:
-        raise PipelineError(f"{weights}: {size} bytes, but its card says {stated.bytes}; {again}")
     digest = file_digest(weights)
-    if digest != stated.sha256:
-        raise PipelineError(f"{weights}: sha256 {digest}, but its card says {stated.sha256}; {again}")
+    if digest != card.weights.sha256:
+        raise PipelineError(
+            f"{weights}: sha256 {digest}, but its card says {card.weights.sha256}; copy weights and card again, both "
+            "from one export"
+        )
     return card

@@ -39,8 +39,8 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
     for path in outdated:
         path.unlink()
         print(f"{path}: removed; it is of other weights or another configuration")
-    own = source.card.weights.model_copy(update={"file": weights.name})
-    card = source.card.model_copy(update={"weights": own, "graphs": (*kept, *graphs)})
+    described = source.card.weights.model_copy(update={"file": weights.name})
+    card = source.card.model_copy(update={"weights": described, "graphs": (*kept, *graphs)})
     write_json(card_path(weights), card.model_dump(mode="json"))
     print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
     for graph in kept:
@@ -88,18 +88,10 @@ def _graphs(
         final = out / f"{name}{ENDINGS[format]}"
         path = files.enter_context(replacing(final))
         write_graph(program, format, path, size)
-        agreement = compare(network, format, path, size)
-        graphs.append(
-            Graph(
-                file=final.name,
-                bytes=path.stat().st_size,
-                sha256=file_digest(path),
-                format=format,
-                size=size,
-                largest_difference=agreement.largest_difference,
-                logits_deviation=agreement.deviation,
-            )
-        )
+        difference, deviation = compare(network, format, path, size)
+        about = {"file": final.name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
+        compared = {"largest_difference": difference, "logits_deviation": deviation}
+        graphs.append(Graph(**about, format=format, size=size, **compared))
     return tuple(graphs)
 
 

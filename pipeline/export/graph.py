@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,22 +14,15 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, first_line
 
 GraphFormat = Literal["torch", "onnx"]
 Size = tuple[int, int]
 
 ENDINGS: dict[GraphFormat, str] = {"torch": ".pt2", "onnx": ".onnx"}
 _CHECKED = ((2, 96, 128), (1, 128, 96), (3, 97, 131), (1, 160, 64))  # (B, H, W); odd sizes are no multiple of a stride
+_REMEDY = "give its images a fixed size with `--size HEIGHT WIDTH`, or leave this format out"
 _TOLERANCE = 1e-3  # relative to the spread of the logits; rounding stays near 1e-6
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Largest difference of a logit over all checked inputs, and the standard deviation of the network's logits."""
-
-    largest_difference: float
-    deviation: float
 
 
 class MatrixPooling(nn.Module):
@@ -120,7 +112,7 @@ def trace(model: nn.Module, size: Size | None) -> ExportedProgram:
     try:
         return torch.export.export(_Logits(twin), (images,), dynamic_shapes={"images": free}, strict=False)
     except Exception as error:  # torch raises dozens of kinds, most of them private
-        raise PipelineError(f"the network cannot be traced ({_reason(error)}); {_remedy(size)}") from error
+        raise PipelineError(f"the network cannot be traced ({first_line(error)}); {_REMEDY}") from error
 
 
 def write_graph(program: ExportedProgram, format: GraphFormat, path: Path, size: Size | None) -> None:
@@ -146,14 +138,15 @@ def write_graph(program: ExportedProgram, format: GraphFormat, path: Path, size:
     except OSError:
         raise
     except Exception as error:  # as above
-        raise PipelineError(f"{path}: cannot be written ({_reason(error)}); {_remedy(size)}") from error
+        raise PipelineError(f"{path}: cannot be written ({first_line(error)}); {_REMEDY}") from error
 
 
 @torch.no_grad()
-def compare(model: nn.Module, format: GraphFormat, path: Path, size: Size | None) -> Agreement:
+def compare(model: nn.Module, format: GraphFormat, path: Path, size: Size | None) -> tuple[float, float]:
     """Run the file `path` on several batches and sizes (or on `size`) beside `model`, on the CPU.
 
-    Raises PipelineError when the file cannot run or its logits differ by more than rounding.
+    Returns the largest difference of a logit, and the standard deviation of the network's logits. Raises PipelineError
+    when the file cannot run or its logits differ by more than rounding.
     """
     run = _runner(format, path)
     difference, values = 0.0, []
@@ -162,22 +155,17 @@ def compare(model: nn.Module, format: GraphFormat, path: Path, size: Size | None
         images = torch.randn(batch, 3, height, width, generator=generator)
         expected = model(images).logits
         try:
-            found = run(images)
+            difference = max(difference, (run(images) - expected).abs().max().item())
         except Exception as error:  # of torch or onnxruntime
-            reason = _reason(error)
-            raise PipelineError(f"{path}: cannot run on {height}x{width} ({reason}); {_remedy(size)}") from error
-        if found.shape != expected.shape:
-            shapes = f"{tuple(found.shape)} in place of {tuple(expected.shape)}"
-            raise PipelineError(f"{path}: logits of shape {shapes} for {height}x{width}; {_remedy(size)}")
-        difference = max(difference, (found - expected).abs().max().item())
+            raise PipelineError(f"{path}: cannot run on {height}x{width} ({first_line(error)}); {_REMEDY}") from error
         values.append(expected.flatten())
     deviation = torch.cat(values).std().item()
     if not difference <= _TOLERANCE * deviation:
         raise PipelineError(
             f"{path}: its logits differ from the network's by up to {difference:.2g}, which vary by {deviation:.2g}; "
-            f"{_remedy(size)}"
+            f"{_REMEDY}"
         )
-    return Agreement(difference, deviation)
+    return difference, deviation
 
 
 def _runner(format: GraphFormat, path: Path) -> Callable[[Tensor], Tensor]:
@@ -187,14 +175,3 @@ def _runner(format: GraphFormat, path: Path) -> Callable[[Tensor], Tensor]:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
-
-
-def _remedy(size: Size | None) -> str:
-    if size is None:
-        return "give its images a fixed size with `--size HEIGHT WIDTH`, or leave this format out"
-    return "leave this format out"
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -61,29 +61,23 @@ def describe_run(layout: Layout, benchmark_id: str, seed: int) -> tuple[Card, Pa
     record, cost = files.record, files.cost
     files.require({"config_hash": config_hash(files.config)}, "config.yaml beside it")
     tested = evaluation.record if evaluation.is_complete else None
-    if tested is not None and tested.run_key != record.run_key:
-        tested = None  # of other weights
+    tested = tested if tested and tested.run_key == record.run_key else None  # else of other weights
     benchmark = _with_test_protocol(layout, files.config, tested)
     weights = files.existing_weights(benchmark.inference.checkpoint)
     spec = get_dataset(benchmark.dataset.name)
+    scores = {protocol: asdict(score) for protocol, score in tested.scores.items()} if tested else {}
     card = Card(
         benchmark=benchmark,
         seed=seed,
         classes=spec.classes,
         palette=spec.palette,
         flip_pairs=spec.flip_pairs,
-        evaluation=tested and _evaluation(tested),
+        evaluation=tested and Evaluation(split=tested.split, images=tested.images, **scores),
         provenance=Provenance(
-            config_hash=record.config_hash,
-            run_key=record.run_key,
-            data_fingerprint=record.data_fingerprint,
-            precision=record.precision,
+            **{key: getattr(record, key) for key in ("config_hash", "run_key", "data_fingerprint", "precision")},
+            **{key: getattr(cost, key) for key in ("commit", "dirty", "finished", "libraries")},
             started_from=record.weights,
             checkpoint=record.checkpoint,
-            commit=cost.commit,
-            dirty=cost.dirty,
-            finished=cost.finished,
-            libraries=cost.libraries,
         ),
         licence=Licence(dataset=spec.name, terms=spec.licence, homepage=spec.homepage),
         weights=Weights(
@@ -96,26 +90,19 @@ def describe_run(layout: Layout, benchmark_id: str, seed: int) -> tuple[Card, Pa
     return card, weights
 
 
-def _evaluation(tested: EvaluationRecord) -> Evaluation:
-    scores = {protocol: asdict(score) for protocol, score in tested.scores.items()}
-    return Evaluation(split=tested.split, images=tested.images, **scores)
-
-
 def _with_test_protocol(layout: Layout, trained: Benchmark, tested: EvaluationRecord | None) -> Benchmark:
     """`trained` with its test protocol, which the configuration of a training leaves at the default."""
     plan = layout.resolved(trained.id)
     planned = load_resolved(plan) if plan.is_file() else None
-    if planned is not None and config_hash(planned) != config_hash(trained):
-        planned = None
-    if tested is None:
-        if planned is None:
-            raise PipelineError(
-                f"{plan}: does not describe this training of {trained.id}, which was not evaluated either, so its test "
-                f"protocol is unknown; name {trained.id} in params.yaml and run `dvc repro`"
-            )
-        return planned
-    inference = parse(InferenceConfig, tested.protocol, f"evaluation of {trained.id}: protocol")
-    if planned is not None:
-        return planned.model_copy(update={"inference": inference})
-    dataset = trained.dataset.model_copy(update={"evaluation_split": tested.split})
-    return trained.model_copy(update={"inference": inference, "dataset": dataset})
+    fits = planned is not None and config_hash(planned) == config_hash(trained)
+    if tested is not None:
+        inference = parse(InferenceConfig, tested.protocol, f"evaluation of {trained.id}: protocol")
+        dataset = trained.dataset.model_copy(update={"evaluation_split": tested.split})
+        base = planned if fits else trained.model_copy(update={"dataset": dataset})
+        return base.model_copy(update={"inference": inference})
+    if not fits:
+        raise PipelineError(
+            f"{plan}: does not describe this training of {trained.id}, which was not evaluated either, so its test "
+            f"protocol is unknown; name {trained.id} in params.yaml and run `dvc repro`"
+        )
+    return planned

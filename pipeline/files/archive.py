@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -21,11 +20,7 @@ from pipeline.files.storage import with_path
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 
-class _Member(NamedTuple):
-    name: str
-    size: int
-    problem: str | None  # why it is refused
-    extract: Callable[[], object]
+_Member = tuple[str, int, str | None, Callable[[], object]]  # name, size, why it is refused, extraction
 
 
 def safe_extract(archive: Path, target: Path) -> None:
@@ -51,14 +46,14 @@ def _unpack(archive: Path, folder: Path) -> None:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as stream:
             members = [
-                _Member(info.filename, info.file_size, _zip_problem(info), partial(stream.extract, info, folder))
+                (info.filename, info.file_size, _zip_problem(info), partial(stream.extract, info, folder))
                 for info in stream.infolist()
             ]
             _extract(archive, members, folder)
     elif _is_tar(archive):
         with tarfile.open(archive) as stream:
             extract = partial(stream.extract, path=folder, set_attrs=False, filter="data")
-            members = [_Member(info.name, info.size, _tar_problem(info), partial(extract, info)) for info in stream]
+            members = [(info.name, info.size, _tar_problem(info), partial(extract, info)) for info in stream]
             _extract(archive, members, folder)
     else:
         raise PipelineError(f"{archive}: not a zip or tar archive, or cut off; delete it and fetch it again")
@@ -82,15 +77,15 @@ def _tar_problem(info: tarfile.TarInfo) -> str | None:
 
 
 def _extract(archive: Path, members: list[_Member], folder: Path) -> None:
-    for member in members:
-        path = PurePosixPath(member.name.replace("\\", "/"))
-        outside = path.is_absolute() or ".." in path.parts or PureWindowsPath(member.name).drive
-        problem = "would be written outside the target folder" if outside else member.problem
+    for name, _, problem, _ in members:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+            problem = "would be written outside the target folder"
         if problem is not None:
-            raise PipelineError(f"{archive}: refused, {member.name} {problem}")
-    total = sum(member.size for member in members)
+            raise PipelineError(f"{archive}: refused, {name} {problem}")
+    total = sum(size for _, size, _, _ in members)
     with tqdm(total=total, desc=f"unpack {archive.name}", unit="B", unit_scale=True, disable=None) as bar:
-        for member in members:
-            with with_path(folder / member.name):
-                member.extract()
-            bar.update(member.size)
+        for name, size, _, extract in members:
+            with with_path(folder / name):
+                extract()
+            bar.update(size)

@@ -7,7 +7,6 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -42,15 +41,17 @@ def fetch_file(url: str, target: Path, sha256: str | None, size: int | None, pau
         try:
             _continue(url, part)
             break
-        except urllib.error.HTTPError as error:
-            if error.code not in _WORTH_RETRYING or attempt == _ATTEMPTS - 1:
-                kind = NotFoundError if error.code in _NOT_FOUND else PipelineError
-                _give_up(url, part, f"the server answered {error.code} {error.reason}", kind)
         except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and dropped connections
             if disk_problem(error) is not None:
                 raise  # not a network problem
-            if attempt == _ATTEMPTS - 1:
-                _give_up(url, part, str(getattr(error, "reason", error)))
+            code, reason = getattr(error, "code", None), getattr(error, "reason", error)
+            if attempt == _ATTEMPTS - 1 or code not in (None, *_WORTH_RETRYING):
+                answer = f"the server answered {code} {reason}" if code else reason
+                kept = (
+                    f"; {part.stat().st_size} bytes are kept in {part}, run again to continue" if part.exists() else ""
+                )
+                kind = NotFoundError if code in _NOT_FOUND else PipelineError
+                raise kind(f"{url}: cannot download: {answer}{kept}") from None
         time.sleep(pause * 2**attempt)
     problem = _mismatch(part, sha256, size)
     if problem is not None:
@@ -102,13 +103,6 @@ def _mismatch(path: Path, sha256: str | None, size: int | None) -> str | None:
     found = path.stat().st_size
     if size is not None and found != size:
         return f"received {found} bytes, expected {size}"
-    if sha256 is not None:
-        digest = file_digest(path)
-        if digest != sha256.lower():
-            return f"sha256 is {digest}, expected {sha256}"
+    if sha256 is not None and (digest := file_digest(path)) != sha256.lower():
+        return f"sha256 is {digest}, expected {sha256}"
     return None
-
-
-def _give_up(url: str, part: Path, reason: str, kind: type[PipelineError] = PipelineError) -> NoReturn:
-    kept = f"; {part.stat().st_size} bytes are kept in {part}, run again to continue" if part.exists() else ""
-    raise kind(f"{url}: cannot download: {reason}{kept}") from None

@@ -16,17 +16,14 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     The lock file is the hidden sibling `.<name>.lock`, so that `folder` itself may be replaced meanwhile.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        print(f"{folder}: another process works here; waiting for it", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
+    path = folder.with_name(f".{folder.name}.lock")
+    with claimed(path) as mine:
+        if mine:
+            yield
+            return
+    print(f"{folder}: another process works here; waiting for it", file=sys.stderr, flush=True)
+    with FileLock(path):
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

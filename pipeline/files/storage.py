@@ -25,39 +25,26 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _unfinished(path)
-    try:
-        with with_path(path), temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        if temporary.is_file():
-            temporary.unlink()
-        raise
+    with replacing(path, ".part") as temporary, temporary.open("wb") as stream:  # no reader looks for this ending
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path in the same folder, with the same suffix, renamed to `path` when the block ends without an error."""
-    temporary = _unfinished(path, path.suffix)
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A path in the same folder, by default with the same suffix, renamed to `path` if the block ends without error."""
+    # The name is shortened, as that of `path` may be as long as the file system allows; the digest distinguishes files
+    # that start alike. It is the same in every run, so that what a kill left behind is replaced.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    temporary = path.with_name(f"{path.name[:30]}.{digest}{suffix or f'.part{path.suffix}'}")
     try:
         with with_path(path):
             yield temporary
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-
-
-def _unfinished(path: Path, suffix: str = "") -> Path:
-    """The name of `path` until it is complete: START.DIGEST.part, and `suffix`.
-
-    Shortened, because the name of `path` may be as long as the file system allows; the digest distinguishes files that
-    start alike. It is the same in every run, so that what a kill left behind is replaced.
-    """
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
-    return path.with_name(f"{path.name[:30]}.{digest}.part{suffix}")
+        raise
 
 
 @contextmanager

@@ -21,13 +21,10 @@ def check(root: Path) -> str:
     checked that what they name exists and fits their dataset. Raises PipelineError with all problems, one a line.
     """
     project, problems = load_valid_project(root)
-    planned: list[Planned] = []
-    if project is not None:
-        planned, found = plan_benchmarks(root, project)
-        problems += found
-    chosen = project.benchmarks if project is not None else ()
+    planned, found = plan_benchmarks(root, project) if project else ([], [])
+    problems += found
     for benchmark_id in benchmark_ids(root):
-        if benchmark_id not in chosen:
+        if project is None or benchmark_id not in project.benchmarks:
             problems += file_problems(root, benchmark_id)
     for path in sorted((root / "studies").glob("*.yaml")):
         problems += _study_problems(root, path.stem)
@@ -37,10 +34,7 @@ def check(root: Path) -> str:
 
 
 def _study_problems(root: Path, name: str) -> list[str]:
-    """Problems of `studies/<name>.yaml` in all its sizes, without building a network.
-
-    A mistake in the study's own benchmark is reported once, not for each variant.
-    """
+    """Of all its sizes, without building a network; a mistake in the study's own benchmark is reported once."""
     problems: list[str] = []
     try:
         config = load_study(root, name)

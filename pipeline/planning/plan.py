@@ -1,11 +1,8 @@
 """What will run: the chosen benchmarks, resolved, checked, and with what they need.
 
-Every command that runs something asks `plan_benchmarks`: the stage `plan`, `check`, `row`, `rows`. It lays the ablation
-over the chosen benchmarks, checks each against its dataset and builds its network without weights, so that a typo, an
-encoder that cannot be dilated or a crop that does not fit is found before any work.
-
-The stage writes the plan to `runs/plan`. Later stages depend on single files of it: a benchmark whose resolved form did
-not change is not trained again, whichever line of `params.yaml` was edited.
+The stage `plan`, `check`, `row` and `rows` ask `plan_benchmarks`, which lays the ablation over the chosen benchmarks,
+checks each against its dataset and builds its network without weights, so that a mistake is found before any work.
+Later stages depend on single files of `runs/plan`: a benchmark whose resolved form did not change is not trained again.
 """
 
 from __future__ import annotations

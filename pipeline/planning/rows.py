@@ -47,7 +47,7 @@ def run_rows(root: Path, dry_run: bool) -> None:
     """Print which rows can be evaluated here and which not and, unless `dry_run`, evaluate them in one run."""
     project = load_project(root)
     planned: list[Planned] = []
-    left_out: list[str] = []
+    left_out = ""
     for row in published_rows(published_benchmarks(root)):
         data = data_need(root, project, row.dataset.name)  # first, since a plan builds the network
         absent = data.problem or f"{row.dataset.name}: not on this machine; `sources` in params.yaml names no copy"
@@ -55,17 +55,16 @@ def run_rows(root: Path, dry_run: bool) -> None:
         if data.present:
             found, problems = plan_benchmarks(root, _choice(project, [row.id], project.seeds[:1], "import"))
         if problems:
-            left_out.append(f"{row.id}: {'; '.join(problems)}")
+            left_out += f"\n  {row.id}: {'; '.join(problems)}"
         else:
             planned += found
-    listed = "".join(f"\n  {line}" for line in left_out)
     if not planned:
         raise PipelineError(
-            f"no published row can be evaluated:{listed}\nName a dataset's folder or archive under `sources` in "
+            f"no published row can be evaluated:{left_out}\nName a dataset's folder or archive under `sources` in "
             "params.yaml, or run `make row ID=...`, which downloads public data"
         )
     choice = _choice(project, [item.benchmark.id for item in planned], project.seeds[:1], "import")
-    print(f"{describe(choice, planned)}" + (f"\nleft out:{listed}" if left_out else ""))
+    print(describe(choice, planned) + (f"\nleft out:{left_out}" if left_out else ""))
     _run(root, choice, "import", "rows", dry_run)
 
 

@@ -39,8 +39,8 @@ def pending_stages(root: Path, plan: Path) -> dict[str, str]:
         else:
             reasons = ["has not run yet"]
         before = [name for name in upstream if name != "plan" and found[name] != "up to date"]
-        more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
         if reasons:
+            more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
             found[stage] = f"runs: {', '.join(reasons[:_SHOWN])}{more}"
         else:
             found[stage] = f"follows: {', '.join(before)}" if before else "up to date"
@@ -53,7 +53,7 @@ def dvc(root: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, check=False)
     if done.returncode != 0:
-        reason = (done.stderr.strip() or "no message").splitlines()[0].removeprefix("ERROR: ")
+        reason = done.stderr.strip().partition("\n")[0].removeprefix("ERROR: ")
         raise PipelineError(f"dvc {' '.join(arguments)}: {reason}")
     return done.stdout
 

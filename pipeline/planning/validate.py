@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.checkpoints.imagenet import imagenet_names
+from pipeline.checkpoints.imagenet import IMAGENET_FILES
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark, Project, benchmark_ids, load_benchmark
 from pipeline.config.limits import compile_problem, share_problem
@@ -30,7 +30,7 @@ def project_problems(root: Path, project: Project) -> list[str]:
             get_dataset(name, path_and_images(source)[1])
         except PipelineError as error:
             problems.append(f"params.yaml: sources.{name}: {error}")
-    known = [*imagenet_names(), *benchmark_ids(root)]
+    known = [*IMAGENET_FILES, *benchmark_ids(root)]
     return problems + [
         f"params.yaml: weights.{name}: neither a benchmark nor ImageNet weights; {suggestion(name, known, 'names')}"
         for name in project.weights
@@ -48,7 +48,7 @@ def choice_problems(root: Path, project: Project, benchmark: Benchmark) -> list[
         )
     problems += _part_problems(project, benchmark)
     found = (compile_problem(benchmark, project.runtime), share_problem(benchmark, project.runtime))
-    return problems + [problem for problem in found if problem is not None]
+    return problems + [problem for problem in found if problem]
 
 
 def file_problems(root: Path, benchmark_id: str) -> list[str]:
@@ -117,21 +117,17 @@ def count_parameters(benchmark: Benchmark) -> int:
 
 def _split_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
     data = benchmark.dataset
-    named = [
-        *(("train_splits", split) for split in data.train_splits),
-        ("validation_split", data.validation_split),
-        ("evaluation_split", data.evaluation_split),
-    ]
-    unknown = [
+    named = [*(("train_splits", split) for split in data.train_splits), ("validation_split", data.validation_split)]
+    problems = [
         f"dataset.{key}: {spec.name} has no split {split!r}; it has {', '.join(spec.splits)}"
-        for key, split in named
+        for key, split in [*named, ("evaluation_split", data.evaluation_split)]
         if split not in spec.splits
     ]
     labelled = ", ".join(split for split in spec.splits if split not in spec.unlabelled_splits)
-    return unknown + [
+    return problems + [
         f"dataset.{key}: the labels of {spec.name} {split} are not public; choose from {labelled}"
         for key, split in named
-        if split in spec.unlabelled_splits and key != "evaluation_split"
+        if split in spec.unlabelled_splits
     ]
 
 
@@ -141,20 +137,19 @@ def _part_problems(project: Project, benchmark: Benchmark) -> list[str]:
     images = path_and_images(project.sources.get(data.name))[1]
     if images is None:
         return []
-    scored = scored_split(data, get_dataset(data.name))
-    uses = [("evaluation_split" if scored == data.evaluation_split else "validation_split", scored)]
+    used = [scored_split(data, get_dataset(data.name))]
     if benchmark.mode == "train":
-        uses += [("validation_split", data.validation_split), *(("train_splits", split) for split in data.train_splits)]
-    empty = {split: [key for key, used in uses if used == split] for _, split in uses if not images.get(split)}
+        used += [data.validation_split, *data.train_splits]
     return [
-        f"params.yaml: sources.{data.name}.images.{split}: no images, but {benchmark.id} uses this split "
-        f"({', '.join(f'dataset.{key}' for key in dict.fromkeys(keys))}); say how many the part has, or name another"
-        for split, keys in empty.items()
+        f"params.yaml: sources.{data.name}.images.{split}: no images, but {benchmark.id} uses this split in `dataset`; "
+        "say how many the part has, or name another"
+        for split in dict.fromkeys(used)
+        if not images.get(split)
     ]
 
 
 def _size_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
-    """A crop larger than any training image can get would be mostly padding: surely not what was meant."""
+    """A crop larger than any training image can get would be mostly padding."""
     augmentation, crop = benchmark.augmentation, benchmark.augmentation.crop
     if augmentation.resize is not None:
         resize = augmentation.resize

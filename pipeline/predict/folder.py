@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.export.card import Card
 from pipeline.export.source import find_model
 from pipeline.files.storage import cached_json, write_json
-from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch, require_size
+from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch
 from pipeline.predict.outputs import ENDINGS, Kind, Outputs, new_array
 from pipeline.predict.pictures import Picture, find_pictures, read_ahead
 from pipeline.runtime.device import resolve_device
@@ -76,13 +76,12 @@ def predict_folder(
     protocol = chosen_protocol(source.card.benchmark, ms_flip, windows)
     _claim(out, source.card, protocol)
     outputs = Outputs(out, kinds, source.card.palette)
-    left, failed = [], []
+    left: list[Picture] = []
+    failed: list[str] = []
     for picture in pictures:
-        try:
+        with _noting(failed, [picture]):
             if not outputs.are_current(picture):
                 left.append(picture)
-        except PipelineError as error:
-            failed.append(str(error))
     present = len(pictures) - len(left) - len(failed)
     if left:
         place = resolve_device(device, "--device")
@@ -103,16 +102,8 @@ def _predict(predictor: Predictor, pictures: Sequence[Picture], batch: int) -> l
     transform = EvalTransform(predictor.card.benchmark.inference.resize)
     with tqdm(total=len(pictures), desc="predict", unit="picture", dynamic_ncols=True) as bar:
         for samples in batches(_samples(pictures, transform, predictor.protocol, failed), batch):
-            try:
+            with _noting(failed, [sample.picture for sample in samples]):
                 _predict_together(predictor, samples)
-            except Exception as error:
-                if not lacks_memory(error):
-                    raise
-                on_cpu = predictor.device.type == "cpu"
-                remedy = "a smaller --batch or --windows" if on_cpu else "a smaller --batch, --windows or --device cpu"
-                failed += [
-                    f"{s.picture.file}: {s.size[0]}x{s.size[1]}: not enough memory; use {remedy}" for s in samples
-                ]
             bar.update(len(samples))
         bar.update(len(pictures) - bar.n)
     return failed
@@ -126,18 +117,25 @@ def _samples(
         if isinstance(pixels, PipelineError):
             failed.append(str(pixels))
             continue
-        try:
+        with _noting(failed, [picture]):
             image = transform(pixels)
-            require_size(image, protocol)
-        except PipelineError as error:
-            failed.append(f"{picture.file}: {error}")
-            continue
-        except Exception as error:
-            if not lacks_memory(error):
-                raise
-            failed.append(f"{picture.file}: not enough memory for the network's input; cut it into smaller pictures")
-            continue
-        yield Sample(picture, image, pixels, pixels.shape[:2])
+            height, width = image.shape[1:]
+            if int(min(height, width) * (scale := min(protocol.scales))) < 1:
+                raise PipelineError(f"{height}x{width} pixels are too few for scale {scale}; predict without --ms-flip")
+            yield Sample(picture, image, pixels, pixels.shape[:2])
+
+
+@contextmanager
+def _noting(failed: list[str], pictures: Sequence[Picture]) -> Iterator[None]:
+    """Add an error that is due to `pictures`, or a lack of memory, to `failed`; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, PipelineError) and not lacks_memory(error):
+            raise
+        remedy = "not enough memory; use a smaller --batch, --windows or --device cpu, or cut it into smaller pictures"
+        problem = error if isinstance(error, PipelineError) else remedy
+        failed += [f"{picture.file}: {problem}" for picture in pictures]
 
 
 def _predict_together(predictor: Predictor, samples: Sequence[Sample]) -> None:

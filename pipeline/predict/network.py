@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pipeline.config import Benchmark
 from pipeline.config.schema import ProtocolConfig
-from pipeline.errors import PipelineError
 from pipeline.evaluation.averaging import summed_bands
 from pipeline.evaluation.views import FlipPairs, views_of
 
@@ -26,14 +25,6 @@ def chosen_protocol(benchmark: Benchmark, ms_flip: bool, windows: bool) -> Proto
     crop = benchmark.augmentation.crop
     stride = tuple(max(1, 2 * side // 3) for side in crop)
     return protocol.model_copy(update={"mode": "slide", "crop": crop, "stride": stride})
-
-
-def require_size(image: Tensor, protocol: ProtocolConfig) -> None:
-    """Raise PipelineError when a scale would shrink `image` (3, h, w) to nothing."""
-    height, width = image.shape[1:]
-    smallest = min(protocol.scales)
-    if int(min(height, width) * smallest) < 1:
-        raise PipelineError(f"{height}x{width} pixels are too few for scale {smallest}; predict without --ms-flip")
 
 
 def lacks_memory(error: Exception) -> bool:

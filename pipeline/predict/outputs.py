@@ -59,8 +59,7 @@ class Outputs:
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
-                problem = f"its name is too long for its output {path}; rename the picture"
-                raise PipelineError(f"{picture.file}: {problem}") from None
+                raise PipelineError(f"its name is too long for its output {path}; rename the picture") from None
             current = current and written is not None and written >= changed
         return current
 
@@ -68,15 +67,12 @@ class Outputs:
         """Write the label map and the overlay. pixels: RGB uint8 (H, W, 3); labels: (H, W) uint8."""
         indexed = Image.fromarray(labels)
         indexed.putpalette([channel for colour in self.palette for channel in colour])
-        _save(indexed, self.path("labels", picture))
+        images: dict[Kind, Image.Image] = {"labels": indexed}
         if "overlays" in self.kinds:
-            mixed = pixels // 2 + colourise(labels, self.palette) // 2
-            _save(Image.fromarray(mixed), self.path("overlays", picture))
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    with replacing(path) as temporary:
-        image.save(temporary, format="PNG")
+            images["overlays"] = Image.fromarray(pixels // 2 + colourise(labels, self.palette) // 2)
+        for kind, image in images.items():
+            with replacing(self.path(kind, picture)) as temporary:
+                image.save(temporary, format="PNG")
 
 
 @contextmanager

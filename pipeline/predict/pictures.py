@@ -34,6 +34,9 @@ class Picture:
     name: PurePosixPath
 
 
+ReadPicture = tuple[Picture, NDArray[np.uint8] | PipelineError]
+
+
 def find_pictures(images: Path) -> tuple[list[Picture], Counter[str]]:
     """The pictures in `images` (a file or a folder with sub-folders) by name; the number of files per other ending.
 
@@ -64,7 +67,13 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
     per channel.
     """
     try:
-        return _rgb(file, _decoded(file))
+        image = _decoded(file)
+        if image.mode.startswith("I;16"):
+            upper = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(upper[..., None], 3, axis=2)
+        if image.mode in ("I", "F"):
+            raise PipelineError(f"{file}: 32-bit or floating-point numbers; convert it to 8 or 16 bits per channel")
+        return np.asarray(image.convert("RGB"))
     except MemoryError:
         raise PipelineError(f"{file}: not enough memory to decode it; {_NO_MEMORY}") from None
 
@@ -99,31 +108,21 @@ def _require_plausible(file: Path, opened: Image.Image) -> None:
         raise PipelineError(f"{announced}, {sizes}; {_NO_MEMORY}")
 
 
-def _rgb(file: Path, image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        upper = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(upper[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        kind = {"I": "32-bit integers", "F": "floating-point numbers"}[image.mode]
-        raise PipelineError(f"{file}: contains {kind}; convert it to 8 or 16 bits per channel")
-    return np.asarray(image.convert("RGB"))
+def _read(picture: Picture) -> ReadPicture:
+    try:
+        return picture, read_picture(picture.file)
+    except PipelineError as error:
+        return picture, error
 
 
-def read_ahead(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, NDArray[np.uint8] | PipelineError]]:
+def read_ahead(pictures: Sequence[Picture]) -> Iterator[ReadPicture]:
     """Every picture in order with its pixels or its error; a few are decoded while others are predicted."""
     threads = min(available_cores(), _AHEAD)
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[Picture, Future[NDArray[np.uint8]]]] = deque()
+        waiting: deque[Future[ReadPicture]] = deque()
         for picture in pictures:
-            waiting.append((picture, pool.submit(read_picture, picture.file)))
+            waiting.append(pool.submit(_read, picture))
             if len(waiting) > threads:
-                yield _result(*waiting.popleft())
+                yield waiting.popleft().result()
         while waiting:
-            yield _result(*waiting.popleft())
-
-
-def _result(picture: Picture, pixels: Future[NDArray[np.uint8]]) -> tuple[Picture, NDArray[np.uint8] | PipelineError]:
-    try:
-        return picture, pixels.result()
-    except PipelineError as error:
-        return picture, error
+            yield waiting.popleft().result()

@@ -59,7 +59,7 @@ class TrackedStage:
             "config_hash": config_hash(self.benchmark),
             "data_fingerprint": self.fingerprint,
             "git_commit": self.commit,
-            "git_dirty": str(self.dirty).lower(),
+            "git_dirty": json.dumps(self.dirty),
             "mlflow.source.git.commit": self.commit,  # the UI's column "Version"
         }
         return {name: value for name, value in tags.items() if value is not None}
@@ -92,13 +92,9 @@ def describe(client: MlflowClient, run_id: str, stage: TrackedStage) -> None:
     if stage.benchmark.mode == "import" and not evaluates:
         return  # importing a checkpoint reads no image
     split = scored_split(dataset, get_dataset(dataset.name)) if evaluates else "+".join(dataset.train_splits)
-    data = Dataset(
-        name=dataset.name,
-        digest=stage.fingerprint[:DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"uri": f"data/prepared/{dataset.name}"}),
-        profile=json.dumps({"split": split, "fingerprint": stage.fingerprint}),
-    )
+    source = json.dumps({"uri": f"data/prepared/{dataset.name}"})
+    profile = json.dumps({"split": split, "fingerprint": stage.fingerprint})
+    data = Dataset(dataset.name, stage.fingerprint[:DIGEST_LENGTH], "local", source, profile=profile)
     context = InputTag("mlflow.data.context", "test" if evaluates else "training")
     client.log_inputs(run_id, [DatasetInput(data, [context])])
 

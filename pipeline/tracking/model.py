@@ -1,9 +1,8 @@
 """The trained segmentor as an MLflow model that `mlflow.pytorch.load_model` restores on any machine.
 
-MLflow's default format, an exported graph, fixes the image size it was traced with and returns bare tensors. The
-pickled module is the segmentor itself, with its memory. The package's code is logged with it, so loading needs neither
-this repository nor a GPU. Only the PyTorch flavour is kept: MLflow's generic one takes tables, and the UI would show a
-snippet that cannot work for images.
+MLflow's default format, an exported graph, fixes the image size. Here the segmentor itself is pickled, and the
+package's code is logged with it, so loading needs neither this repository nor a GPU. Only the PyTorch flavour is kept:
+MLflow's generic one takes tables, and the UI would show a snippet that cannot work for images.
 """
 
 from __future__ import annotations
@@ -38,19 +37,8 @@ def _save(path: str, mlflow_model: Any, pytorch_model: torch.nn.Module) -> None:
     # Given, because MLflow would otherwise find the versions by loading the model in another process and asking the
     # package index. Local parts such as +cpu name builds that the index does not have.
     pins = [f"{name}=={versions[name].partition('+')[0]}" for name in (*_NEEDED_TO_LOAD, "mlflow")]
-    logger = logging.getLogger("mlflow.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns about pickle, which is intended here
-    try:
-        mlflow.pytorch.save_model(
-            pytorch_model,
-            path,
-            mlflow_model=mlflow_model,
-            serialization_format="pickle",
-            code_paths=[str(_PACKAGE)],
-            pip_requirements=pins,
-        )
-    finally:
-        logger.setLevel(level)
+    logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)  # it warns about pickle, which is intended here
+    options = {"serialization_format": "pickle", "code_paths": [str(_PACKAGE)], "pip_requirements": pins}
+    mlflow.pytorch.save_model(pytorch_model, path, mlflow_model=mlflow_model, **options)
     del mlflow_model.flavors["python_function"]
     mlflow_model.save(str(Path(path) / "MLmodel"))

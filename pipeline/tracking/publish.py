@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. ]")
 _CURVES = ("train/", "validation/")  # the UI groups by the part before the slash
 
 
@@ -106,8 +107,8 @@ def _publish_evaluation(run: OpenRun, files: EvaluationFiles) -> None:
     record, spec = files.record, get_dataset(run.stage.benchmark.dataset.name)
     headline = {f"{name}_{protocol}": v for protocol, s in record.scores.items() for name, v in asdict(s).items()}
     headline["evaluate_seconds"] = files.cost.seconds
-    classes = {
-        f"iou_{protocol}/{metric_name(name)}": value
+    classes = {  # with the characters that MLflow allows, without the slash, which would nest the name
+        f"iou_{protocol}/{_NOT_IN_NAMES.sub('_', name)}": value
         for protocol, confusion in files.confusion.items()
         for name, value in zip(spec.classes, summarise(confusion).class_iou, strict=True)
     }
@@ -119,15 +120,10 @@ def _publish_evaluation(run: OpenRun, files: EvaluationFiles) -> None:
         run.client.log_artifact(run.run_id, str(path), "details" if path.parent == files.details else None)
     with tempfile.TemporaryDirectory() as folder:
         for path in files.predictions():
-            _write_coloured(path, spec.palette, Path(folder) / path.name)
+            image = Image.open(path).convert("L")  # with colours for viewers; the pixel values remain train ids
+            image.putpalette([value for colour in spec.palette for value in colour])
+            image.save(Path(folder) / path.name)
         run.client.log_artifacts(run.run_id, folder, "predictions")
-
-
-def _write_coloured(labels: Path, palette: tuple[tuple[int, int, int], ...], out: Path) -> None:
-    """Copy a label map with the dataset's colours for viewers; the pixel values remain train ids."""
-    image = Image.open(labels).convert("L")
-    image.putpalette([value for colour in palette for value in colour])
-    image.save(out)
 
 
 def _log_scalars(run: OpenRun, run_id: str, values: Mapping[str, float | None], **links: str | None) -> None:
@@ -143,8 +139,3 @@ def _log_scalars(run: OpenRun, run_id: str, values: Mapping[str, float | None], 
     present = {name: float(v) for name, v in values.items() if v is not None and not math.isnan(v)}
     new = [Metric(name, v, stamp, 0, run_id=run_id, **links) for name, v in present.items() if known.get(name) != v]
     run.client.log_batch(run_id, metrics=new)
-
-
-def metric_name(text: str) -> str:
-    """A class name in the characters that MLflow allows, without the slash, which would nest it."""
-    return re.sub(r"[^A-Za-z0-9_\-. ]", "_", text)

@@ -3,11 +3,9 @@
     with stage_run(root, benchmark, seed, "train", runtime) as run:
         train_benchmark(root, benchmark, seed, runtime, run.log)
 
-When the block ends without an error, the files that the stage wrote are logged to the run.
-
-A training that resumes from its saved state continues its interrupted run, without logging a point twice. Any other
-repetition is a new run that supersedes the earlier one. A store that cannot be used is an error before the stage
-begins; later it is one warning, and `sync` adds what is missing.
+Files that the stage wrote are logged at the end of the block. A training that resumes continues its interrupted run,
+without logging a point twice; any other repetition is a new run that supersedes the earlier one. A store that cannot be
+used is an error before the stage begins; later it is one warning, and `sync` adds what is missing.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ from pipeline.checkpoints.starting import weights_digest
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets.prepared import Prepared
+from pipeline.errors import first_line
 from pipeline.layout import Layout
 from pipeline.results.record import TrainingFiles
 from pipeline.runtime.distributed import arithmetic, ranks
@@ -45,14 +44,12 @@ _FIRST_PAUSE = 60.0  # seconds without requests after an error; doubles with eve
 class StageRun:
     """What a stage logs to. No method raises because of the store.
 
-    Points are sent every few seconds, so that logging costs the training next to nothing. Those lost to an error of the
-    store are added from the result files when the stage ends.
+    Points are sent every few seconds; those lost to an error are added from the result files when the stage ends.
     """
 
     def __init__(self, run: OpenRun, known: dict[str, set[int]]) -> None:
-        """known: steps of the curves that the run has from before an interruption."""
         self.run_id = run.run_id
-        self._run, self._known = run, known
+        self._run, self._known = run, known  # steps of the curves that the run has from before an interruption
         self._points: list[Metric] = []
         self._next_request = 0.0  # the first point is shown at once
         self._pause = _FIRST_PAUSE
@@ -103,17 +100,13 @@ class StageRun:
             yield
         except Exception as error:  # whatever database and HTTP libraries raise: the results on disk must not be lost
             if self._pause == _FIRST_PAUSE:
-                self._warn(error)
+                stage, reason = self._run.stage, without_password(first_line(error))
+                _LOGGER.warning(
+                    f"MLflow lacks a part of {stage.name} {stage.benchmark.id} seed {stage.seed} ({reason}); the stage "
+                    "continues. Run `python -m pipeline sync` when it is done."
+                )
             self._next_request = time.monotonic() + self._pause
             self._pause *= 2
-
-    def _warn(self, error: Exception) -> None:
-        stage, reason = self._run.stage, without_password(str(error).partition("\n")[0])
-        _LOGGER.warning(
-            "MLflow lacks a part of %s %s seed %d (%s: %s); the stage continues. "
-            "Run `python -m pipeline sync` when it is done.",
-            *(stage.name, stage.benchmark.id, stage.seed, type(error).__name__, reason),
-        )
 
 
 class NoRun:
@@ -171,8 +164,7 @@ def _begin(store: Store, layout: Layout, stage: TrackedStage) -> StageRun:
     client.update_run(parent.run_id, status="RUNNING")
     earlier = find_runs(client, parent.experiment_id, stage.tags())
     interrupted = [run for run in earlier if run.info.status != "FINISHED" and "superseded_by" not in run.data.tags]
-    resumes = has_state(layout.state(stage.benchmark.id, stage.run_key))
-    if interrupted and stage.name == "train" and resumes:
+    if interrupted and stage.name == "train" and has_state(layout.state(stage.benchmark.id, stage.run_key)):
         run = interrupted[0]
         known = logged_steps(client, run.info.run_id)
         mlflow.start_run(run_id=run.info.run_id, log_system_metrics=True)
@@ -181,13 +173,8 @@ def _begin(store: Store, layout: Layout, stage: TrackedStage) -> StageRun:
             client.delete_tag(run.info.run_id, "error")
     else:
         known = {}
-        run = mlflow.start_run(
-            experiment_id=parent.experiment_id,
-            run_name=stage.name,
-            parent_run_id=parent.run_id,
-            tags=stage.tags() | tags,
-            log_system_metrics=True,
-        )
+        place = {"experiment_id": parent.experiment_id, "parent_run_id": parent.run_id, "run_name": stage.name}
+        run = mlflow.start_run(**place, tags=stage.tags() | tags, log_system_metrics=True)
         describe(client, run.info.run_id, stage)
         supersede(client, earlier, run.info.run_id)
     return StageRun(OpenRun(client, run.info.run_id, parent.run_id, stage), known)

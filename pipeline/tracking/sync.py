@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from pipeline.config import Benchmark
 from pipeline.config.parse import parse
@@ -17,12 +16,6 @@ from pipeline.tracking.publish import OpenRun, milliseconds, publish
 from pipeline.tracking.store import Store, load_mlflow, open_store
 
 
-class _FinishedStage(NamedTuple):
-    stage: TrackedStage
-    started: int  # ms since 1970
-    ended: int
-
-
 def sync(root: Path) -> list[str]:
     """Create the runs that results under `root` lack, tagged `restored`; returns one line for each. Idempotent.
 
@@ -32,11 +25,11 @@ def sync(root: Path) -> list[str]:
     layout = Layout(root)
     finished = [stage for training in finished_trainings(layout) for stage in _finished_stages(training)]
     with open_store(root) as store:
-        return [line for stage in finished if (line := _restore(store, layout, stage)) is not None]
+        return [line for stage in finished if (line := _restore(store, layout, *stage)) is not None]
 
 
-def _finished_stages(training: TrainingFiles) -> Iterator[_FinishedStage]:
-    """The training, then its evaluation if there is one."""
+def _finished_stages(training: TrainingFiles) -> Iterator[tuple[TrackedStage, int, int]]:
+    """The training, then its evaluation if there is one, with their start and end in ms since 1970."""
     record, cost = training.record, training.cost
     stage = TrackedStage(
         name="train",
@@ -51,12 +44,12 @@ def _finished_stages(training: TrainingFiles) -> Iterator[_FinishedStage]:
         dirty=cost.dirty,
     )
     ended = milliseconds(cost.finished)
-    yield _FinishedStage(stage, milliseconds(cost.started), ended)
+    yield stage, milliseconds(cost.started), ended
     files = EvaluationFiles(training.layout, training.benchmark, training.seed)
     if files.is_complete and files.record.run_key == record.run_key:  # else of an earlier training: it will be replaced
         evaluated = _evaluated(training.config, files.record)
         stage = replace(stage, name="evaluate-msflip", benchmark=evaluated, device=files.cost.device)
-        yield _FinishedStage(stage, ended, ended + int(1000 * files.cost.seconds))
+        yield stage, ended, ended + int(1000 * files.cost.seconds)
 
 
 def _evaluated(trained: Benchmark, record: EvaluationRecord) -> Benchmark:
@@ -68,16 +61,16 @@ def _evaluated(trained: Benchmark, record: EvaluationRecord) -> Benchmark:
     return trained.model_copy(update={"dataset": dataset, "inference": inference})
 
 
-def _restore(store: Store, layout: Layout, finished: _FinishedStage) -> str | None:
+def _restore(store: Store, layout: Layout, stage: TrackedStage, started: int, ended: int) -> str | None:
     """Create the run of a stage unless there is a complete one."""
-    stage, client = finished.stage, store.client
+    client = store.client
     tags = stage.further_tags() | {"restored": "true"}
-    parent = open_parent(store, stage, tags, finished.started).info
+    parent = open_parent(store, stage, tags, started).info
     earlier = find_runs(client, parent.experiment_id, stage.tags())
     if any(run.data.tags.get("complete") == "true" for run in earlier):
         return None
     tags |= stage.tags() | {"mlflow.parentRunId": parent.run_id}
-    run_id = client.create_run(parent.experiment_id, finished.started, tags, run_name=stage.name).info.run_id
+    run_id = client.create_run(parent.experiment_id, started, tags, run_name=stage.name).info.run_id
     mlflow = load_mlflow()
     mlflow.start_run(run_id=run_id)  # models are logged to the active run
     status = "FAILED"
@@ -88,6 +81,6 @@ def _restore(store: Store, layout: Layout, finished: _FinishedStage) -> str | No
         status = "FINISHED"
     finally:
         mlflow.end_run(status)
-        client.set_terminated(run_id, status, finished.ended)
-        client.set_terminated(parent.run_id, status, finished.ended)
+        client.set_terminated(run_id, status, ended)
+        client.set_terminated(parent.run_id, status, ended)
     return f"{stage.name} {stage.benchmark.id} seed {stage.seed}: restored as run {run_id}"

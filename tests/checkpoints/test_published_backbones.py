@@ -6,7 +6,7 @@ import torch
 from helpers.golden_recipe import unit
 from torch import nn
 
-from pipeline.checkpoints.backbones import find_backbone, rename
+from pipeline.checkpoints.key_names import find_backbone, rename
 from pipeline.config.parse import parse
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError

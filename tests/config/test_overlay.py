@@ -31,14 +31,6 @@ def test_null_removes_a_section_of_the_extended_benchmark(project: Path) -> None
     assert load_benchmark(project, "mine").memory is None
 
 
-def test_an_extended_file_may_not_extend_another_one(project: Path) -> None:
-    write(project, "second", extends="tiny-fcn", description="second", schedule={"epochs": 7})
-    write(project, "third", extends="second", description="third", memory={})
-    message = r"params/third.yaml: extends: params/second.yaml extends params/tiny-fcn.yaml itself, .* one level"
-    with pytest.raises(PipelineError, match=message):
-        load_benchmark(project, "third")
-
-
 def test_description_baseline_and_published_numbers_are_not_inherited_from_a_benchmark(
     project: Path, tiny: dict[str, Any]
 ) -> None:
@@ -65,17 +57,21 @@ def test_a_file_whose_name_begins_with_an_underscore_is_shared_and_not_a_benchma
         load_benchmark(project, "_shared")
 
 
-def test_an_unknown_key_of_an_extended_file_names_that_file(project: Path) -> None:
-    write(project, "_shared", schedule={"epoch": 7})
-    write(project, "row", extends="_shared", description="row")
-    message = r"^params/_shared.yaml: schedule.epoch: unknown key; did you mean `epochs`\?"
-    with pytest.raises(PipelineError, match=message):
-        load_benchmark(project, "row")
-
-
-def test_extending_a_missing_file_names_the_nearest(project: Path) -> None:
-    write(project, "mine", extends="tiny-fnc", description="mine")
-    message = r"params/mine.yaml: extends: no params/tiny-fnc.yaml; did you mean `tiny-fcn`\?"
+@pytest.mark.parametrize(
+    ("shared", "parent", "message"),
+    [
+        ({"schedule": {"epoch": 7}}, "_shared", r"^params/_shared.yaml: schedule.epoch: unknown key; did you mean `ep"),
+        ({}, "tiny-fnc", r"params/mine.yaml: extends: no params/tiny-fnc.yaml; did you mean `tiny-fcn`\?"),
+        (
+            {"extends": "tiny-fcn"},
+            "_shared",
+            "params/mine.yaml: extends: params/_shared.yaml extends params/tiny-fcn.yaml itself, .* one level",
+        ),
+    ],
+)
+def test_what_cannot_be_extended_names_the_file(project: Path, shared: Any, parent: str, message: str) -> None:
+    write(project, "_shared", **shared)
+    write(project, "mine", extends=parent, description="mine")
     with pytest.raises(PipelineError, match=message):
         load_benchmark(project, "mine")
 
@@ -84,12 +80,7 @@ def test_another_framework_drops_the_options_of_the_old_one() -> None:
     base = {"framework": "deeplabv3", "options": {"dilations": [1, 2]}, "channels": 8}
     assert overlay(base, {"framework": "fcn"}) == {"framework": "fcn", "channels": 8}
     assert overlay(base, {"framework": "pspnet", "options": {"bins": [1]}})["options"] == {"bins": [1]}
-
-
-def test_options_of_the_same_encoder_are_changed_one_by_one() -> None:
-    base = {"name": "hrnet", "options": {"stem_relu": False, "width": 48}}
-    changed = overlay(base, {"name": "hrnet", "options": {"stem_relu": True}})
-    assert changed["options"] == {"stem_relu": True, "width": 48}
+    assert overlay(base, {"framework": "deeplabv3", "options": {"x": 1}})["options"] == {"dilations": [1, 2], "x": 1}
 
 
 def test_an_ablation_adds_no_section_inside_another_one(project: Path) -> None:

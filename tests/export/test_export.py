@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_benchmarks import SMALL_ENCODER, small_benchmark
-from helpers.project import ROOT
 from helpers.trained_run import SCORES, lively, write_run, write_scores
 from safetensors.torch import load_file
 from timm.layers import Conv2dSame
@@ -32,15 +29,6 @@ from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.models.segmentor import SegmentorOutput
-
-FRESH = """
-import sys, torch
-from pathlib import Path
-from pipeline.export.source import find_model
-model = find_model(Path.cwd(), sys.argv[1]).load()
-with torch.no_grad():
-    print(model(torch.ones(1, 3, 32, 48)).logits.double().sum().item())
-"""
 
 
 @pytest.fixture
@@ -64,31 +52,19 @@ def edit_card(weights: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-# --- the card ---------------------------------------------------------------------------------------------------------
-
-
 def test_weights_and_card_suffice_where_the_project_has_no_run(exported: Path, tmp_path: Path) -> None:
     source = find_model(tmp_path, str(exported))
     assert all(torch.equal(value, load_file(exported)[key]) for key, value in source.load().state_dict().items())
     assert source.card.palette == get_dataset("digits").palette
 
 
-@pytest.mark.slow
-def test_weights_and_card_suffice_in_another_process(exported: Path, tmp_path: Path) -> None:
-    alone = tmp_path / "elsewhere"
-    alone.mkdir()
-    for path in (exported, card_path(exported)):
-        shutil.move(path, alone / path.name)
-    command = [sys.executable, "-c", FRESH, exported.name]
-    done = subprocess.run(command, cwd=alone, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    with torch.no_grad():
-        here = find_model(tmp_path, str(alone / exported.name)).load()(torch.ones(1, 3, 32, 48)).logits
-    assert float(done.stdout) == pytest.approx(here.double().sum().item(), rel=1e-5)
-
-
-def test_the_card_of_an_evaluated_run_has_its_scores_and_protocol(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
-    write_run(tmp_path, tiny_benchmark, planned=False)  # the plan has moved on to other benchmarks
+def test_the_card_has_the_protocol_and_the_scores_of_these_very_weights(
+    tmp_path: Path, tiny_benchmark: Benchmark
+) -> None:
+    write_run(tmp_path, tiny_benchmark)
+    write_scores(tmp_path, tiny_benchmark, run_key="of an earlier training")
+    assert describe_run(Layout(tmp_path), "tiny", 0)[0].evaluation is None
+    Layout(tmp_path).resolved("tiny").unlink()  # the plan has moved on to other benchmarks
     write_scores(tmp_path, tiny_benchmark)
     card, weights = describe_run(Layout(tmp_path), "tiny", 0)
     assert card.evaluation.single_scale.model_dump() == SCORES
@@ -96,12 +72,6 @@ def test_the_card_of_an_evaluated_run_has_its_scores_and_protocol(tmp_path: Path
     assert card.benchmark.inference == tiny_benchmark.inference
     assert weights == tmp_path / "runs/train/tiny/0/last.safetensors"
     assert card.classes == get_dataset("digits").classes
-
-
-def test_scores_of_other_weights_are_not_in_the_card(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
-    write_run(tmp_path, tiny_benchmark)
-    write_scores(tmp_path, tiny_benchmark, run_key="of an earlier training")
-    assert describe_run(Layout(tmp_path), "tiny", 0)[0].evaluation is None
 
 
 def test_a_run_without_a_known_protocol_is_refused(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
@@ -116,29 +86,22 @@ def test_the_checkpoint_is_the_one_that_the_benchmark_tests(tmp_path: Path, tiny
     assert describe_run(Layout(tmp_path), "tiny", 0)[1].name == "best.safetensors"
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
-
-
 def test_an_unknown_run_lists_those_there_are(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
-    for seed in (0, 1):
-        write_run(tmp_path, tiny_benchmark, seed)
+    write_run(tmp_path, tiny_benchmark)
     with pytest.raises(PipelineError, match=r"no such run, .*; did you mean `tiny/0`\?"):
         find_model(tmp_path, "tinny/0")
 
 
-@pytest.mark.parametrize(
-    ("ending", "problem"), [(b"!", "sha256 .*, but its card says"), (b"", r"\d+ bytes, but its card")]
-)
-def test_changed_or_truncated_weights_are_refused(exported: Path, ending: bytes, problem: str) -> None:
-    exported.write_bytes(exported.read_bytes()[:-1] + ending)
-    with pytest.raises(PipelineError, match=rf"tiny-seed0\.safetensors: {problem}"):
+def test_changed_weights_are_refused(exported: Path) -> None:
+    exported.write_bytes(exported.read_bytes()[:-1])
+    with pytest.raises(PipelineError, match=r"tiny-seed0\.safetensors: sha256 .*, but its card says"):
         read_card(exported)
 
 
-def test_weights_without_a_card_are_refused(exported: Path) -> None:
-    card_path(exported).unlink()
-    with pytest.raises(PipelineError, match=r"tiny-seed0\.json: no such file; an exported model is two files"):
-        read_card(exported)
+def test_weights_without_a_card_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").touch()
+    with pytest.raises(PipelineError, match=r"a\.json: no such file; an exported model is two files"):
+        read_card(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -153,9 +116,6 @@ def test_a_card_that_this_version_cannot_follow_is_refused(exported: Path, chang
     edit_card(exported, **change)
     with pytest.raises(PipelineError, match=rf"tiny-seed0\.json: {problem}"):
         read_card(exported)
-
-
-# --- exporting again --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -189,25 +149,19 @@ def test_a_graph_of_the_same_weights_stays_in_the_card(tmp_path: Path, with_grap
     assert with_graph.with_suffix(".onnx").read_bytes() == b"graph"
 
 
-def test_a_graph_of_other_weights_is_removed_with_a_message(
-    tmp_path: Path, with_graph: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("other", ["weights", "network"])
+def test_a_graph_of_other_weights_or_another_network_is_removed_with_a_message(
+    tmp_path: Path, tiny_benchmark: Benchmark, with_graph: Path, capsys: pytest.CaptureFixture[str], other: str
 ) -> None:
-    train_again(tmp_path)
+    if other == "weights":
+        train_again(tmp_path)
+    else:
+        sharper = tiny_benchmark.segmentor.model_copy(update={"activation": "leaky_relu"})
+        write_run(tmp_path, tiny_benchmark.model_copy(update={"segmentor": sharper}))
     export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
     assert sorted(contents(tmp_path / "out")) == ["tiny-seed0.json", "tiny-seed0.safetensors"]
     assert read_card(with_graph).graphs == ()
     assert "tiny-seed0.onnx: removed; it is of other weights" in capsys.readouterr().out
-
-
-def test_a_graph_of_another_network_with_the_same_weights_is_removed(
-    tmp_path: Path, tiny_benchmark: Benchmark, with_graph: Path
-) -> None:
-    sharper = tiny_benchmark.segmentor.model_copy(update={"activation": "leaky_relu"})
-    write_run(tmp_path, tiny_benchmark.model_copy(update={"segmentor": sharper}))
-    before = read_card(with_graph)
-    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
-    assert read_card(with_graph).weights == before.weights
-    assert not with_graph.with_suffix(".onnx").exists()
 
 
 def test_a_graph_of_unknown_origin_is_refused_before_anything_changes(tmp_path: Path, with_graph: Path) -> None:
@@ -232,9 +186,6 @@ def test_an_export_that_fails_leaves_the_earlier_one_as_it_was(
     with pytest.raises(PipelineError, match="cannot be traced"):
         export_model(tmp_path, "tiny/0", tmp_path / "out", ("torch",), None)
     assert contents(tmp_path / "out") == before
-
-
-# --- graphs -----------------------------------------------------------------------------------------------------------
 
 
 class Small(nn.Module):
@@ -271,7 +222,7 @@ def test_same_padding_in_integers_is_timms(kernel: int, stride: int, dilation: i
 def test_a_graph_computes_what_the_network_does(tmp_path: Path, format: str) -> None:
     model, path = Small().eval(), tmp_path / f"graph{ENDINGS[format]}"
     write_graph(trace(model, None), format, path, None)
-    assert compare(model, format, path, None).largest_difference < 1e-5
+    assert compare(model, format, path, None)[0] < 1e-5
     model.memory += 0.1
     with pytest.raises(PipelineError, match=r"logits differ from the network's by up to 0\.1"):
         compare(model, format, path, None)
@@ -291,8 +242,8 @@ def test_networks_with_memory_export_for_any_size(tmp_path: Path, framework: str
     program = trace(model, None)
     for format, ending in ENDINGS.items():
         write_graph(program, format, tmp_path / f"graph{ending}", None)
-        agreement = compare(model, format, tmp_path / f"graph{ending}", None)
-        assert agreement.largest_difference < 1e-4 * agreement.deviation
+        difference, deviation = compare(model, format, tmp_path / f"graph{ending}", None)
+        assert difference < 1e-4 * deviation
 
 
 @pytest.mark.slow

@@ -36,9 +36,8 @@ def test_label_maps_are_those_of_the_evaluation(root: Path, images: Path, out: P
     assert len(np.unique(found)) > 1
 
 
-def test_a_label_map_is_an_indexed_png_in_the_datasets_colours(root: Path, images: Path, out: Path) -> None:
-    write(images / "a.png")
-    predict_folder(root, "tiny/0", images, out)
+def test_one_picture_becomes_an_indexed_png_in_the_datasets_colours(root: Path, images: Path, out: Path) -> None:
+    predict_folder(root, "tiny/0", write(images / "a.png"), out)
     with Image.open(out / "labels" / "a.png.png") as image:
         assert image.mode == "P"
         assert np.array(image.convert("RGB"))[0, 0].tolist() == list(DIGITS.palette[np.array(image)[0, 0]])
@@ -73,38 +72,23 @@ def test_a_batch_gives_the_label_maps_of_single_pictures(root: Path, images: Pat
         assert (one == together).mean() > 0.999
 
 
-def test_windows_slide_the_training_crop_in_place_of_the_whole_picture() -> None:
+def test_windows_of_the_training_crop_cover_a_larger_picture(root: Path, images: Path, out: Path) -> None:
     protocol = chosen_protocol(BENCHMARK, ms_flip=True, windows=True)
     assert (protocol.mode, protocol.crop, protocol.stride) == ("slide", (32, 32), (21, 21))
     assert (protocol.scales, protocol.flip) == (BENCHMARK.inference.ms_flip.scales, True)
-
-
-def test_windows_cover_a_picture_that_is_larger_than_the_crop(root: Path, images: Path, out: Path) -> None:
     write(images / "a.png", scene(size=(70, 90)))
     predict_folder(root, "tiny/0", images, out, windows=True, probabilities=True)
     np.testing.assert_allclose(np.load(out / "probabilities" / "a.png.npy").astype(np.float32).sum(0), 1, atol=5e-3)
 
 
-def test_pictures_of_the_same_stem_have_separate_outputs(root: Path, images: Path, out: Path) -> None:
-    for name in ("a.jpg", "a.png", "sub/a.jpg", "sub/deeper/a.PNG"):
-        write(images / name)
-    predict_folder(root, "tiny/0", images, out)
-    assert files(out / "labels") == ["a.jpg.png", "a.png.png", "sub/a.jpg.png", "sub/deeper/a.PNG.png"]
-
-
-def test_a_single_file_can_be_predicted(root: Path, images: Path, out: Path) -> None:
-    predict_folder(root, "tiny/0", write(images / "a.png"), out)
-    assert files(out / "labels") == ["a.png.png"]
-
-
-def test_other_files_are_counted_and_hidden_ones_ignored(
+def test_every_picture_has_its_output_other_files_are_counted_and_hidden_ones_ignored(
     root: Path, images: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(images / "a.png")
-    write(images / ".thumbnails" / "a.png")
+    for name in ("a.jpg", "a.png", "sub/a.jpg", "sub/deeper/a.PNG", ".thumbnails/a.png"):
+        write(images / name)
     (images / "notes.txt").write_text("no picture")
     predict_folder(root, "tiny/0", images, out)
-    assert files(out / "labels") == ["a.png.png"]
+    assert files(out / "labels") == ["a.jpg.png", "a.png.png", "sub/a.jpg.png", "sub/deeper/a.PNG.png"]
     assert "skipped by their endings: 1 .txt" in capsys.readouterr().out
 
 

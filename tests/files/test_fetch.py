@@ -85,10 +85,12 @@ def server():
         yield running
 
 
-def test_a_file_arrives_whole(server, tmp_path):
-    fetch_file(server.url, tmp_path / "deep" / "file", SHA256, len(CONTENT))
+def test_a_file_arrives_whole_and_is_not_fetched_again(server, tmp_path):
+    for _ in range(2):
+        fetch_file(server.url, tmp_path / "deep" / "file", SHA256, len(CONTENT))
     assert (tmp_path / "deep" / "file").read_bytes() == CONTENT
     assert names(tmp_path / "deep") == ["file"]
+    assert len(server.seen) == 1
 
 
 def test_a_partial_file_is_continued(server, tmp_path):
@@ -105,14 +107,9 @@ def test_a_server_without_ranges_starts_over(server, tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_complete_partial_file_is_only_renamed(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT)
-    fetch_file(server.url, tmp_path / "file", SHA256, None)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-
-
-def test_a_partial_file_longer_than_the_file_starts_over(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT + b"more")
+@pytest.mark.parametrize("partial", [CONTENT, CONTENT + b"more"], ids=["complete", "too long"])
+def test_a_partial_file_that_cannot_be_continued_ends_as_the_whole_file(server, tmp_path, partial):
+    (tmp_path / "file.part").write_bytes(partial)
     fetch_file(server.url, tmp_path / "file", SHA256, None, pause=0)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
@@ -158,21 +155,12 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_an_existing_file_is_not_fetched_again(server, tmp_path):
-    (tmp_path / "file").write_bytes(CONTENT)
-    fetch_file(server.url, tmp_path / "file", SHA256, len(CONTENT))
-    assert server.seen == []
-
-
-def test_a_wrong_checksum_leaves_no_file(server, tmp_path):
-    with pytest.raises(PipelineError, match=f"sha256 is {SHA256}, expected 0000"):
-        fetch_file(server.url, tmp_path / "file", "0000", None)
-    assert names(tmp_path) == []
-
-
-def test_a_wrong_size_leaves_no_file(server, tmp_path):
-    with pytest.raises(PipelineError, match="expected 5"):
-        fetch_file(server.url, tmp_path / "file", None, 5)
+@pytest.mark.parametrize(
+    ("sha256", "size", "message"), [("0000", None, f"sha256 is {SHA256}, expected 0000"), (None, 5, "expected 5")]
+)
+def test_another_file_than_expected_is_not_kept(server, tmp_path, sha256, size, message):
+    with pytest.raises(PipelineError, match=message):
+        fetch_file(server.url, tmp_path / "file", sha256, size)
     assert names(tmp_path) == []
 
 

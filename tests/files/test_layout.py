@@ -18,8 +18,3 @@ def test_a_queued_experiment_shares_raw_data_and_states_with_its_repository_and_
     assert layout.state("tiny", "key") == tmp_path / "repository" / "runs" / "state" / "tiny" / "key"
     for path in (layout.prepared("digits"), layout.source("digits"), layout.train("tiny", 0), layout.plan):
         assert path.is_relative_to(tmp_path / "copy")
-
-
-def test_without_dvc_everything_lies_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    assert Layout(tmp_path).raw("digits").is_relative_to(tmp_path)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from helpers.project import edit_yaml, write_yaml
 
-from pipeline import __main__
 from pipeline.errors import PipelineError
 from pipeline.planning.check import check
 
@@ -24,23 +23,15 @@ def edit_benchmark(root: Path, name: str, **sections: Any) -> None:
     edit_yaml(root / "params" / f"{name}.yaml", **sections)
 
 
-STUDY = {
-    "title": "Does it help?",
-    "benchmark": "tiny-fcn",
-    "sizes": {
-        "short": {"description": "seconds", "order": [{"groups": ["all"], "seeds": [0]}]},
-        "wide": {
-            "description": "more",
-            "set": {"augmentation": {"crop": [640, 32]}},
-            "order": [{"groups": ["all"], "seeds": [0]}],
-        },
-    },
-    "variants": {"plain": {"group": "all", "title": "FCN"}},
-    "comparisons": {},
-}
+SHORT = {"description": "seconds", "order": [{"groups": ["all"], "seeds": [0]}]}
+PLAIN = {"group": "all", "title": "FCN"}
+CROP = {"augmentation": {"crop": [640, 32]}}
 
 
-# --- every mistake ----------------------------------------------------------------------------------------------------
+def write_study(root: Path, **keys: Any) -> None:
+    study = {"title": "Does it help?", "benchmark": "tiny-fcn", "comparisons": {}}
+    study |= {"sizes": {"short": SHORT}, "variants": {"plain": PLAIN}}
+    write_yaml(root / "studies" / "try.yaml", study | keys)
 
 
 def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(project: Path, tiny: Any) -> None:
@@ -52,13 +43,10 @@ def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(pr
         weights={"tiny-fnc": "x"},
     )
     edit_benchmark(project, "tiny-fcn", encoder={"name": "resnet81"})  # chosen: its model is built
-    edit_benchmark(project, "tiny-fcn-mcibi", baseline="tiny-fc", augmentation={"crop": [640, 32]})
+    edit_benchmark(project, "tiny-fcn-mcibi", baseline="tiny-fc", **CROP)
     write_yaml(project / "params" / "other.yaml", tiny | {"schedule": {"epoch": 1, "epochs": 2, "batch_size": 8}})
     write_yaml(project / "params" / "third.yaml", tiny | {"dataset": {"name": "digit", "validation_split": "v"}})
-    write_yaml(
-        project / "studies" / "try.yaml",
-        STUDY | {"rare_classes": ["ones"], "sizes": {"short": STUDY["sizes"]["short"]}},
-    )
+    write_study(project, rare_classes=["ones"])
     found = problems(project)
     for expected in (
         "studies/try.yaml: rare_classes: digits has no class 'ones'; did you mean `one`?",
@@ -105,26 +93,16 @@ def test_data_that_no_program_can_fetch_is_a_problem(project: Path, tiny: Any) -
     assert "set `sources: {lip: PATH}` in params.yaml" in line
 
 
-def test_a_mistake_in_one_size_of_a_study_names_size_and_variant(project: Path) -> None:
-    write_yaml(project / "studies" / "try.yaml", STUDY)
-    (found,) = problems(project)
-    assert found.startswith("studies/try.yaml: variants.plain (wide): augmentation.crop: [640, 32] is larger than")
-
-
 def test_a_mistake_in_a_studys_benchmark_is_told_once(project: Path) -> None:
     edit_benchmark(project, "tiny-fcn", encoder={"name": "resnet81"})
     edit_yaml(project / "params.yaml", benchmarks=["tiny-fcn-mcibi"])
-    write_yaml(project / "studies" / "try.yaml", STUDY | {"sizes": {"short": STUDY["sizes"]["short"]}})
+    write_study(project)
     assert problems(project) == ["params/tiny-fcn.yaml: encoder.name: 'resnet81' is unknown; did you mean `resnet18`?"]
 
 
 def test_one_variants_mistake_does_not_hide_what_another_does_not_fit(project: Path) -> None:
-    variants = {
-        "typo": {"group": "all", "title": "typo", "set": {"memry": {}}},
-        "wide": {"group": "all", "title": "wide", "set": {"augmentation": {"crop": [640, 32]}}},
-    }
-    sizes = {"short": STUDY["sizes"]["short"]}
-    write_yaml(project / "studies" / "try.yaml", STUDY | {"variants": variants, "sizes": sizes})
+    variants = {"typo": PLAIN | {"set": {"memry": {}}}, "wide": PLAIN | {"set": CROP}}
+    write_study(project, variants=variants)
     first, second = problems(project)
     assert first.startswith("studies/try.yaml: variants.typo: memry: unknown key; did you mean `memory`?")
     assert second.startswith("studies/try.yaml: variants.wide (short): augmentation.crop: [640, 32] is larger than")
@@ -132,25 +110,12 @@ def test_one_variants_mistake_does_not_hide_what_another_does_not_fit(project: P
 
 def test_a_model_that_is_not_built_is_still_checked_for_names_that_do_not_exist(project: Path) -> None:
     edit_benchmark(project, "tiny-fcn-mcibi", segmentor={"framework": "fnc"})
-    variants = {"plain": {"group": "all", "title": "FCN", "set": {"encoder": {"name": "resnet81"}}}}
-    sizes = {"short": STUDY["sizes"]["short"]}
-    write_yaml(project / "studies" / "try.yaml", STUDY | {"variants": variants, "sizes": sizes})
+    write_study(project, variants={"plain": PLAIN | {"set": {"encoder": {"name": "resnet81"}}}})
     edit_yaml(project / "params.yaml", benchmarks=["tiny-fcn"])
     assert problems(project) == [
         "params/tiny-fcn-mcibi.yaml: segmentor.framework: 'fnc' is unknown; did you mean `fcn`?",
         "studies/try.yaml: variants.plain (short): encoder.name: 'resnet81' is unknown; did you mean `resnet18`?",
     ]
-
-
-def test_the_command_ends_with_status_1(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    edit_yaml(project / "params.yaml", seeds=[])
-    monkeypatch.setattr(__main__, "ROOT", project)
-    with pytest.raises(SystemExit, match=r"error: params.yaml: seeds: ") as stopped:
-        __main__.main(["check"])
-    assert isinstance(stopped.value.code, str)  # printed to stderr, status 1
-
-
-# --- what would run ---------------------------------------------------------------------------------------------------
 
 
 def test_outside_a_repository_the_plan_is_shown_without_the_stages(project: Path) -> None:

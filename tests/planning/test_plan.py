@@ -11,7 +11,7 @@ import yaml
 from helpers.project import edit_yaml
 from helpers.rows import make_rows_project
 
-from pipeline.config import for_training, load_benchmark, load_resolved
+from pipeline.config import load_resolved
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.planning.plan import write_plan
@@ -68,12 +68,8 @@ def test_local_weights_are_planned_and_have_to_exist(project: Path) -> None:
 
 def test_weights_for_nothing_are_an_error_with_the_nearest_name(project: Path) -> None:
     edit_yaml(project / "params.yaml", weights={"ade20k-resnet50os": "x", "resnet50_v1": "y"})
-    with pytest.raises(PipelineError) as caught:
+    with pytest.raises(PipelineError, match=rf"neither .* `{ROW}`(?s:.*)did you mean `resnet50_v1c`\?"):
         write_plan(project, Layout(project).plan)
-    assert f"weights.ade20k-resnet50os: neither a benchmark nor ImageNet weights; did you mean `{ROW}`?" in str(
-        caught.value
-    )
-    assert "did you mean `resnet50_v1c`?" in str(caught.value)
 
 
 def test_a_published_checkpoint_has_no_seeds(project: Path) -> None:
@@ -90,12 +86,6 @@ def test_import_without_an_address_is_an_error(project: Path) -> None:
         write_plan(project, Layout(project).plan)
 
 
-def test_unknown_imagenet_weights_are_an_error(project: Path) -> None:
-    edit_yaml(project / "params.yaml", ablation={"mode": "train", "encoder": {"weights": "imagenet:resnet50"}})
-    with pytest.raises(PipelineError, match="did you mean `resnet50_v1c`"):
-        write_plan(project, Layout(project).plan)
-
-
 def test_splits_without_public_labels_cannot_train_or_validate(project: Path) -> None:
     row = "cityscapes-resnet50os8"
     edit_yaml(project / "params" / f"{row}.yaml", dataset={"name": "cityscapes", "validation_split": "test"})
@@ -104,19 +94,13 @@ def test_splits_without_public_labels_cannot_train_or_validate(project: Path) ->
         write_plan(project, Layout(project).plan)
 
 
-def test_a_batch_that_the_devices_cannot_share_is_an_error_before_any_work(project: Path) -> None:
-    edit_yaml(project / "params.yaml", runtime={"devices": 2, "nodes": 3}, ablation={"mode": "train"})
-    with pytest.raises(PipelineError) as caught:
-        write_plan(project, Layout(project).plan)
-    assert str(caught.value) == (
-        f"params.yaml: runtime: devices: 2, nodes: 3, accumulate: 1, but {ROW} has schedule.batch_size: 16, which "
-        "these cannot share equally; devices x nodes x accumulate may be 1, 2, 4, 8, 16"
-    )
-
-
-def test_an_import_shares_no_batch(project: Path) -> None:
-    edit_yaml(project / "params.yaml", runtime={"accumulate": 3})
+def test_a_batch_that_the_devices_cannot_share_is_an_error_unless_it_is_an_import(project: Path) -> None:
+    edit_yaml(project / "params.yaml", runtime={"devices": 2, "nodes": 3})
     write_plan(project, Layout(project).plan)
+    edit_yaml(project / "params.yaml", ablation={"mode": "train"})
+    message = rf"devices: 2, nodes: 3, .* but {ROW} has schedule.batch_size: 16.* accumulate may be 1, 2, 4, 8, 16"
+    with pytest.raises(PipelineError, match=message):
+        write_plan(project, Layout(project).plan)
 
 
 def test_a_declared_part_without_a_split_that_is_used_is_an_error(project: Path) -> None:
@@ -126,12 +110,8 @@ def test_a_declared_part_without_a_split_that_is_used_is_an_error(project: Path)
         sources={"cityscapes": {"path": "city", "images": {"train": 20, "test": 5}}},
         ablation={"mode": "train"},
     )
-    with pytest.raises(PipelineError) as caught:
+    with pytest.raises(PipelineError, match=r"^params.yaml: sources.cityscapes.images.val: no images, but cityscapes-"):
         write_plan(project, Layout(project).plan)
-    assert str(caught.value).startswith(
-        "params.yaml: sources.cityscapes.images.val: no images, but cityscapes-resnet50os8 uses this split "
-        "(dataset.validation_split, dataset.train_splits); "
-    )
 
 
 def test_an_imported_row_needs_no_images_to_train_on(project: Path) -> None:
@@ -141,11 +121,3 @@ def test_an_imported_row_needs_no_images_to_train_on(project: Path) -> None:
     edit_yaml(project / "params.yaml", sources={"ade20k": {"path": "ade", "images": {"train": 2, "val": 0}}})
     with pytest.raises(PipelineError, match=r"sources.ade20k.images.val: no images, but ade20k-resnet50os8 uses"):
         write_plan(project, Layout(project).plan)
-
-
-def test_scores_and_descriptions_import_nothing_again(project: Path) -> None:
-    before = for_training(load_benchmark(project, ROW))
-    path = project / "params" / f"{ROW}.yaml"
-    published = yaml.safe_load(path.read_text())["published"] | {"paper": {"single_scale": 1.0}}
-    edit_yaml(path, published=published, description="another one")
-    assert for_training(load_benchmark(project, ROW)) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from helpers.project import ROOT, edit_yaml, write_yaml
 
 from pipeline.config import load_benchmark, load_project
 from pipeline.errors import PipelineError
+from pipeline.files.storage import write_json
 from pipeline.layout import Layout
 from pipeline.planning import rows
 from pipeline.planning.rows import run_row, run_rows
@@ -35,9 +35,6 @@ def dry_run(root: Path, capsys: pytest.CaptureFixture[str], row_id: str = ROW, *
     return capsys.readouterr().out
 
 
-# --- which rows there are ---------------------------------------------------------------------------------------------
-
-
 def test_there_are_18_rows_and_their_baselines_are_apart() -> None:
     benchmarks = published_benchmarks(ROOT)
     found = published_rows(benchmarks)
@@ -51,17 +48,6 @@ def test_only_what_makes_a_number_counts_as_a_change() -> None:
     assert changed_keys(file, load_benchmark(ROOT, ROW, {"mode": "train", "description": "mine"})) == []
     ablation = {"memory": {"strategy": "mean"}, "encoder": {"options": {"x": 1}}}
     assert changed_keys(file, load_benchmark(ROOT, ROW, ablation)) == ["encoder.options.x", "memory.strategy"]
-
-
-@pytest.mark.parametrize(
-    ("typo", "near"), [("ade20k-resnet50", ROW), ("cityscape-resnet50os8", "cityscapes-resnet50os8")]
-)
-def test_an_unknown_row_names_the_nearest(root: Path, typo: str, near: str) -> None:
-    with pytest.raises(PipelineError, match=f"{typo}: no published row; did you mean `{near}`"):
-        run_row(root, typo, "import", None, dry_run=True)
-
-
-# --- what is printed --------------------------------------------------------------------------------------------------
 
 
 def test_an_import_prints_what_it_downloads_the_published_numbers_and_the_command(root: Path, capsys) -> None:
@@ -92,7 +78,7 @@ def test_what_is_on_this_machine_is_not_downloaded(root: Path, capsys) -> None:
 
 def test_a_recorded_weight_file_has_its_recorded_size_and_is_found_where_it_was_put(root: Path, capsys) -> None:
     lock = {ROW: {"url": CHECKPOINT, "bytes": 123_000_000, "sha256": "0" * 64}}
-    Layout(root).weights_lock.write_text(json.dumps(lock))
+    write_json(Layout(root).weights_lock, lock)
     assert f"download 0.12 GB: {CHECKPOINT}" in dry_run(root, capsys)
     path = Layout(root).weights / "ssseg_memorynet" / "deeplabv3_r50_ade20k.pth"
     path.parent.mkdir(parents=True)
@@ -105,31 +91,18 @@ def test_an_ablation_that_changes_the_row_is_pointed_out(root: Path, capsys) -> 
     assert "ablation: params.yaml changes memory.strategy, so the result is not compared" in dry_run(root, capsys)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
-def test_data_that_no_program_can_fetch_is_an_error_with_the_remedy(root: Path) -> None:
-    with pytest.raises(PipelineError, match=r"cityscapes: .*set `sources: \{cityscapes: PATH\}` in params.yaml"):
-        run_row(root, "cityscapes-resnet50os8", "import", None, dry_run=True)
-
-
-def test_a_configured_path_that_does_not_exist_is_an_error(root: Path) -> None:
-    edit_yaml(root / "params.yaml", sources={"ade20k": "/nowhere"})
-    with pytest.raises(PipelineError, match=r"sources.ade20k: /nowhere: no such file or folder"):
-        run_row(root, ROW, "import", None, dry_run=True)
-
-
-def test_an_import_with_several_seeds_is_an_error(root: Path) -> None:
-    with pytest.raises(PipelineError, match="a published checkpoint has no seeds"):
-        run_row(root, ROW, "import", [0, 1], dry_run=True)
-
-
-def test_a_repeated_seed_is_an_error(root: Path) -> None:
-    with pytest.raises(PipelineError, match=r"--seeds: 3 .*list each seed once"):
-        run_row(root, ROW, "train", [3, 4, 3], dry_run=True)
-
-
-# --- several rows -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("row", "mode", "seeds", "message"),
+    [
+        ("cityscapes-resnet50os8", "import", None, r"cityscapes: .*set `sources: \{cityscapes: PATH\}` in params.yaml"),
+        ("cityscape-resnet50os8", "import", None, "no published row; did you mean `cityscapes-resnet50os8`"),
+        (ROW, "import", [0, 1], "a published checkpoint has no seeds"),
+        (ROW, "train", [3, 4, 3], r"--seeds: 3 .*list each seed once"),
+    ],
+)
+def test_what_cannot_start_is_refused_with_the_remedy(root: Path, row: str, mode: str, seeds, message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        run_row(root, row, mode, seeds, dry_run=True)
 
 
 @pytest.fixture
@@ -156,13 +129,9 @@ def test_rows_without_any_data_is_an_error_with_the_remedy(root: Path, few_rows)
 
 
 def test_data_from_a_source_that_is_no_longer_named_does_not_count(root: Path, few_rows) -> None:
-    write_yaml(Layout(root).raw("lip") / ".fetched.json", {})
-    (Layout(root).raw("lip") / ".fetched.json").write_text(json.dumps({"source": "/old/place"}))
+    write_json(Layout(root).raw("lip") / ".fetched.json", {"source": "/old/place"})
     with pytest.raises(PipelineError, match=r"the copy here came from /old/place, which `sources` no longer names"):
         run_rows(root, dry_run=True)
-
-
-# --- what runs --------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_leaves_the_workspace_as_it_was_and_gains_an_experiment_and_its_report(tmp_path: Path, capsys) -> None:
@@ -197,9 +166,3 @@ def test_a_row_leaves_the_workspace_as_it_was_and_gains_an_experiment_and_its_re
     assert "- b" in report
     assert "mode: import" in report
     assert "dvc exp apply b-import" in capsys.readouterr().out
-
-
-def test_a_failing_run_says_how_to_resume(tmp_path: Path) -> None:
-    write_yaml(tmp_path / "params.yaml", {"benchmarks": ["a"], "seeds": [0]})
-    with pytest.raises(PipelineError, match="dvc exp list"):
-        rows._run(tmp_path, load_project(tmp_path), "import", "b-import", dry_run=False)

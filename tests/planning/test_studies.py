@@ -68,12 +68,6 @@ def test_every_run_leaves_its_scores_and_counts_that_agree(finished: Path) -> No
         assert found.command == COMMAND
 
 
-def test_a_finished_study_runs_nothing_again(finished: Path) -> None:
-    before = {path: path.read_bytes() for path in (finished / "reports" / "try").rglob("*.json")}
-    assert run(finished) == []
-    assert before == {path: path.read_bytes() for path in (finished / "reports" / "try").rglob("*.json")}
-
-
 def test_only_a_changed_variant_and_those_made_of_it_run_again(study: Path) -> None:
     write_yaml(study / "studies" / "try.yaml", changed("variants.memory.set", {"memory": {"momentum": 0.5}}))
     assert recorded(study) == ["plain"]  # `random` is made of `memory`
@@ -142,15 +136,20 @@ def test_two_shells_never_work_on_the_same_run(study: Path) -> None:
     assert "random" in recorded(study)
 
 
-def test_weights_that_would_have_to_be_downloaded_are_refused_before_any_work(study: Path) -> None:
-    edit_yaml(study / "params" / "tiny-fcn.yaml", encoder={"name": "tu-resnet50c", "weights": "imagenet:resnet50_v1c"})
-    with pytest.raises(PipelineError, match=r"encoder\.weights: imagenet:resnet50_v1c has to be downloaded"):
-        run(study)
-
-
-def test_several_devices_are_refused_because_shells_share_the_runs(study: Path) -> None:
-    edit_yaml(study / "params.yaml", runtime={"devices": 2})
-    with pytest.raises(PipelineError, match=r"runtime\.devices: 2, .* start the same command once per GPU"):
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (
+            "params/tiny-fcn.yaml",
+            {"encoder": {"name": "tu-resnet50c", "weights": "imagenet:resnet50_v1c"}},
+            r"encoder\.weights: imagenet:resnet50_v1c has to be downloaded",
+        ),
+        ("params.yaml", {"runtime": {"devices": 2}}, r"runtime\.devices: 2, .* start the same command once per GPU"),
+    ],
+)
+def test_what_a_study_cannot_run_is_refused_before_any_work(study: Path, file: str, change, message: str) -> None:
+    edit_yaml(study / file, **change)
+    with pytest.raises(PipelineError, match=message):
         run(study)
 
 
