@@ -1,14 +1,16 @@
 """Did a rerun reproduce? One word for each score and gain, from reference records or from a published number.
 
 *identical*: every training has the weights of a reference training with its seed, bit for bit, and the same score.
-*reproduced*: inside the interval in which the mean of as many further trainings falls with 95 %, for all judgements of
-a table together (Bonferroni). *different*: outside. *not comparable*: other configuration, data or precision, or
+*reproduced*: inside the interval in which the mean over as many further seeds falls with 95 %, for all judgements of a
+table together (Bonferroni). *different*: outside. *not comparable*: other configuration, data or precision, or
 nothing to compare with.
+
+The seed is the unit: trainings with one seed on several kernels resemble each other, so each seed's mean counts once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,9 +39,9 @@ class Verdict:
     protocol: str
     yours: float
     seeds: int
-    reference: float | None  # mean
-    deviation: float | None  # between trainings
-    trainings: int  # of the reference
+    reference: float | None  # mean over its seeds
+    deviation: float | None  # between them
+    reference_seeds: int
     interval: tuple[float, float] | None
     word: Word
     reason: str = ""
@@ -52,7 +54,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Judged:
-    """What a verdict is made of. yours: (S,), reference: (n,), both in percent; identical: all weights are."""
+    """What a verdict is made of. yours: (S,), reference: (n seeds,), both in percent; identical: all weights are."""
 
     names: tuple[str, ...]
     protocol: str
@@ -76,7 +78,8 @@ def verdicts(
         obstacle = _obstacle(benchmark, own[0], reference)
         for protocol in PROTOCOLS:
             yours = np.array([100 * run.scores[protocol].miou for run in own])
-            others = [] if obstacle or not reference else [100 * t.scores[protocol] for t in reference.trainings]
+            trainings = () if obstacle or not reference else reference.trainings
+            others = _by_seed((training.seed, training.scores[protocol]) for training in trainings)
             same = not obstacle and all(_is_identical(run, protocol, reference) for run in own)
             judged.append(_Judged((name,), protocol, yours, np.array(others), same, obstacle))
     of = {(each.names[0], each.protocol): each for each in judged}
@@ -148,13 +151,21 @@ def _is_identical(run: Run, protocol: str, reference: Reference | None) -> bool:
 
 
 def _paired(without: Reference, with_: Reference, protocol: str) -> list[float]:
-    """Differences in percentage points of the trainings that share seed, kernels, threads and machine."""
+    """Differences per seed of the trainings that share seed, kernels, threads and machine."""
     before = {training.key: training for training in without.trainings}
-    return [
-        100 * (after.scores[protocol] - before[after.key].scores[protocol])
+    return _by_seed(
+        (after.seed, after.scores[protocol] - before[after.key].scores[protocol])
         for after in with_.trainings
         if after.key in before
-    ]
+    )
+
+
+def _by_seed(values: Iterable[tuple[int, float]]) -> list[float]:
+    """From (seed, fraction) to the mean of every seed, in percent."""
+    found: dict[int, list[float]] = {}
+    for seed, value in values:
+        found.setdefault(seed, []).append(100 * value)
+    return [float(np.mean(each)) for each in found.values()]
 
 
 def _verdict(judged: _Judged, level: float) -> Verdict:
@@ -168,7 +179,7 @@ def _verdict(judged: _Judged, level: float) -> Verdict:
         interval = prediction_interval(judged.reference, seeds, level)
         word = "reproduced" if interval[0] - 1e-9 <= yours <= interval[1] + 1e-9 else "different"
     elif not reason:
-        reason = f"{number} reference trainings have no spread to judge by"
+        reason = f"{number} reference seed has no spread to judge by"
     if judged.identical:
         word, reason = "identical", ""
     return Verdict(judged.names, judged.protocol, yours, seeds, mean, deviation, number, interval, word, reason)

@@ -42,7 +42,7 @@ def test_it_comes_first_and_gives_the_verdict_in_one_word(results: Path) -> None
     assert "**Reproduced.** All 6 numbers are where a rerun is expected" in text
     rows = tables(text)[f"verdict: {CAPTION}"]
     assert {row["Verdict"] for row in rows} == {"reproduced"}
-    assert rows[0]["Trainings"] == "5"
+    assert rows[0]["Its seeds"] == "5"
 
 
 def test_it_counts_what_is_different(results: Path) -> None:

@@ -97,12 +97,22 @@ def test_other_data_precision_or_configuration_is_not_comparable_and_says_which(
     assert all(reason in verdict.reason for verdict in found)
 
 
-def test_one_reference_training_is_too_few_to_judge_by(runs: dict) -> None:
+def test_one_reference_seed_is_too_few_to_judge_by(runs: dict) -> None:
     name, (ran, own) = next(iter(runs.items()))
     reference = _reference(ran, own)
     found = verdicts({name: (ran, own)}, [], {name: replace(reference, trainings=reference.trainings[:1])})
     assert _words(found) == {"not comparable"}
     assert verdicts({name: (ran, own)}, [], {})[0].reason == "no reference record"
+
+
+def test_trainings_with_one_seed_on_several_kernels_count_once(runs: dict) -> None:
+    name, (ran, own) = next(iter(runs.items()))
+    reference = _reference(ran, own)
+    again = tuple(replace(training, kernels="others") for training in reference.trainings)
+    twice = replace(reference, trainings=reference.trainings + again)
+    once, doubled = (verdicts({name: (ran, own)}, [], {name: each})[0] for each in (reference, twice))
+    assert doubled == once
+    assert doubled.reference_seeds == 5
 
 
 def test_the_level_holds_for_all_rows_together() -> None:

@@ -12,7 +12,7 @@ import runpy
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.markdown import anchors, blocks, links, tables, without_code
@@ -68,16 +68,21 @@ def test_the_table_of_the_default_is_that_of_its_reference_records() -> None:
     chosen = load_project(ROOT)
     records = {name: read_reference(ROOT, name) for name in chosen.benchmarks}
     assert [row["benchmark"] for row in table.rows] == [*records, "difference"]
-    scores = {name: [t.scores for t in record.trainings] for name, record in records.items()}
+    keys, scores = {}, {}
+    for name, record in records.items():
+        frame = pd.DataFrame([{"seed": t.seed, **t.scores} for t in record.trainings])
+        scores[name], keys[name] = frame, [t.key for t in record.trainings]
     before, after = scores.values()
-    scores["difference"] = [{p: b[p] - a[p] for p in a} for a, b in zip(before, after, strict=True)]
+    assert len({tuple(each) for each in keys.values()}) == 1  # paired, in the same order
+    scores["difference"] = (after - before).assign(seed=after["seed"])
     for row in table.rows:
+        frame = scores[row["benchmark"]]
         for protocol, column in (("single_scale", "single scale"), ("ms_flip", "ms+flip")):
-            values = 100 * np.array([each[protocol] for each in scores[row["benchmark"]]])
+            values = 100 * frame.groupby("seed")[protocol].mean()
             sign = "+" if row["benchmark"] == "difference" else ""
-            shown = f"{values.mean():{sign}.2f} ± {values.std(ddof=1):.2f}".replace("-", "−")
-            assert row[column] == shown
-        assert row["trainings"] == str(len(scores[row["benchmark"]]))
+            assert row[column] == f"{values.mean():{sign}.2f} ± {values.std():.2f}".replace("-", "−")
+        assert row["trainings"] == str(len(frame))
+        assert row["seeds"] == str(frame["seed"].nunique())
     for record in records.values():
         assert record.benchmark == for_evaluation(load_benchmark(ROOT, record.name))
         assert {training.seed for training in record.trainings} >= {*range(5)}

@@ -41,7 +41,7 @@ def row(verdict: Verdict) -> dict[str, str]:
         "Seeds": str(verdict.seeds),
         "Reference": number(verdict.reference),
         "SD": NONE if verdict.deviation is None else f"{verdict.deviation:.2f}",
-        "Trainings": str(verdict.trainings) if verdict.trainings else NONE,
+        "Its seeds": str(verdict.reference_seeds) if verdict.reference_seeds else NONE,
         "Expected": "[{}, {}]".format(*map(number, verdict.interval)) if verdict.interval else NONE,
         "Verdict": f"**{verdict.word}**" + (f" ({plain(verdict.reason)})" if verdict.reason else ""),
     }
