@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io.matlab import MatReadError
 
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec
 from pipeline.errors import PipelineError
 
 # What scipy raises for a truncated file or another format: it checks little before it reads.
-_BROKEN_MAT = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError, zlib.error)
+_BROKEN_MAT = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, zlib.error)
 _LABEL_VARIABLE = "S"  # of a .mat file
 
 
@@ -59,8 +57,11 @@ def read_raw(path: Path) -> NDArray[np.integer[Any]]:
 
 def read_mat(path: Path, *names: str) -> Mapping[str, NDArray[Any]]:
     """Those of the variables `names` that a MATLAB file (version 4 to 7) has. Raises PipelineError for another file."""
+    import scipy.io  # only two datasets have such files
+    from scipy.io.matlab import MatReadError
+
     try:
         found = scipy.io.loadmat(path, variable_names=names)
-    except _BROKEN_MAT as error:
+    except (*_BROKEN_MAT, MatReadError) as error:
         raise PipelineError(f"{path}: cannot be read as a MATLAB file ({error})") from error
     return {name: found[name] for name in names if name in found}

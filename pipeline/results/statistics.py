@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import stdtrit
 
 from pipeline.results.metrics import Counts, iou
 
@@ -191,6 +189,9 @@ def _estimate(measured: Floats, resampled: Floats, blocks: int) -> Estimate:
     error = np.sqrt(of_seeds + of_images)
     if error == 0:
         return Estimate(value, value, value, per_seed, float(value == 0), float(value == 0))
+    from scipy.optimize import brentq  # slow to import, and an evaluation, of one seed, ends above
+    from scipy.special import stdtrit
+
     # Cochran's weighted t, with the cubes of the standard errors as weights. His squares are conservative (98 % with
     # two seeds); Satterthwaite's degrees of freedom fall to 87 % there when the images matter little.
     weights = np.array([of_seeds, of_images]) ** 1.5

@@ -15,8 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from sklearn.datasets import load_digits, load_sample_images
 from tqdm import tqdm
 
 from pipeline.datasets.spec import DatasetSpec, RawSample
@@ -50,7 +48,7 @@ Array = NDArray[np.float64]
 @cache
 def split_samples() -> dict[str, NDArray[np.int64]]:
     """Indices into `load_digits()` per split: every class is shuffled once and cut by SAMPLE_SHARES."""
-    target = load_digits().target
+    target = _handwriting()[1]
     rng = np.random.default_rng(_SEED)
     parts: dict[str, list[NDArray[np.int64]]] = {split: [] for split in SAMPLE_SHARES}
     for digit in range(10):
@@ -86,11 +84,15 @@ def compose_scene(split: str, index: int) -> tuple[NDArray[np.uint8], NDArray[np
 
 @cache
 def _photographs() -> tuple[NDArray[np.uint8], ...]:
+    from sklearn.datasets import load_sample_images
+
     return tuple(load_sample_images().images)  # china.jpg and flower.jpg, each (427, 640, 3)
 
 
 @cache
 def _handwriting() -> tuple[Array, NDArray[np.int64]]:
+    from sklearn.datasets import load_digits  # takes seconds, and every stage imports this module for its DATASET
+
     digits = load_digits()
     return digits.images / 16.0, digits.target  # (1797, 8, 8) ink coverage 0..1
 
@@ -107,6 +109,8 @@ def _background(split: str, rng: np.random.Generator) -> Array:
 
 def _stroke(split: str, digit: int, rng: np.random.Generator) -> Array:
     """Opacity (h, w) in 0..1 of a random sample of `digit`, enlarged, turned and cut to its bounding box."""
+    from scipy import ndimage
+
     images, target = _handwriting()
     own = split_samples()[split]
     sample = images[rng.choice(own[target[own] == digit])]  # (8, 8)

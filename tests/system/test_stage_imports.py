@@ -1,0 +1,28 @@
+"""A stage does not import at its start what it does not use: each process would pay seconds for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from helpers.project import ROOT
+
+NOT_IMPORTED = {
+    "plan": {"albumentations", "mlflow", "sklearn", "matplotlib", "torch"},  # torch: only once benchmarks are valid
+    "download": {"albumentations", "mlflow", "sklearn", "matplotlib", "torch", "pandas", "scipy"},
+    "preprocess": {"albumentations", "mlflow", "sklearn", "matplotlib", "torch", "scipy"},
+    "train": {"mlflow", "sklearn", "matplotlib", "scipy.optimize"},
+    "evaluate_msflip": {"mlflow", "sklearn", "matplotlib", "scipy.optimize"},
+    "report": {"albumentations", "mlflow", "sklearn", "torch"},
+}
+
+
+@pytest.mark.parametrize("stage", NOT_IMPORTED)
+def test_a_stage_with_the_digits_does_not_import(stage: str) -> None:
+    code = (
+        f"import sys, stages.{stage}; from pipeline.datasets import get_dataset; get_dataset('digits');"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not NOT_IMPORTED[stage] & set(done.stdout.split())
