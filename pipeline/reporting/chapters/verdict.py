@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.reporting.chapters.compared import SHORT
 from pipeline.reporting.page import Section, Table, section
 from pipeline.reporting.study import Study
 from pipeline.reporting.verdicts import judge
-from pipeline.reporting.words import NONE, PROTOCOL_NAMES, plain, points
+from pipeline.reporting.words import NONE, plain, points
 from pipeline.results.verdict import LEVEL, Verdict, worst
 
 
@@ -14,6 +15,9 @@ def verdict(study: Study) -> Section | None:
     if study.planned:
         return None
     found = judge(study)
+    rows = [row(each) for each in found]
+    if not any(each.reason for each in found):
+        rows = [{name: cell for name, cell in each.items() if name != "Why"} for each in rows]
     return section(
         "verdict",
         "verdict",
@@ -22,7 +26,7 @@ def verdict(study: Study) -> Section | None:
         different=[each for each in found if each.word == "different"],
         judged=[each for each in found if each.word in ("identical", "reproduced", "different")],
         others=sorted({each.reason for each in found if each.word == "not comparable"}),
-        table=Table("Yours beside the reference, mIoU in percent and gains in points", [row(each) for each in found]),
+        table=Table("Yours beside the reference, mIoU in percent and gains in points", rows),
     )
 
 
@@ -36,12 +40,13 @@ def row(verdict: Verdict) -> dict[str, str]:
 
     return {
         "What": " → ".join(f"`{name}`" for name in verdict.names),
-        "Protocol": PROTOCOL_NAMES[verdict.protocol],
+        "Protocol": SHORT[verdict.protocol].lower(),
+        "Verdict": f"**{verdict.word}**",
         "Yours": number(verdict.yours),
         "Seeds": str(verdict.seeds),
         "Reference": number(verdict.reference),
         "SD": NONE if verdict.deviation is None else f"{verdict.deviation:.2f}",
         "Its seeds": str(verdict.reference_seeds) if verdict.reference_seeds else NONE,
         "Expected": "[{}, {}]".format(*map(number, verdict.interval)) if verdict.interval else NONE,
-        "Verdict": f"**{verdict.word}**" + (f" ({plain(verdict.reason)})" if verdict.reason else ""),
+        "Why": plain(verdict.reason) or NONE,
     }
