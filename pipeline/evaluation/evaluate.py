@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.config.schema import ProtocolConfig, ResizeConfig, RuntimeConfig
@@ -41,49 +41,55 @@ class ProtocolCounts:
         return Counts(*np.stack(self.images, axis=1))
 
 
+Classify = Callable[[Tensor, Sequence[EvalSample]], dict[str, Tensor]]
 Prediction = NDArray[np.uint8]
 OnPrediction = Callable[[str, dict[str, Prediction]], None]
 Evaluated = tuple[list[str], dict[str, ProtocolCounts]]
+
+
+def by_protocol(model: nn.Module, protocols: Mapping[str, ProtocolConfig], flip_pairs: FlipPairs = ()) -> Classify:
+    """Label maps of the model under every protocol; `flip_pairs` as for `views.predict`."""
+    return lambda images, samples: predict(model, images, protocols, samples[0].size, flip_pairs)
 
 
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
     samples: Iterable[EvalSample],
-    protocols: Mapping[str, ProtocolConfig],
+    classify: Classify,
     num_classes: int,
     device: torch.device,
     *,
     precision: str = "float32",
     batch_size: int = 1,
-    flip_pairs: FlipPairs = (),
     on_prediction: OnPrediction | None = None,
     progress: str | None = None,
     total: int | None = None,
 ) -> Evaluated:
-    """(image ids, counts per protocol) of `model` over `samples`; the model's mode is put back afterwards.
+    """(image ids, counts by name) of `model` over `samples`; the model's mode is put back afterwards.
 
-    Neighbours of equal size share a batch of at most `batch_size`. on_prediction receives every image's id and its
-    (H, W) uint8 label map per protocol. progress: label of the progress bar, None for no bar.
+    Neighbours of equal size share a batch of at most `batch_size`. classify: the label maps (B, H, W) int64 of images
+    (B, 3, h, w) and their samples, by name (of a protocol, or a probe). on_prediction receives every image's id and its
+    (H, W) uint8 label map by name. progress: label of the progress bar, None for no bar.
     """
     was_training = model.training
     model.eval()
     ids: list[str] = []
-    counts = {name: ProtocolCounts(np.zeros((num_classes, num_classes), np.int64)) for name in protocols}
+    counts: dict[str, ProtocolCounts] = {}
     try:
         hidden = progress is None or not ranks().is_main
         with tqdm(total=total, desc=progress, disable=hidden, unit="image", dynamic_ncols=True) as bar:
             for batch in batches(samples, batch_size):
                 images = torch.stack([sample.image for sample in batch]).to(device, non_blocking=True)
                 with autocast(device, precision):
-                    maps = predict(model, images, protocols, batch[0].size, flip_pairs)
+                    maps = classify(images, batch)
                 arrays = {name: m.to(torch.uint8).cpu().numpy() for name, m in maps.items()}  # (B, H, W)
                 for i, sample in enumerate(batch):
                     predictions = {name: array[i] for name, array in arrays.items()}
                     ids.append(sample.id)
-                    if sample.label is not None:
-                        for name, prediction in predictions.items():
-                            counts[name].add(confusion_matrix(prediction, sample.label, num_classes))
+                    for name, prediction in predictions.items() if sample.label is not None else ():
+                        none = ProtocolCounts(np.zeros((num_classes, num_classes), np.int64))
+                        counts.setdefault(name, none).add(confusion_matrix(prediction, sample.label, num_classes))
                     if on_prediction is not None:
                         on_prediction(sample.id, predictions)
                 bar.update(len(batch))
@@ -96,7 +102,7 @@ def evaluate_split(
     model: nn.Module,
     table: pd.DataFrame,
     resize: ResizeConfig | None,
-    protocols: Mapping[str, ProtocolConfig],
+    classify: Classify,
     num_classes: int,
     device: torch.device,
     runtime: RuntimeConfig,
@@ -106,7 +112,7 @@ def evaluate_split(
     own = table.iloc[ranks().rank :: ranks().world]
     samples = eval_loader(own, EvalTransform(resize), worker_count(runtime.workers))
     options |= {"precision": runtime.precision, "batch_size": runtime.evaluation_batch, "total": len(own)}
-    return gather_results(evaluate(model, samples, protocols, num_classes, device, **options), list(table["id"]))
+    return gather_results(evaluate(model, samples, classify, num_classes, device, **options), list(table["id"]))
 
 
 def batches(samples: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
@@ -129,8 +135,9 @@ def gather_results(evaluated: Evaluated, order: Sequence[str]) -> Evaluated | No
         raise PipelineError(f"{len(found)} images were evaluated over all ranks, expected {len(order)}, each once")
     position = {image_id: index for index, image_id in enumerate(found)}
     merged: dict[str, ProtocolCounts] = {}
-    for name in parts[0][1]:
-        rows = [row for _, counts in parts for row in counts[name].images]
-        in_order = [rows[position[image_id]] for image_id in order] if rows else []  # an unlabelled split has none
-        merged[name] = ProtocolCounts(np.sum([counts[name].confusion for _, counts in parts], axis=0), in_order)
+    counted = [counts for _, counts in parts if counts]  # none of an unlabelled split
+    for name in counted[0] if counted else ():
+        rows = [row for counts in counted for row in counts[name].images]
+        confusion = np.sum([counts[name].confusion for counts in counted], axis=0)
+        merged[name] = ProtocolCounts(confusion, [rows[position[image_id]] for image_id in order])
     return list(order), merged

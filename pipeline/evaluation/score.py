@@ -13,8 +13,9 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import PRIMARY, RuntimeConfig
 from pipeline.datasets import get_dataset, scored_split
 from pipeline.datasets.prepared import Prepared
-from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, evaluate_split
+from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, by_protocol, evaluate_split
 from pipeline.evaluation.folding import fold_batch_norm
+from pipeline.evaluation.probes import probe_split
 from pipeline.evaluation.submission import joined, submission_archives
 from pipeline.files.storage import write_png
 from pipeline.layout import Layout
@@ -30,6 +31,8 @@ PANEL_IMAGES = 8  # label maps kept for the report's pictures
 
 def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> Path:
     """Single-scale and ms+flip scores of the checkpoint that `inference.checkpoint` names; returns their folder.
+
+    Of a network with memory, also the counts of its probes.
 
     When the labels of the evaluation split are not public, archives for their server are written beside the scores,
     which are then those of the validation split. Every rank runs this on its share of the images; the main one alone
@@ -53,10 +56,10 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
             write_png(files.prediction(image_id), maps[PRIMARY])
 
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
-        options = {"flip_pairs": spec.flip_pairs, "on_prediction": on_prediction}
-        options["progress"] = f"{benchmark.id} seed {seed} {name}"
+        options = {"on_prediction": on_prediction, "progress": f"{benchmark.id} seed {seed} {name}"}
         resize, classes = benchmark.inference.resize, len(spec.classes)
-        return evaluate_split(model, images, resize, protocols, classes, device, runtime, **options)
+        classify = by_protocol(model, protocols, spec.flip_pairs)
+        return evaluate_split(model, images, resize, classify, classes, device, runtime, **options)
 
     started = time.perf_counter()
     scored = predict(table, split, keep)
@@ -67,13 +70,17 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
             predict(hidden, benchmark.dataset.evaluation_split, add)
         gather_on_main(None)  # every rank's archives are complete
         submission = {"split": benchmark.dataset.evaluation_split, "images": len(hidden)}
+    seconds = time.perf_counter() - started
+    probed = None
+    if model.memory is not None:
+        name = f"{benchmark.id} seed {seed} probes"
+        probed = probe_split(model, table, benchmark.inference, device, runtime, name)
     if scored is None:
         return files.folder
     if submission is not None:
         archives = {name: joined(files.details, name, ranks().world) for name in protocols}
         submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in archives.items()}
     ids, counts = scored
-    seconds = time.perf_counter() - started
     per_image = {name: c.per_image() for name, c in counts.items()}
     blocks = frame_blocks(ids, spec.frames_per_block)
     record = EvaluationRecord(
@@ -85,10 +92,13 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         panel=panel,
         protocol=benchmark.inference.model_dump(mode="json"),
         scores={name: _scores(c.confusion, per_image[name], blocks) for name, c in counts.items()},
+        attention_entropy=probed[1] if probed else {},
     )
+    probes = {name: c.per_image() for name, c in probed[0][1].items()} if probed else {}
     number = len(ids) + (submission["images"] if submission else 0)
     cost = EvaluationCost(seconds, seconds / number, str(device))
-    files.write(record, cost, spec.classes, ids, per_image, {name: c.confusion for name, c in counts.items()})
+    confusion = {name: c.confusion for name, c in counts.items()}
+    files.write(record, cost, spec.classes, ids, per_image, confusion, probes)
     return files.folder
 
 

@@ -90,9 +90,12 @@ class FeatureMemory(nn.Module):
         `coarse_logits` (B, K, h, w) determine which classes a pixel consults; soft aggregation passes gradient to them.
         `context` (B, C, h, w) is required exactly when the module was built with `fuse_context`.
         """
+        return self.read(representations, self.class_weights(coarse_logits), context)
+
+    def read(self, representations: Tensor, weights: Tensor, context: Tensor | None = None) -> Tensor:
+        """`forward` with the weights (B, K, h, w) of the classes given; they sum to 1 over classes."""
         if (context is None) != (self.context_attention is None):
             raise ValueError("context features must be given exactly when the memory was built with fuse_context")
-        weights = self.class_weights(coarse_logits)  # (B, K, h, w)
         attended = [
             attention(representations, self._retrieve(weights, slot, representations))  # (B, C, h, w)
             for slot, attention in enumerate(self.memory_attention)

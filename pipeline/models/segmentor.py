@@ -28,6 +28,15 @@ class SegmentorOutput(NamedTuple):
     representations: Tensor | None  # (B, C, h, w) what the memory is updated with, with memory only
 
 
+class HeadInput(NamedTuple):
+    """What the decoders and the memory work on, all (B, ..., h, w) float; parts that a network lacks are None."""
+
+    representations: Tensor | None  # (B, C, h, w) pixel representations
+    coarse: Tensor | None  # (B, K, h, w) stage-one logits, with memory only
+    context: Tensor | None  # (B, C, h, w) context within the image
+    auxiliary: tuple[Tensor, ...]  # (B, K, h_i, w_i) logits of the auxiliary heads that ran
+
+
 class Segmentor(nn.Module):
     """One graph for all frameworks, X being the encoder's last map:
 
@@ -72,6 +81,17 @@ class Segmentor(nn.Module):
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """Normalised RGB float32 (B, 3, H, W) to logits; gradient reaches every part but the memory itself."""
+        representations, coarse, context, auxiliary = self.head_input(images)
+        auxiliary = auxiliary if self.training else ()
+        if self.memory:
+            logits = self.final_decoder(self.memory(representations, coarse, context))
+            return SegmentorOutput(logits, coarse, auxiliary, representations)
+        return SegmentorOutput(
+            self.final_decoder(representations if context is None else context), None, auxiliary, None
+        )
+
+    def head_input(self, images: Tensor) -> HeadInput:
+        """Everything up to the memory, of normalised RGB float32 (B, 3, H, W)."""
         maps = self._feature_maps(images)
         features = maps[-1]  # (B, C_in, h, w)
         representations = self.pixel_representation(features) if self.pixel_representation else None  # (B, C, h, w)
@@ -92,14 +112,7 @@ class Segmentor(nn.Module):
         elif self.context and self.context_input == "objects":
             objects = resize(auxiliary[-1], features.shape[2:]) if objects_from_auxiliary else coarse
             context = self.context(representations, objects)  # (B, C, h, w)
-
-        auxiliary = auxiliary if self.training else ()
-        if self.memory:
-            logits = self.final_decoder(self.memory(representations, coarse, context))
-            return SegmentorOutput(logits, coarse, auxiliary, representations)
-        return SegmentorOutput(
-            self.final_decoder(representations if context is None else context), None, auxiliary, None
-        )
+        return HeadInput(representations, coarse, context, auxiliary)
 
     def _feature_maps(self, images: Tensor) -> list[Tensor]:
         """The encoder's maps, finest first and the image at [0], normed and the last one halved where so configured."""

@@ -117,6 +117,7 @@ def section(key: str, template: str, **values: Any) -> Section:
 
 
 _WORDS = (
+    "image_interval",
     "listing",
     "percent",
     "percent_interval",

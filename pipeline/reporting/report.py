@@ -12,7 +12,7 @@ from pipeline.config.study import Plan
 from pipeline.files.locks import exclusive
 from pipeline.files.storage import new_file
 from pipeline.reporting import page
-from pipeline.reporting.chapters import compared, inside, measured, origin, rows, verdict
+from pipeline.reporting.chapters import compared, inside, measured, origin, probes, rows, verdict
 from pipeline.reporting.page import Figure, Report
 from pipeline.reporting.study import Study, chosen_study, recorded_study
 from pipeline.reporting.words import listing, plural
@@ -20,7 +20,7 @@ from pipeline.results.run import result_table
 
 CHAPTERS = (
     *(verdict.verdict, compared.headline, compared.comparisons, measured.scores, compared.classes, measured.curves),
-    *(measured.confusion, measured.pictures, inside.inside, measured.cost),
+    *(measured.confusion, measured.pictures, probes.probes, inside.inside, measured.cost),
     *(origin.provenance, rows.published, origin.reading),
 )
 

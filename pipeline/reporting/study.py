@@ -191,7 +191,7 @@ class Study:
         return pooled_gain(sides, None if classes is None else np.asarray(classes))
 
     def scores(self, name: str, protocol: str, seeds: Sequence[int] | None = None) -> Scores:
-        """Class IoU of a variant, measured and resampled, over `seeds`."""
+        """Class IoU of a variant under a protocol or in a probe, measured and resampled, over `seeds`."""
         seeds = self.seeds([name]) if seeds is None else seeds
         return Scores.of_seeds([self._resampled[name, protocol, seed] for seed in seeds])
 
@@ -204,12 +204,12 @@ class Study:
 
     @cached_property
     def _resampled(self) -> dict[tuple[str, str, int], Scores]:
-        """Scores of every run by (variant, protocol, seed), as those of one seed."""
+        """Scores of every run by (variant, protocol or probe, seed), as those of one seed."""
         return {
             (run.name, protocol, run.seed): scores(Counts.of_seeds([counts]), variant.blocks)
             for variant in self.ran
             for run in variant.runs
-            for protocol, counts in run.counts.items()
+            for protocol, counts in (run.counts | run.probes).items()
         }
 
 

@@ -4,8 +4,8 @@
                                         memory.npz
     runs/curves/<benchmark>/<seed>/     history.csv, validation.csv
     runs/evaluate/<benchmark>/<seed>/   metrics.json, cost.json, details/
-        details/                        evaluation.json, per_class.csv, per_image.npz, confusion.npz, predictions/,
-                                        submission_<protocol>.zip
+        details/                        evaluation.json, per_class.csv, per_image.npz, confusion.npz, probes.npz,
+                                        predictions/, submission_<protocol>.zip
 
 `summary.json` depends on neither machine nor time; whatever does is in `cost.json`, on which no later result depends.
 Every reader raises PipelineError that names the file and the stage to run again.
@@ -38,6 +38,17 @@ HISTORY = (
     *("grad_norm", "memory_momentum"),
 )
 VALIDATION = ("epoch", "iteration", "miou", "pixel_accuracy")
+PROBES = {  # what is changed about the memory of a trained network, see `evaluation.probes`
+    "final": "as trained",
+    "coarse": "coarse logits, before the memory is read",
+    "oracle": "memory read with the true classes as weights",
+    "uniform": "with equal weights for all classes",
+    "shuffled": "with each class's weight given to the next class",
+    "zero": "all vectors of the memory zero",
+    "random": "all vectors noise of the same mean length",
+    "memory_mean": "what the attention over the memory returns, replaced by its mean over the image",
+    "context_mean": "the same for the attention over the image's context",
+}
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ class EvaluationRecord:
     panel: list[str]  # images whose ms+flip label maps are kept
     protocol: dict[str, Any]  # the benchmark's `inference` section
     scores: dict[str, ProtocolScores]  # by protocol
+    attention_entropy: dict[str, float]  # over memory and context, see `evaluation.probes`; empty without memory
 
 
 @dataclass(frozen=True)
@@ -287,8 +299,12 @@ class EvaluationFiles(_Files):
         ids: Sequence[str],
         counts: Mapping[str, Counts],
         confusion: Mapping[str, NDArray[np.int64]],
+        probes: Mapping[str, Counts],
     ) -> None:
-        """Everything but label maps and archives. counts: (N, K) per protocol; confusion: (K, K), row = truth."""
+        """Everything but label maps and archives.
+
+        counts: (N, K) per protocol; confusion: (K, K), row = truth; probes: counts by probe, empty without memory.
+        """
         truth = next(iter(confusion.values())).sum(axis=1)
         per_class = {"class": classes, **{f"{p}_iou": iou(*_totals(c)) for p, c in confusion.items()}}
         with new_file(self.details / "per_class.csv") as stream:
@@ -296,6 +312,7 @@ class EvaluationFiles(_Files):
         with new_file(self.details / "confusion.npz") as stream:
             np.savez(stream, **confusion)
         write_counts(self.details / "per_image.npz", ids, counts)
+        write_counts(self.details / "probes.npz", ids, probes)
         about = asdict(record)
         scores = about.pop("scores")
         shared = {key: about[key] for key in ("images", "split", "submission")}
@@ -325,6 +342,11 @@ class EvaluationFiles(_Files):
     def counts(self) -> tuple[tuple[str, ...], dict[str, Counts]]:
         """Ids of the N images, and their counts (N, K) per protocol."""
         return self._read(self.details / "per_image.npz", read_counts)
+
+    @cached_property
+    def probes(self) -> dict[str, Counts]:
+        """Counts (N, K) by probe of `evaluation.probes`; empty without memory."""
+        return self._read(self.details / "probes.npz", read_counts)[1]
 
     @cached_property
     def confusion(self) -> dict[str, NDArray[np.int64]]:
@@ -380,7 +402,7 @@ def late_loss(history: Sequence[Mapping[str, float]]) -> float:
 
 
 def write_counts(path: Path, ids: Sequence[str], counts: Mapping[str, Counts]) -> None:
-    """Ids of N images and their counts (N, K) per protocol, as .npz."""
+    """Ids of N images and their counts (N, K) per protocol or probe, as .npz."""
     arrays = {f"{protocol}/{name}": part for protocol, c in counts.items() for name, part in c._asdict().items()}
     with new_file(path) as stream:
         np.savez_compressed(stream, ids=np.array(ids), **arrays)
@@ -389,7 +411,8 @@ def write_counts(path: Path, ids: Sequence[str], counts: Mapping[str, Counts]) -
 def read_counts(path: Path) -> tuple[tuple[str, ...], dict[str, Counts]]:
     """What `write_counts` wrote."""
     arrays = _arrays(path)
-    counts = {p: Counts(*(arrays[f"{p}/{part}"] for part in Counts._fields)) for p in PROTOCOLS}
+    names = dict.fromkeys(key.partition("/")[0] for key in arrays if "/" in key)
+    counts = {name: Counts(*(arrays[f"{name}/{part}"] for part in Counts._fields)) for name in names}
     return tuple(arrays["ids"].tolist()), counts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Run:
     libraries: dict[str, str]
     ids: tuple[str, ...]  # N images
     counts: dict[str, Counts]  # (N, K) per protocol
+    probes: dict[str, Counts] = field(default_factory=dict)  # by probe, see `evaluation.probes`; empty without memory
+    attention_entropy: dict[str, float] = field(default_factory=dict)  # of the attention over memory and context
     command: str | None = None
     training: TrainingFiles | None = None  # None: only the record in Git is at hand
     evaluation: EvaluationFiles | None = None
@@ -119,6 +121,8 @@ def read_run(layout: Layout, benchmark: Benchmark, seed: int, fingerprint: str, 
         libraries=cost.libraries,
         ids=ids,
         counts=counts,
+        probes=evaluation.probes,
+        attention_entropy=tested.attention_entropy,
         training=training,
         evaluation=evaluation,
     )
@@ -132,7 +136,7 @@ def record_path(folder: Path, name: str, seed: int) -> Path:
 def keep_record(run: Run, folder: Path, command: str, classes: Sequence[str]) -> Path:
     """Write the record of `run` to a study's folder; returns the JSON. command: what was typed to run it."""
     path = record_path(folder, run.name, run.seed)
-    write_counts(path.with_suffix(".npz"), run.ids, run.counts)
+    write_counts(path.with_suffix(".npz"), run.ids, run.counts | run.probes)
     data = {
         "variant": run.name,
         "seed": run.seed,
@@ -145,6 +149,7 @@ def keep_record(run: Run, folder: Path, command: str, classes: Sequence[str]) ->
         "evaluation_seconds": round(run.evaluation_seconds, 1),
         "uncommitted_changes": run.dirty,
         "weights": run.weights,
+        "attention_entropy": run.attention_entropy,
         "command": command,
     }
     write_json(path, data)  # last: its presence says that the record is complete
@@ -189,7 +194,9 @@ def read_record(folder: Path, name: str, seed: int) -> Run | None:
             evaluation_seconds=data["evaluation_seconds"],
             dirty=data["uncommitted_changes"],
             ids=ids,
-            counts=counts,
+            counts={protocol: counts.pop(protocol) for protocol in PROTOCOLS},
+            probes=counts,
+            attention_entropy=data.get("attention_entropy", {}),
             command=data["command"],
             recorded_weights=data.get("weights"),
             **{key: data[key] for key in _SAME},

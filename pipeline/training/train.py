@@ -18,7 +18,7 @@ from pipeline.datasets.loader import Share, TrainLoader
 from pipeline.datasets.prepared import Prepared, subsample
 from pipeline.datasets.transforms import TrainTransform
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import evaluate_split
+from pipeline.evaluation.evaluate import by_protocol, evaluate_split
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.results.metrics import summarise
@@ -126,7 +126,7 @@ def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> d
     """Single-scale scores on the validation split, of which every rank takes its share; the same for all ranks."""
     inference, classes = trainer.benchmark.inference, prepared.info["num_classes"]
     table = prepared.split([trainer.benchmark.dataset.validation_split])
-    protocols = {"single_scale": inference.single_scale}
-    merged = evaluate_split(trainer.model, table, inference.resize, protocols, classes, trainer.device, runtime)
+    classify = by_protocol(trainer.model, {"single_scale": inference.single_scale})
+    merged = evaluate_split(trainer.model, table, inference.resize, classify, classes, trainer.device, runtime)
     summary = from_main(summarise(merged[1]["single_scale"].confusion) if merged else None)
     return {"miou": summary.miou, "pixel_accuracy": summary.pixel_accuracy}

@@ -26,6 +26,7 @@ from pipeline.datasets import IGNORE_INDEX, DatasetSpec, get_dataset, scored_spl
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts, confusion_matrix, summarise
 from pipeline.results.record import (
+    PROBES,
     PROTOCOLS,
     Cost,
     EvaluationFiles,
@@ -271,23 +272,33 @@ def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[st
             (files.folder / name).touch()
     measured, counts, confusion = {}, {}, {}
     key = 0 if planned.mode == "import" else seed  # every seed evaluates the same published checkpoint
-    for protocol, views in zip(PROTOCOLS, (1, 4), strict=True):
+    framework, memory = planned.segmentor.framework, planned.memory is not None
+
+    def of_views(views: int, keep: bool = False) -> NDArray[np.int64]:
+        """Confusion matrices (N, K, K) of a prediction from so many views; keep: also the label maps of the panel."""
         matrices = []
         for index, (image_id, scene) in enumerate(scenes.items()):
-            framework, memory = planned.segmentor.framework, planned.memory is not None
-            prediction = damage(scene, framework, memory, views, [key, index, views])
+            prediction = damage(scene, framework, memory, views, [key, index, max(views, 1)])
             matrices.append(confusion_matrix(prediction, scene, len(spec.classes)))
-            if protocol == "ms_flip" and image_id in panel:
+            if keep and image_id in panel:
                 cv2.imwrite(str(files.prediction(image_id)), prediction)
-        stacked = np.stack(matrices)  # (N, K, K)
+        return np.stack(matrices)
+
+    def counted(stacked: NDArray[np.int64]) -> Counts:
+        return Counts(stacked.diagonal(0, 1, 2), stacked.sum(1), stacked.sum(2))
+
+    for protocol, views in zip(PROTOCOLS, (1, 4), strict=True):
+        stacked = of_views(views, keep=protocol == "ms_flip")
         confusion[protocol] = stacked.sum(axis=0)
-        counts[protocol] = Counts(stacked.diagonal(0, 1, 2), stacked.sum(1), stacked.sum(2))
+        counts[protocol] = counted(stacked)
         summary = summarise(confusion[protocol])
         estimate = scores(Counts.of_seeds([counts[protocol]]), np.arange(len(ids)), samples=50).mean()
         accuracies = (summary.pixel_accuracy, summary.mean_accuracy)
         measured[protocol] = ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies)
     about = {"run_key": _identity(planned, seed)["run_key"], "split": split, "submission": submission, "panel": panel}
-    write_counted(root, planned, seed, ids, counts, confusion, scores=measured, **about)
+    # Of the memory, all that matters to these predictions is that a pixel reads its own class.
+    probes = dict.fromkeys(PROBES, counts["single_scale"]) | {"shuffled": counted(of_views(-9))} if memory else {}
+    write_counted(root, planned, seed, ids, counts, confusion, probes, scores=measured, **about)
 
 
 def _identity(planned: Benchmark, seed: int) -> dict[str, Any]:

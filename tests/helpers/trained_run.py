@@ -76,6 +76,7 @@ def write_counted(
     ids: Sequence[str],
     counts: Mapping[str, Counts],
     confusion: Mapping[str, NDArray[np.int64]] | None = None,
+    probes: Mapping[str, Counts] | None = None,
     **changes: Any,
 ) -> EvaluationFiles:
     """The files of `runs/evaluate` with these counts (N, K) and matrices per protocol; `changes` to the record.
@@ -96,8 +97,9 @@ def write_counted(
         panel=[],
         protocol=benchmark.inference.model_dump(mode="json"),
         scores=dict.fromkeys(PROTOCOLS, ProtocolScores(**SCORES)),
+        attention_entropy={"memory": 0.5} if probes else {},
     )
     confusion = confusion or {protocol: np.diag(found.truth.sum(axis=0)) for protocol, found in counts.items()}
     cost = EvaluationCost(0.1 * len(ids), 0.1, "cpu")
-    files.write(replace(record, **changes), cost, dataset.classes, ids, counts, confusion)
+    files.write(replace(record, **changes), cost, dataset.classes, ids, counts, confusion, probes or {})
     return files
