@@ -119,5 +119,25 @@ def evaluation_hash(benchmark: Benchmark) -> str:
     return _digest(for_evaluation(benchmark))
 
 
+# Keys that came after the first committed results. At their default they are left out of the hash, so that those
+# results stay results of the configuration that made them.
+_LATER = {
+    "memory": ("fusion",),
+    "loss": ("class_weights",),
+    "schedule": ("warmup_iterations", "warmup_ratio"),
+}
+
+
+def hashed(benchmark: Benchmark) -> dict[str, Any]:
+    """What the hashes are made of: every key, except `_LATER` ones at their default."""
+    data = benchmark.model_dump(mode="json")
+    for name, keys in _LATER.items():
+        section = getattr(benchmark, name)
+        for key in keys if section is not None else ():
+            if getattr(section, key) == type(section).model_fields[key].default:
+                del data[name][key]
+    return data
+
+
 def _digest(benchmark: Benchmark) -> str:
-    return hashlib.sha256(json.dumps(benchmark.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(hashed(benchmark), sort_keys=True).encode()).hexdigest()[:12]

@@ -92,8 +92,11 @@ class MemoryConfig(Section):
 
     # What the module reads: class vectors of the whole dataset, updated in training (the method); or, as controls with
     # the same parameters, fixed random vectors, or the batch's own class means (in evaluation: the image's), weighted
-    # by the coarse probabilities.
-    content: Literal["dataset", "random", "batch"] = "dataset"
+    # by the coarse probabilities; or nothing (`none`): the module's convolutions alone, without attention to a memory.
+    content: Literal["dataset", "random", "batch", "none"] = "dataset"
+    # How what was read joins the context: through the attention of the method; concatenated with the context itself
+    # (`direct`); or added to the network without memory, times a gain that is learned from 0 (`residual`).
+    fusion: Literal["attention", "direct", "residual"] = "attention"
     slots: Positive = 1  # vectors per class; the paper uses one
     aggregation: Literal["soft", "hard"] = "soft"
     strategy: Literal["cosine", "mean"] = "cosine"
@@ -113,8 +116,9 @@ class MemoryConfig(Section):
     def _controls_are_not_updated(self) -> MemoryConfig:
         if self.content != "dataset" and self.gradient == "updated":
             raise ValueError(f"gradient: updated needs an update, and content: {self.content} has none; use exact")
-        if self.content == "batch" and self.slots > 1:
-            raise ValueError(f"slots: {self.slots}, but a batch has one mean per class; use slots: 1")
+        if self.content in ("batch", "none") and self.slots > 1:
+            holder = "a batch has one mean per class" if self.content == "batch" else "content: none reads none"
+            raise ValueError(f"slots: {self.slots}, but {holder}; use slots: 1")
         return self
 
 
@@ -126,6 +130,9 @@ class LossConfig(Section):
     auxiliary: Weight = 0.4
     consistency: Weight = 0.0  # representation consistency loss: the final decoder classifies the memory itself
     consistency_from_epoch: Positive = 2  # epochs count from 1
+    # Of the pixels in final, coarse and auxiliary loss: all alike, or each class by the median of all classes'
+    # frequencies over its own, in the training images that contain it (Eigen and Fergus, ICCV 2015, section 6.1).
+    class_weights: Literal["none", "median_frequency"] = "none"
 
 
 class OptimizerConfig(Section):
@@ -148,6 +155,8 @@ class ScheduleConfig(Section):
     batch_size: Annotated[int, Field(ge=2)]  # global: over all devices; BatchNorm of a 1x1 map needs two images
     power: Annotated[float, Field(gt=0)] = 0.9
     min_lr: Weight | None = None  # null: 0.01 * lr
+    warmup_iterations: Annotated[int, Field(ge=0)] = 0  # the decayed rate times a factor that rises linearly to 1
+    warmup_ratio: Fraction = 1e-6  # the factor at iteration 0
     validate_every: Positive = 10  # epochs
 
 
@@ -276,8 +285,10 @@ class Benchmark(Section):
     def _consistency_needs_memory(self) -> Benchmark:
         if self.loss.consistency > 0 and self.memory is None:
             raise ValueError("loss.consistency classifies the memory: add a `memory:` section or set the weight to 0")
-        if self.loss.consistency > 0 and self.memory.content == "batch":
-            raise ValueError("loss.consistency classifies the memory, which content: batch leaves empty; set it to 0")
+        if self.loss.consistency > 0 and (content := self.memory.content) in ("batch", "none"):
+            raise ValueError(
+                f"loss.consistency classifies the memory, which content: {content} leaves empty; set it to 0"
+            )
         return self
 
     @model_validator(mode="after")

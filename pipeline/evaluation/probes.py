@@ -29,7 +29,8 @@ from pipeline.runtime.distributed import gather_on_main
 
 def probes_of(memory: FeatureMemory) -> tuple[str, ...]:
     """The probes that mean something for this memory, in the order of PROBES."""
-    absent = {"zero", "random"} if memory.content == "batch" else set()
+    reading = {"oracle", "uniform", "shuffled", "memory_mean"}
+    absent = {"batch": {"zero", "random"}, "none": {"zero", "random"} | reading}.get(memory.content, set())
     absent |= {"context_mean"} if memory.context_attention is None else set()
     return tuple(name for name in PROBES if name not in absent)
 

@@ -26,7 +26,8 @@ from pipeline.runtime.distributed import ranks, sum_over_ranks
 
 Aggregation = Literal["soft", "hard"]
 Gradient = Literal["exact", "updated"]
-Content = Literal["dataset", "random", "batch"]
+Content = Literal["dataset", "random", "batch", "none"]
+Fusion = Literal["attention", "direct", "residual"]
 Sync = Literal["statistics", "per_rank_mean"]
 
 
@@ -40,12 +41,17 @@ class FeatureMemory(nn.Module):
               and, with context features of the image itself:
               output    = CBA3([attention(pixels -> context), augmented]) (B, C, h, w)
 
+    That is `fusion="attention"`, the method. `"direct"` concatenates the context itself in place of attention to it.
+    `"residual"` is context + gain * augmented (pixels + gain * augmented without context), with a scalar gain that is
+    learned from 0: at first the network without memory.
+
     The buffer `memory` (K, S, C) starts at zero and is part of the state dict. An all-zero slot has not been written
     yet: there is no other flag, as in the published files.
 
-    Two controls keep the module and change what it reads: `content="random"` fills the buffer with rectified normal
-    noise, as fresh pixel representations are, and never updates it; `content="batch"` leaves it at zero and reads the
-    class means of the representations at hand (see `_batch_means`).
+    Controls keep the module and change what it reads: `content="random"` fills the buffer with rectified normal noise,
+    as fresh pixel representations are, and never updates it; `content="batch"` leaves it at zero and reads the class
+    means of the representations at hand (see `_batch_means`); `content="none"` reads nothing and has no attention to
+    it, augmented = CBA3([pixels, pixels]): the module's depth alone.
     """
 
     memory: Tensor
@@ -59,6 +65,7 @@ class FeatureMemory(nn.Module):
         aggregation: Aggregation = "soft",
         strategy: Strategy = "cosine",
         fuse_context: bool = True,
+        fusion: Fusion = "attention",
         activation: Activation = "relu",
         gradient: Gradient = "exact",
         content: Content = "dataset",
@@ -71,18 +78,20 @@ class FeatureMemory(nn.Module):
                 "memory.strategy to cosine"
             )
         self.aggregation, self.strategy, self.gradient = aggregation, strategy, gradient
-        self.content, self.sync = content, sync
+        self.content, self.sync, self.fuse_context, self.fusion = content, sync, fuse_context, fusion
         empty = torch.zeros(num_classes, slots, channels)
         self.register_buffer("memory", torch.randn_like(empty).relu() if content == "random" else empty)
 
         def attention() -> AttentionBlock:
             return AttentionBlock(channels, attention_channels, activation)
 
-        self.memory_attention = nn.ModuleList(attention() for _ in range(slots))
+        self.memory_attention = nn.ModuleList(attention() for _ in range(slots if content != "none" else 0))
         self.slot_fusion = conv_bn_act(slots * channels, channels, 1, activation) if slots > 1 else nn.Identity()
         self.memory_fusion = conv_bn_act(2 * channels, channels, 3, activation)
-        self.context_attention = attention() if fuse_context else None
-        self.context_fusion = conv_bn_act(2 * channels, channels, 3, activation) if fuse_context else None
+        self.context_attention = attention() if fuse_context and fusion == "attention" else None
+        concatenated = fuse_context and fusion != "residual"
+        self.context_fusion = conv_bn_act(2 * channels, channels, 3, activation) if concatenated else None
+        self.gain = nn.Parameter(torch.zeros(())) if fusion == "residual" else None
 
     def forward(self, representations: Tensor, coarse_logits: Tensor, context: Tensor | None = None) -> Tensor:
         """Augment pixel representations (B, C, h, w) with the memory; returns (B, C, h, w).
@@ -94,17 +103,19 @@ class FeatureMemory(nn.Module):
 
     def read(self, representations: Tensor, weights: Tensor, context: Tensor | None = None) -> Tensor:
         """`forward` with the weights (B, K, h, w) of the classes given; they sum to 1 over classes."""
-        if (context is None) != (self.context_attention is None):
+        if (context is None) == self.fuse_context:
             raise ValueError("context features must be given exactly when the memory was built with fuse_context")
         attended = [
             attention(representations, self._retrieve(weights, slot, representations))  # (B, C, h, w)
             for slot, attention in enumerate(self.memory_attention)
         ]
-        from_memory = self.slot_fusion(torch.cat(attended, dim=1))  # (B, C, h, w)
+        from_memory = self.slot_fusion(torch.cat(attended or [representations], dim=1))  # (B, C, h, w)
         augmented = self.memory_fusion(torch.cat([representations, from_memory], dim=1))  # (B, C, h, w)
+        if self.fusion == "residual":
+            return (representations if context is None else context) + self.gain * augmented
         if context is None:
             return augmented
-        from_image = self.context_attention(representations, context)  # (B, C, h, w)
+        from_image = self.context_attention(representations, context) if self.fusion == "attention" else context
         return self.context_fusion(torch.cat([from_image, augmented], dim=1))  # (B, C, h, w)
 
     def class_weights(self, coarse_logits: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from pipeline.models.encoder import build_encoder
 from pipeline.models.layers import ChannelNorm, conv_bn_act, decoder, halving
 from pipeline.models.memory import FeatureMemory
 
+_OF_THE_MODULE = {"slots", "aggregation", "strategy", "gradient", "content", "fusion", "sync"}  # keys of `memory`
+
 
 class SegmentorOutput(NamedTuple):
     """What a forward pass returns; all maps float, at feature resolution (h, w), never upsampled here."""
@@ -67,9 +69,9 @@ class Segmentor(nn.Module):
         final = {"kernel_size": 3, "blocks": 0 if context else 1}
         self.coarse_decoder = self.memory = None
         if memory is not None:
-            final = {"kernel_size": 1}
+            final = final if memory.fusion == "residual" else {"kernel_size": 1}
             self.coarse_decoder = decoder(channels, channels, num_classes, config, kernel_size=1)
-            settings = memory.model_dump(include={"slots", "aggregation", "strategy", "gradient", "content", "sync"})
+            settings = memory.model_dump(include=_OF_THE_MODULE)
             settings |= {"fuse_context": context is not None, "activation": activation}
             self.memory = FeatureMemory(num_classes, channels, config.attention_channels, **settings)
         self.final_decoder = decoder(channels, channels, num_classes, config, **final)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,30 +14,56 @@ from pipeline.models import Segmentor, SegmentorOutput
 from pipeline.training.banded_loss import summed_cross_entropy
 
 
-def valid_pixels(labels: Tensor) -> Tensor:
-    """Number of pixels of (B, H, W) labels that carry a class, int64 scalar."""
-    return (labels != IGNORE_INDEX).sum()
+def median_frequency(counts: NDArray[np.int64]) -> Tensor:
+    """Weight of each class (K,) float32: the median of all frequencies over its own (docs/method.md, "Losses").
+
+    counts: (N, K) pixels of each class in each training image. A frequency is a share of the valid pixels of the images
+    that contain the class. A class that is in no image weighs 1, and is not part of the median.
+    """
+    pixels = counts.sum(axis=1, keepdims=True)  # (N, 1)
+    present = counts.sum(axis=0) > 0  # (K,)
+    frequency = counts.sum(axis=0)[present] / (pixels * (counts > 0)).sum(axis=0)[present]
+    weights = np.ones(counts.shape[1], np.float32)
+    weights[present] = np.median(frequency) / frequency
+    return torch.from_numpy(weights)
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
+def valid_pixels(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Number of pixels of (B, H, W) labels that carry a class, int64 scalar; with weights (K,) the sum of theirs."""
+    valid = labels != IGNORE_INDEX
+    return valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
+
+
+def pixel_cross_entropy(
+    logits: Tensor, labels: Tensor, valid: Tensor | None = None, class_weights: Tensor | None = None
+) -> Tensor:
     """Cross entropy summed over the valid pixels and divided by `valid`; 0 (with gradient 0) when all is void.
 
     logits: (B, K, h, w), resized bilinearly to the labels' size; labels: (B, H, W) int64, 255 = ignore. valid: number
-    of valid pixels in the whole global batch, of which these may be a part; None: those of `labels`.
+    of valid pixels in the whole global batch, of which these may be a part, see `valid_pixels`; None: those of
+    `labels`. class_weights: (K,), of the pixels of each class; None: all weigh 1.
     """
-    total = summed_cross_entropy(logits, labels)
-    return total / (valid_pixels(labels) if valid is None else valid).clamp(min=1)
+    total = summed_cross_entropy(logits, labels, class_weights)
+    valid = valid_pixels(labels, class_weights) if valid is None else valid
+    return total / torch.where(valid > 0, valid, 1)
 
 
 def pixel_losses(
-    output: SegmentorOutput, labels: Tensor, weights: LossConfig, valid: Tensor | None = None
+    output: SegmentorOutput,
+    labels: Tensor,
+    weights: LossConfig,
+    valid: Tensor | None = None,
+    class_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Weighted terms on the logits that the model has; all auxiliary heads, each with the full weight, are one term."""
+    """Weighted terms on the logits that the model has; all auxiliary heads, each with the full weight, are one term.
+
+    Arguments as for `pixel_cross_entropy`.
+    """
     terms = {"final": ([output.logits], weights.final), "auxiliary": (output.auxiliary, weights.auxiliary)}
     if output.coarse is not None:
         terms["coarse"] = ([output.coarse], weights.coarse)
     return {
-        name: weight * torch.stack([pixel_cross_entropy(logits, labels, valid) for logits in heads]).sum()
+        name: weight * torch.stack([pixel_cross_entropy(each, labels, valid, class_weights) for each in heads]).sum()
         for name, (heads, weight) in terms.items()
         if heads and weight > 0
     }

@@ -34,9 +34,15 @@ def build_optimizer(model: Segmentor, config: OptimizerConfig) -> torch.optim.Op
 
 
 def poly_lr(iteration: int, total: int, optimizer: OptimizerConfig, schedule: ScheduleConfig) -> float:
-    """lr(t) = (lr0 - floor) * (1 - t/T)^power + floor for t = `iteration` in 0..`total`-1."""
+    """lr(t) = (lr0 - floor) * (1 - t/T)^power + floor for t = `iteration` in 0..`total`-1.
+
+    In the first W = `schedule.warmup_iterations` times a factor that rises linearly from `warmup_ratio` at 0 to 1 at W.
+    """
     floor = 0.01 * optimizer.lr if schedule.min_lr is None else schedule.min_lr
-    return (optimizer.lr - floor) * (1 - iteration / total) ** schedule.power + floor
+    decayed = (optimizer.lr - floor) * (1 - iteration / total) ** schedule.power + floor
+    if iteration >= schedule.warmup_iterations:
+        return decayed
+    return decayed * (schedule.warmup_ratio + (1 - schedule.warmup_ratio) * iteration / schedule.warmup_iterations)
 
 
 def memory_momentum(lr: float, memory: MemoryConfig, optimizer: OptimizerConfig) -> float:

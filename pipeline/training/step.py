@@ -34,6 +34,7 @@ class Trainer:
     device: torch.device
     precision: str
     total_iterations: int
+    class_weights: Tensor | None = None  # (K,) of the pixels of each class in the losses; None: all weigh 1
 
 
 def compiled(model: nn.Module, backend: str = "inductor") -> nn.Module:
@@ -65,7 +66,7 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     if memory is not None:
         values["memory_momentum"] = memory_momentum(lr, benchmark.memory, benchmark.optimizer)
 
-    valid = torch.stack([valid_pixels(labels) for _, labels in parts]).sum()
+    valid = torch.stack([valid_pixels(labels, trainer.class_weights) for _, labels in parts]).sum()
     sum_over_ranks(valid)
     totals: dict[str, Tensor] = {}
     statistics: list[MemoryStatistics] = []
@@ -76,7 +77,7 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
             exchange = trainer.parallel.no_sync()  # gradients are exchanged with the other ranks once, at the end
         with autocast(trainer.device, trainer.precision), exchange:
             output = trainer.parallel(images)
-            terms = pixel_losses(output, labels, benchmark.loss, valid)
+            terms = pixel_losses(output, labels, benchmark.loss, valid, trainer.class_weights)
             # The gradients of the ranks will be averaged, but theirs are parts of one sum.
             loss = torch.stack(list(terms.values())).sum() * ranks().world
             if memory is not None:

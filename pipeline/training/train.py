@@ -6,6 +6,7 @@ import datetime
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline.checkpoints.planned import WeightFile
@@ -27,6 +28,7 @@ from pipeline.runtime.device import make_deterministic, resolve_device, seed_eve
 from pipeline.runtime.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.runtime.provenance import loaded_code
 from pipeline.training.loop import Log, save_weights, train
+from pipeline.training.losses import median_frequency
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.outcome import cost_now, memory_record, training_record
 from pipeline.training.state import drop_state, run_key
@@ -93,18 +95,25 @@ def _build(
 ) -> tuple[Trainer, TrainLoader]:
     """weights: the file in place of `encoder.weights: imagenet:NAME`."""
     spec = get_dataset(benchmark.dataset.name)
+    table = subsample(prepared.split(benchmark.dataset.train_splits), benchmark.dataset.train_fraction, seed)
     loader = TrainLoader(
-        subsample(prepared.split(benchmark.dataset.train_splits), benchmark.dataset.train_fraction, seed),
+        table,
         TrainTransform(benchmark.augmentation, spec.flip_pairs),
         batch_size=benchmark.schedule.batch_size,
         seed=seed,
         workers=worker_count(runtime.workers),
         share=Share(ranks().rank, ranks().world, runtime.accumulate),
     )
+    total = benchmark.schedule.epochs * loader.iterations_per_epoch
     if loader.iterations_per_epoch == 0:
         raise PipelineError(
             f"params/{benchmark.id}.yaml: schedule.batch_size: {benchmark.schedule.batch_size} is larger than the "
             f"training split of {benchmark.dataset.name}; use a smaller batch"
+        )
+    if total <= benchmark.schedule.warmup_iterations:
+        raise PipelineError(
+            f"params/{benchmark.id}.yaml: schedule.warmup_iterations: {benchmark.schedule.warmup_iterations}, but the "
+            f"whole training has {total} iterations; use fewer, or more epochs"
         )
     initial = benchmark
     if weights is not None:
@@ -116,10 +125,14 @@ def _build(
     if ranks().rank > 0:
         seed_everything(seed + ranks().rank)  # equal weights so far, different dropout from here on
     scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "float16")
-    total = benchmark.schedule.epochs * loader.iterations_per_epoch
     optimizer = build_optimizer(model, benchmark.optimizer)
     parallel = compiled(model) if runtime.compile else wrap(model, device)
-    return Trainer(benchmark, model, parallel, optimizer, scaler, device, runtime.precision, total), loader
+    class_weights = None
+    if benchmark.loss.class_weights == "median_frequency":
+        counts = np.stack(table["histogram"])[:, : len(spec.classes)]  # (N, K), without the ignored pixels
+        class_weights = median_frequency(counts).to(device)
+    about = (device, runtime.precision, total, class_weights)
+    return Trainer(benchmark, model, parallel, optimizer, scaler, *about), loader
 
 
 def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> dict[str, float]:

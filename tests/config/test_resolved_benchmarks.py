@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import config_hash, evaluation_hash, load_benchmark
+from pipeline.config.load import hashed
 from pipeline.config.study import load_plan, load_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ def digest(value: Any) -> str:
 @pytest.mark.parametrize("benchmark_id", BENCHMARKS)
 def test_a_benchmark_resolves_section_by_section_to_its_snapshot(benchmark_id: str) -> None:
     benchmark = load_benchmark(ROOT, benchmark_id)
-    sections = {key: digest(value) for key, value in benchmark.model_dump(mode="json").items()}
+    sections = {key: digest(value) for key, value in hashed(benchmark).items()}
     hashes = {"config_hash": config_hash(benchmark), "evaluation_hash": evaluation_hash(benchmark)}
     assert sections | hashes == BENCHMARKS[benchmark_id]
 

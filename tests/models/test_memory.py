@@ -232,6 +232,44 @@ def test_fusions_read_pixels_before_memory_and_image_context_before_the_result()
     assert torch.equal(second, seen["memory_fusion"][1])
 
 
+def test_direct_fusion_reads_the_context_itself():
+    module = memory_module(fusion="direct").eval()
+    pixels, coarse, context = features(1, CHANNELS, 4, 4), torch.randn(1, 4, 4, 4), features(1, CHANNELS, 4, 4, seed=1)
+    seen = []
+    module.context_fusion.register_forward_hook(lambda _, given, made: seen.append(given[0]))
+    module(pixels, coarse, context)
+    assert module.context_attention is None
+    assert torch.equal(seen[0][:, :CHANNELS], context)
+
+
+@pytest.mark.parametrize("fuse_context", [True, False])
+def test_residual_fusion_adds_to_what_the_network_without_memory_has_and_starts_with_nothing(fuse_context):
+    module = memory_module(fusion="residual", fuse_context=fuse_context).train()
+    pixels, coarse = features(2, CHANNELS, 4, 4), torch.randn(2, 4, 4, 4)
+    context = features(2, CHANNELS, 4, 4, seed=1) if fuse_context else None
+    plain = context if fuse_context else pixels
+    assert torch.equal(module(pixels, coarse, context), plain)
+    module(pixels, coarse, context).square().sum().backward()
+    assert module.gain.grad != 0  # so that it does not stay there
+    module.gain.data.fill_(2.0)
+    augmented = []
+    module.memory_fusion.register_forward_hook(lambda _, given, made: augmented.append(made))
+    found = module(pixels, coarse, context)
+    torch.testing.assert_close(found, plain + 2 * augmented[0])
+
+
+@pytest.mark.parametrize("fusion", ["attention", "direct", "residual"])
+def test_without_content_the_module_has_its_convolutions_and_reads_nothing(fusion):
+    module = memory_module(content="none", fusion=fusion).eval()
+    pixels, context = features(1, CHANNELS, 4, 4), features(1, CHANNELS, 4, 4, seed=1)
+    first = module(pixels, torch.randn(1, 4, 4, 4), context)
+    module.memory = features(4, 1, CHANNELS, seed=1)
+    assert torch.equal(module(pixels, torch.randn(1, 4, 4, 4), context), first)
+    assert len(module.memory_attention) == 0
+    assert module.memory_fusion[0].weight.shape == memory_module().memory_fusion[0].weight.shape
+    assert not module.learns
+
+
 def test_soft_aggregation_passes_gradient_to_the_coarse_logits_and_never_to_the_memory():
     module = memory_module(fuse_context=False).train()
     module.memory = features(4, 1, CHANNELS, seed=1)

@@ -14,7 +14,15 @@ IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
 each_framework_with_memory = pytest.mark.parametrize("framework", [n for n in FRAMEWORKS if n != "upernet"])
-each_memory = pytest.mark.parametrize("memory", [None, {}, {"slots": 2}], ids=["plain", "memory", "two-slots"])
+MEMORIES = {
+    "plain": None,
+    "memory": {},
+    "two-slots": {"slots": 2},
+    "direct": {"fusion": "direct"},
+    "residual": {"fusion": "residual"},
+    "depth": {"content": "none", "fusion": "direct"},
+}
+each_memory = pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
 
 
 def segmentor(framework="fcn", memory=None, **config):
@@ -73,6 +81,17 @@ def test_context_within_the_image_can_be_switched_off(framework):
     assert model.context is None
     assert model.memory.context_attention is None
     assert model(IMAGES).logits.shape == (2, K, 4, 6)
+
+
+@each_framework_with_memory
+def test_with_residual_fusion_the_rest_of_the_network_is_the_one_without_memory(framework):
+    plain, residual = segmentor(framework), segmentor(framework, {"fusion": "residual"})
+    own = {name for name in residual.state_dict() if name.startswith(("memory.", "coarse_decoder."))}
+    shapes = {name: values.shape for name, values in residual.state_dict().items() if name not in own}
+    pixels = {name for name in shapes if name.startswith("pixel_representation.")}  # that the memory augments
+    expected = {name: values.shape for name, values in plain.state_dict().items()}
+    assert expected == {name: shape for name, shape in shapes.items() if name in expected}
+    assert set(shapes) - set(expected) <= pixels
 
 
 def test_the_final_decoder_classifies_every_memory_vector():

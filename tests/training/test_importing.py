@@ -176,6 +176,7 @@ def test_an_import_is_tracked_as_the_run_of_its_stage_with_the_evaluation_below(
     assert not train.inputs.dataset_inputs  # no image was read
     assert "miou_validation" not in train.data.metrics
     assert 0 <= parent.data.metrics["miou_ms_flip"] < 0.2
+    assert {"miou_probe_coarse", "miou_probe_oracle", "attention_entropy_memory"} <= set(evaluation.data.metrics)
     assert sync(prepared) == []
 
     elsewhere = prepared.with_name("elsewhere")  # where DVC restored the results from its cache

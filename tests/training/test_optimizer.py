@@ -19,6 +19,13 @@ def test_poly_follows_the_published_values() -> None:
     assert poly_lr(10**6 - 1, 10**6, OPTIMIZER, schedule) == pytest.approx(0.001, rel=1e-3)  # ends at the floor
 
 
+def test_warm_up_multiplies_the_decayed_rate_by_a_factor_that_rises_linearly() -> None:
+    plain = ScheduleConfig(epochs=1, batch_size=2)
+    warm = ScheduleConfig(epochs=1, batch_size=2, warmup_iterations=4, warmup_ratio=0.2)
+    factors = [poly_lr(t, 20, OPTIMIZER, warm) / poly_lr(t, 20, OPTIMIZER, plain) for t in range(20)]
+    assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 16)
+
+
 @pytest.mark.parametrize(
     ("memory", "initial_lr", "lr", "expected"),
     [

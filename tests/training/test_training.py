@@ -133,3 +133,20 @@ def test_batch_larger_than_the_split_is_an_error(trainable: Path) -> None:
     edit_yaml(plan, schedule={"epochs": 1, "batch_size": 5000})
     with pytest.raises(PipelineError, match=r"schedule.batch_size: 5000 is larger than the training split of digits"):
         train_tiny(trainable)
+
+
+def test_class_weights_come_from_the_training_images_and_change_the_weights(brief: Path, tmp_path: Path) -> None:
+    weighted = shutil.copytree(brief, tmp_path / "weighted")
+    train(brief)
+    plan = weighted / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
+    edit_yaml(plan, loss={"class_weights": "median_frequency"})
+    train(weighted)
+    alike, first = (pd.read_csv(r / "runs" / "curves" / BENCHMARK / "0" / "history.csv") for r in (brief, weighted))
+    assert first["loss_final"][0] != alike["loss_final"][0]  # of the same batch and the same weights
+
+
+def test_a_warm_up_as_long_as_the_training_is_an_error(trainable: Path) -> None:
+    plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
+    edit_yaml(plan, schedule={"epochs": 2, "batch_size": 100, "warmup_iterations": 24})
+    with pytest.raises(PipelineError, match=r"warmup_iterations: 24, but the whole training has 24 iterations"):
+        train_tiny(trainable)

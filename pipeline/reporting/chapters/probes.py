@@ -31,7 +31,7 @@ class Probed:
 
 def probes(study: Study) -> Section | None:
     """What the networks with memory score while one thing about the memory is changed."""
-    found = [_probed(study, variant) for variant in study.ran if all(run.probes for run in variant.runs)]
+    found = [_probed(study, variant) for variant in study.ran if all("shuffled" in run.probes for run in variant.runs)]
     if not found:
         return None
     several = any(change.covers_seeds for each in found for change in each.changes.values())
