@@ -130,7 +130,7 @@ _LATER = {
 
 def hashed(benchmark: Benchmark) -> dict[str, Any]:
     """What the hashes are made of: every key, except `_LATER` ones at their default."""
-    data = benchmark.model_dump(mode="json")
+    data = benchmark.model_dump(mode="json", exclude=None if benchmark.start else {"start"})
     for name, keys in _LATER.items():
         section = getattr(benchmark, name)
         for key in keys if section is not None else ():

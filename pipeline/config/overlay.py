@@ -19,6 +19,11 @@ Changes = dict[str, Any]
 # Keys that only the report reads, at their neutral values.
 REPORT_ONLY: Changes = {"description": "", "baseline": None, "published": None}
 
+_ELSEWHERE = {
+    "id": "the file's name is the benchmark's id",
+    "start": "only a variant of a study has it, beside `set`",
+}
+
 
 def overlay(base: dict[str, Any], changes: Changes) -> dict[str, Any]:
     """`changes` over `base`, key by key; lists and single values are replaced.
@@ -48,6 +53,6 @@ def applicable(ablation: Changes, benchmark: dict[str, Any]) -> Changes:
 
 def change_problems(changes: Changes, prefix: str) -> list[str]:
     """Keys of `changes` that no benchmark can have, one line each after `prefix`."""
-    problems = ["id: unknown key; the file's name is the benchmark's id"] if "id" in changes else []
-    problems += unknown_keys(Benchmark, {key: value for key, value in changes.items() if key != "id"})
+    problems = [f"{key}: unknown key; {_ELSEWHERE[key]}" for key in _ELSEWHERE if key in changes]
+    problems += unknown_keys(Benchmark, {key: value for key, value in changes.items() if key not in _ELSEWHERE})
     return [prefix + problem for problem in problems]

@@ -263,6 +263,13 @@ class PublishedConfig(Section):
     open_questions: tuple[OpenQuestion, ...] = ()
 
 
+class StartConfig(Section):
+    """A trained network of the same seed whose weights a training starts from (`start:` of a study's variant)."""
+
+    benchmark: str
+    config_hash: str  # with which it was trained
+
+
 class Benchmark(Section):
     """Everything that defines one benchmark; `id` is the file's name."""
 
@@ -279,6 +286,7 @@ class Benchmark(Section):
     schedule: ScheduleConfig
     augmentation: AugmentationConfig
     inference: InferenceConfig = InferenceConfig()
+    start: StartConfig | None = None  # set by studies alone
     published: PublishedConfig | None = None
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from pipeline.config.load import load_benchmark
+from pipeline.config.load import config_hash, load_benchmark
 from pipeline.config.overlay import overlay
 from pipeline.config.parse import parse, problems_of, read_yaml, suggestion
 from pipeline.config.schema import Benchmark, Positive, Section, Seeds
@@ -23,6 +23,7 @@ class VariantConfig(Section):
     title: str
     of: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)  # keys of a benchmark file, see `pipeline.config.overlay`
+    start: str | None = None  # variant whose weights of the same seed this training starts from; not inherited
     epochs_times: Positive = 1  # multiplies `schedule.epochs` and `validate_every`: fewer images, equal iterations
 
 
@@ -132,9 +133,16 @@ def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tup
         if isinstance(schedule := changed["schedule"], dict):  # otherwise, as any other wrong type, a problem below
             counts = {key: schedule.get(key) for key in ("epochs", "validate_every")}
             data["schedule"] = schedule | {key: times * n for key, n in counts.items() if isinstance(n, int)}
+        if its.start in benchmarks:
+            before = benchmarks[its.start]
+            data["start"] = {"benchmark": before.id, "config_hash": config_hash(before)}
         found[variant] = problems_of(Benchmark, data)
+        if "start" in its.set:
+            problems.append(f"variants.{variant}.set.start: unknown key; name the variant in `start`, beside `set`")
         if not found[variant]:
             benchmarks[variant] = Benchmark.model_validate(data)
+            if its.start in benchmarks and benchmarks[its.start].encoder != benchmarks[variant].encoder:
+                problems.append(f"variants.{variant}.start: the encoder of {its.start!r} is another one")
         inherited = {*of_size, *found[its.of]}
         problems += [f"sizes.{size}.set: {problem}" for problem in found[variant] if problem in of_size]
         problems += [f"variants.{variant}: {problem}" for problem in found[variant] if problem not in inherited]
@@ -142,9 +150,10 @@ def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tup
 
 
 def _unknown_names(config: StudyConfig) -> list[str]:
-    """Variants and groups that are named but do not exist, and variants of one that is listed below them."""
+    """Variants and groups that are named but do not exist, and variants that need one that is listed below them."""
     variants, groups = list(config.variants), sorted({variant.group for variant in config.variants.values()})
     named = [(f"variants.{name}.of", [v.of], variants) for name, v in config.variants.items() if v.of is not None]
+    named += [(f"variants.{name}.start", [v.start], variants) for name, v in config.variants.items() if v.start]
     named += [(f"comparisons.{key}.pairs", chain(*its.pairs), variants) for key, its in config.comparisons.items()]
     named += [
         (f"sizes.{key}.order", chain(*(part.groups for part in size.order)), groups)
@@ -157,6 +166,7 @@ def _unknown_names(config: StudyConfig) -> list[str]:
         if name not in known
     ]
     for position, (name, variant) in enumerate(config.variants.items()):
-        if variant.of in variants[position:]:
-            problems.append(f"variants.{name}.of: {variant.of!r} must be listed above it")
+        for key in ("of", "start"):
+            if (other := getattr(variant, key)) in variants[position:]:
+                problems.append(f"variants.{name}.{key}: {other!r} must be listed above it")
     return problems

@@ -16,12 +16,18 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     The lock file is the hidden sibling `.<name>.lock`, so that `folder` itself may be replaced meanwhile.
     """
-    path = folder.with_name(f".{folder.name}.lock")
+    with awaited(folder.with_name(f".{folder.name}.lock"), str(folder)):
+        yield
+
+
+@contextlib.contextmanager
+def awaited(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`, waiting for the process that has it. what: named while waiting."""
     with claimed(path) as mine:
         if mine:
             yield
             return
-    print(f"{folder}: another process works here; waiting for it", file=sys.stderr, flush=True)
+    print(f"{what}: another process works here; waiting for it", file=sys.stderr, flush=True)
     with FileLock(path):
         yield
 

@@ -4,6 +4,6 @@ Start reading at `memory.FeatureMemory` (what the paper adds), then `memory_upda
 """
 
 from pipeline.models.memory import FeatureMemory
-from pipeline.models.segmentor import Segmentor, SegmentorOutput, build_segmentor, load_segmentor
+from pipeline.models.segmentor import Segmentor, SegmentorOutput, build_segmentor, load_segmentor, start_from
 
-__all__ = ["FeatureMemory", "Segmentor", "SegmentorOutput", "build_segmentor", "load_segmentor"]
+__all__ = ["FeatureMemory", "Segmentor", "SegmentorOutput", "build_segmentor", "load_segmentor", "start_from"]

@@ -164,6 +164,24 @@ def _check_parts(
             )
 
 
+def start_from(model: Segmentor, weights: Path) -> list[str]:
+    """Give `model` the weights of a trained network of the same encoder; returns the parts that keep their own.
+
+    A part (`encoder`, `context`, `final_decoder`, ...) is taken over where both networks have it with the same
+    parameters, and as a whole. Raises PipelineError unless the encoder is.
+    """
+    trained, fresh = load_file(weights), []
+    for name, part in model.named_children():
+        given = {key.removeprefix(f"{name}."): values for key, values in trained.items() if key.startswith(f"{name}.")}
+        if {key: v.shape for key, v in given.items()} == {key: v.shape for key, v in part.state_dict().items()}:
+            part.load_state_dict(given)
+        else:
+            fresh.append(name)
+    if "encoder" in fresh:
+        raise PipelineError(f"{weights}: the encoder is another one than that of this network; start from one like it")
+    return fresh
+
+
 def load_segmentor(benchmark: Benchmark, num_classes: int, weights: Path) -> Segmentor:
     """The benchmark's segmentor with the weights of a safetensors file, strictly, in evaluation mode, on the CPU."""
     model = build_segmentor(benchmark, num_classes, pretrained=False)

@@ -23,7 +23,7 @@ from pipeline.datasets.planned import path_and_images
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
-from pipeline.files.locks import claimed
+from pipeline.files.locks import awaited, claimed
 from pipeline.layout import Layout
 from pipeline.planning.validate import rare_class_problems
 from pipeline.results.run import has_record, keep_record, read_run
@@ -94,6 +94,10 @@ def run_study(root: Path, plan: Plan, project: Project, command: str, at_most: i
                 continue
             print(f"[{number}/{len(plan.runs)}] {variant}, seed {seed}", flush=True)
             try:
+                if benchmark.start is not None:
+                    begun = next(each for each in plan.benchmarks.values() if each.id == benchmark.start.benchmark)
+                    with awaited(claims / f"{begun.id}-{seed}", f"{begun.id}, seed {seed}"):
+                        train_variant(root, begun, seed, runtime)
                 run_variant(root, benchmark, seed, runtime)
             except PipelineError as error:
                 failed.append(f"{variant}, seed {seed}: {error}")
@@ -106,20 +110,25 @@ def run_study(root: Path, plan: Plan, project: Project, command: str, at_most: i
 
 
 def run_variant(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> None:
-    """What the stages train and evaluate-msflip do for a benchmark, tracked alike.
-
-    A finished training is not repeated: its evaluation was interrupted, or is to be done in another way.
-    """
+    """What the stages train and evaluate-msflip do for a benchmark, tracked alike."""
     from pipeline.evaluation.score import evaluate_benchmark  # torch takes seconds to import
+    from pipeline.tracking import stage_run
+
+    train_variant(root, benchmark, seed, runtime)
+    evaluation = for_evaluation(benchmark)
+    with stage_run(root, evaluation, seed, "evaluate-msflip", runtime):
+        evaluate_benchmark(root, evaluation, seed, runtime)
+
+
+def train_variant(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> None:
+    """Train, unless it is done: the evaluation was interrupted, is to be done in another way, or others start here."""
     from pipeline.tracking import stage_run
     from pipeline.training.train import is_trained, train_benchmark
 
-    training, evaluation = for_training(benchmark), for_evaluation(benchmark)
+    training = for_training(benchmark)
     if not is_trained(root, training, seed, runtime):
         with stage_run(root, training, seed, "train", runtime) as run:
             train_benchmark(root, training, seed, runtime, run.log)
-    with stage_run(root, evaluation, seed, "evaluate-msflip", runtime):
-        evaluate_benchmark(root, evaluation, seed, runtime)
 
 
 def _keep(root: Path, plan: Plan, variant: str, seed: int, command: str, code: tuple[str | None, bool]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from pipeline.checkpoints.planned import WeightFile
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
 from pipeline.config.limits import compile_problem
@@ -20,8 +20,9 @@ from pipeline.datasets.prepared import Prepared, subsample
 from pipeline.datasets.transforms import TrainTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import by_protocol, evaluate_split
+from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
-from pipeline.models import build_segmentor
+from pipeline.models import build_segmentor, start_from
 from pipeline.results.metrics import summarise
 from pipeline.results.record import TrainingFiles
 from pipeline.runtime.device import make_deterministic, resolve_device, seed_everything, worker_count
@@ -51,9 +52,9 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     seed_everything(seed)
     started = datetime.datetime.now(datetime.UTC)
     prepared = Prepared(layout.prepared(benchmark.dataset.name))
-    weights = starting_weights(layout, benchmark)
+    weights = _starting_file(layout, benchmark, seed)
     key = _key(benchmark, seed, runtime, prepared, weights)
-    trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights and layout.home / weights.path)
+    trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights and weights.path)
     state_dir = layout.state(benchmark.id, key)
     progress = train(trainer, loader, lambda: _validate(trainer, prepared, runtime), runtime, state_dir, log)
     files = TrainingFiles(layout, benchmark.id, seed)
@@ -74,14 +75,28 @@ def is_trained(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConf
     if not files.is_complete:
         return False
     prepared = Prepared(files.layout.prepared(benchmark.dataset.name))
-    key = _key(benchmark, seed, runtime, prepared, starting_weights(files.layout, benchmark))
+    key = _key(benchmark, seed, runtime, prepared, _starting_file(files.layout, benchmark, seed))
     # The state is removed once all files are written.
     return files.record.run_key == key and not files.layout.state(benchmark.id, key).exists()
 
 
-def _key(
-    benchmark: Benchmark, seed: int, runtime: RuntimeConfig, prepared: Prepared, weights: WeightFile | None
-) -> str:
+class _Start(NamedTuple):
+    path: Path
+    sha256: str
+
+
+def _starting_file(layout: Layout, benchmark: Benchmark, seed: int) -> _Start | None:
+    """The file that the training starts from: a trained network (`start`) or downloaded weights of the encoder."""
+    if benchmark.start is not None:
+        files = TrainingFiles(layout, benchmark.start.benchmark, seed)
+        files.require({"config_hash": benchmark.start.config_hash}, f"the study of {benchmark.id}")
+        path = files.existing_weights("last")
+        return _Start(path, file_digest(path))
+    weights = starting_weights(layout, benchmark)
+    return weights and _Start(layout.home / weights.path, weights.sha256)
+
+
+def _key(benchmark: Benchmark, seed: int, runtime: RuntimeConfig, prepared: Prepared, weights: _Start | None) -> str:
     return run_key(benchmark, seed, prepared.info["fingerprint"], arithmetic(runtime), weights and weights.sha256)
 
 
@@ -93,7 +108,7 @@ def _build(
     device: torch.device,
     weights: Path | None,
 ) -> tuple[Trainer, TrainLoader]:
-    """weights: the file in place of `encoder.weights: imagenet:NAME`."""
+    """weights: the file in place of `encoder.weights: imagenet:NAME`, or of a trained network if there is a `start`."""
     spec = get_dataset(benchmark.dataset.name)
     table = subsample(prepared.split(benchmark.dataset.train_splits), benchmark.dataset.train_fraction, seed)
     loader = TrainLoader(
@@ -116,11 +131,16 @@ def _build(
             f"whole training has {total} iterations; use fewer, or more epochs"
         )
     initial = benchmark
-    if weights is not None:
+    if weights is not None and benchmark.start is None:
         encoder = benchmark.encoder.model_copy(update={"weights": f"file:{weights}"})
         initial = benchmark.model_copy(update={"encoder": encoder})
     # Channels last is the layout that convolution libraries work in, on the CPU and on the GPU.
-    model = build_segmentor(initial, len(spec.classes)).to(device, memory_format=torch.channels_last)
+    model = build_segmentor(initial, len(spec.classes))
+    if benchmark.start is not None:
+        fresh = start_from(model, weights)
+        if ranks().is_main:
+            print(f"{benchmark.id}: starts from {benchmark.start.benchmark}; new parts: {', '.join(fresh) or 'none'}")
+    model = model.to(device, memory_format=torch.channels_last)
     model = with_synchronised_norm(model, device)
     if ranks().rank > 0:
         seed_everything(seed + ranks().rank)  # equal weights so far, different dropout from here on

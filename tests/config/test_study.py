@@ -30,6 +30,18 @@ def test_a_variant_changes_what_it_says_of_the_one_it_is_made_of(project):
     assert plan.runs == (("plain", 0), ("memory", 0), ("random", 0))
 
 
+def test_a_start_is_part_of_the_configuration_and_needs_the_same_encoder(project):
+    study = changed("variants.warm", {"group": "all", "title": "warm", "of": "memory", "start": "plain"})
+    write_yaml(project / "studies" / "try.yaml", study)
+    plan = load_plan(project, "try", "short")
+    assert plan.benchmarks["warm"].start.config_hash == config_hash(plan.benchmarks["plain"])
+    assert config_hash(plan.benchmarks["warm"]) != config_hash(plan.benchmarks["memory"])
+    study["variants"]["warm"]["set"] = {"encoder": {"output_stride": 8}}
+    write_yaml(project / "studies" / "try.yaml", study)
+    with pytest.raises(PipelineError, match="the encoder of 'plain' is another one"):
+        load_plan(project, "try", "short")
+
+
 def test_less_data_trains_for_more_epochs(project):
     study = changed("variants.half", {"group": "all", "title": "half", "of": "plain", "epochs_times": 2})
     write_yaml(project / "studies" / "try.yaml", study)
@@ -47,6 +59,9 @@ def test_less_data_trains_for_more_epochs(project):
         ("sizes.short.order", [{"groups": ["all"], "seeds": [1, 1]}], "order.0.seeds: 1 is listed more than once"),
         ("sizes.short.set", {"schedule": 3}, "sizes.short.set: schedule: Input should be a valid dictionary"),
         ("variants.memory.set", {"memry": {}}, "variants.memory: memry: unknown key; did you mean `memory`?"),
+        ("variants.memory.start", "plian", "variants.memory.start: unknown name 'plian'; did you mean `plain`?"),
+        ("variants.plain.start", "memory", "variants.plain.start: 'memory' must be listed above it"),
+        ("variants.memory.set", {"start": {"benchmark": "x", "config_hash": "y"}}, "name the variant in `start`"),
         ("variants.memory.titel", "x", "titel: unknown key; did you mean `title`?"),
     ],
 )

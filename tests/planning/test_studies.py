@@ -9,14 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.project import edit_yaml, write_yaml
 from helpers.small_study import STUDY, changed
+from safetensors.torch import load_file
 
 from pipeline.config import load_project
 from pipeline.config.study import load_plan
 from pipeline.errors import PipelineError
 from pipeline.files.locks import claimed, exclusive
+from pipeline.files.storage import file_digest
+from pipeline.layout import Layout
 from pipeline.planning.studies import is_recorded, run_study
+from pipeline.results.record import TrainingFiles
 from pipeline.results.run import read_record, record_path
 
 COMMAND = "python -m pipeline study try --size short"
@@ -97,6 +102,21 @@ def test_an_interrupted_evaluation_does_not_train_again(study: Path, monkeypatch
             run(study)
     assert run(study) == []
     assert weights(study, "plain").stat().st_mtime_ns == before
+
+
+def test_a_warm_start_begins_with_the_weights_that_another_variant_ends_with(study: Path) -> None:
+    warm = {"group": "all", "title": "warm", "of": "memory", "start": "plain"}
+    warm["set"] = {"memory": {"fusion": "residual"}, "optimizer": {"lr": 1e-9, "weight_decay": 0.0}}
+    write_yaml(study / "studies" / "try.yaml", changed("variants.warm", warm))
+    weights(study, "plain").with_name("summary.json").unlink()  # trained on another machine, only its record is here
+    assert run(study) == []
+    before, after = (load_file(weights(study, name)) for name in ("plain", "warm"))
+    shared = {name for name in before if "running" not in name and "num_batches" not in name}
+    assert {name.partition(".")[0] for name in shared} >= {"encoder", "pixel_representation", "final_decoder"}
+    for name in shared:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-5)
+    digest = file_digest(weights(study, "plain"))
+    assert TrainingFiles(Layout(study), "try-short-warm", 0).record.weights == digest
 
 
 def test_a_run_that_fails_does_not_keep_the_others_from_their_turn(study: Path) -> None:

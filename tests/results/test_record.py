@@ -17,7 +17,7 @@ from pipeline.config import load_resolved
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
-from pipeline.results.record import EvaluationFiles, TrainingFiles, finished_trainings
+from pipeline.results.record import PROBES, EvaluationFiles, TrainingFiles, finished_trainings
 from pipeline.results.run import Run, keep_record, read_record, read_run, record_path, result_table
 
 MEMORY, PLAIN = "camvid-fcn-mcibi", "camvid-fcn"
@@ -73,11 +73,13 @@ def test_a_training_is_read_as_it_was_written(finished: Path, tmp_path: Path) ->
 def test_an_evaluation_is_read_as_it_was_written(finished: Path, tmp_path: Path) -> None:
     files, copy = (EvaluationFiles(Layout(root), MEMORY, 0) for root in (finished, tmp_path))
     ids, counts = files.counts
-    copy.write(files.record, files.cost, get_dataset("camvid").classes, ids, counts, files.confusion)
+    copy.write(files.record, files.cost, get_dataset("camvid").classes, ids, counts, files.confusion, files.probes)
     assert (copy.record, copy.cost) == (files.record, files.cost)
     assert copy.counts[0] == ids
     assert all(map(np.array_equal, copy.counts[1]["ms_flip"], counts["ms_flip"]))
     assert np.array_equal(copy.confusion["single_scale"], files.confusion["single_scale"])
+    assert set(copy.probes) == set(PROBES)
+    assert all(map(np.array_equal, copy.probes["shuffled"], files.probes["shuffled"]))
     copy.require_consistent()
 
 
@@ -99,6 +101,8 @@ def test_a_record_in_git_holds_the_run(finished: Path, tmp_path: Path) -> None:
     for name in ("config_hash", "evaluation_hash", "scores", "ids", "training_loss", "validation_miou", "hardware"):
         assert getattr(kept, name) == getattr(run, name), name
     assert np.array_equal(kept.class_iou("ms_flip"), run.class_iou("ms_flip"))
+    assert all(map(np.array_equal, kept.probes["shuffled"], run.probes["shuffled"]))
+    assert kept.attention_entropy == run.attention_entropy != {}
     assert kept.is_of(load_resolved(Layout(finished).resolved(MEMORY)))
     table = result_table([kept], get_dataset("camvid").classes)
     assert table["ms_flip_miou"].item() == round(run.scores["ms_flip"].miou, 6)
