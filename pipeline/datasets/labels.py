@@ -16,7 +16,6 @@ from pipeline.errors import PipelineError
 
 # What scipy raises for a truncated file or another format: it checks little before it reads.
 _BROKEN_MAT = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, zlib.error)
-_LABEL_VARIABLE = "S"  # of a .mat file
 
 
 def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
@@ -24,7 +23,7 @@ def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
 
     Raises PipelineError if it is not a single-channel map, or has a value that the dataset does not define.
     """
-    raw = read_raw(path)  # (H, W)
+    raw = read_raw(path, spec.label_variable)  # (H, W)
     known = spec.raw_values()
     stray = [int(value) for value in np.unique(raw) if int(value) not in known]
     if stray:
@@ -37,13 +36,16 @@ def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
     return table[raw.astype(np.intp)]  # (H, W)
 
 
-def read_raw(path: Path) -> NDArray[np.integer[Any]]:
-    """The values (H, W) of a label file, a picture or .mat. Raises PipelineError if not one integer per pixel."""
+def read_raw(path: Path, variable: str = "S") -> NDArray[np.integer[Any]]:
+    """The values (H, W) of a label file, a picture or the variable of a .mat.
+
+    Raises PipelineError if not one integer per pixel.
+    """
     if path.suffix.lower() == ".mat":
-        variables = read_mat(path, _LABEL_VARIABLE)
+        variables = read_mat(path, variable)
         if not variables:
-            raise PipelineError(f"{path}: no variable {_LABEL_VARIABLE} in it, which should be the label map")
-        raw = variables[_LABEL_VARIABLE]
+            raise PipelineError(f"{path}: no variable {variable} in it, which should be the label map")
+        raw = variables[variable]
     else:
         try:
             with Image.open(path) as stream:  # PIL keeps palette indices, which OpenCV would turn into colours

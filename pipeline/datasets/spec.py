@@ -52,6 +52,8 @@ class DatasetSpec:
     submission_ids: tuple[int, ...] | None = None  # train id -> id in the server's format, for unlabelled splits
     download_bytes: int | None = None  # size of the official archives according to their homepage
     public: bool = True  # can be fetched without an account; False: `sources` in params.yaml must name a local copy
+    label_variable: str = "S"  # of label files in MATLAB's format
+    shown: bool = True  # False: no picture of it appears in a report
     stray_label_hint: str = ""  # likely cause of a label value outside `label_map`, for the error message
     # Consecutive images of one sequence that are resampled together when confidence intervals are computed: frames of a
     # video resemble their neighbours.

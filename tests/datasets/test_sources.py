@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from pipeline.datasets.download import download
 from pipeline.datasets.labels import read_raw, train_ids
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import Prepared, read_image, read_label
+from pipeline.datasets.sources.ccp import split_of
 from pipeline.errors import PipelineError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -27,6 +30,7 @@ ADE20K = get_dataset("ade20k", {"train": 3, "val": 2})
 CAMVID = get_dataset("camvid", {"train": 3, "val": 2, "test": 2})
 CITYSCAPES = get_dataset("cityscapes", {"train": 3, "val": 2, "test": 2})
 COCOSTUFF = get_dataset("cocostuff10k", {"train": 3, "test": 2})
+CCP = get_dataset("ccp", {"train": 3, "val": 2, "test": 2})
 LIP = get_dataset("lip", {"train": 3, "val": 2})
 
 
@@ -56,10 +60,15 @@ def label_ids(source: Path) -> list[Path]:
 
 ID_TO_TRAIN = np.full(34, 255)
 ID_TO_TRAIN[list(CITYSCAPES.submission_ids)] = range(19)
+CCP_TO_TRAIN = np.full(59, 255)
+CCP_TO_TRAIN[
+    [*range(6), 7, 9, 13, 14, 19, 20, 24, 25, 27, 29, 31, 33, *range(36, 43), *range(44, 50), 51, 54, 55, 57]
+] = range(35)
 MEANINGS = [
     (ADE20K, lambda raw: np.where(raw == 0, 255, raw - 1), ("wall", "flag")),
     (CAMVID, lambda raw: np.where(raw == 11, 255, raw), ("sky", "bicyclist")),
     (COCOSTUFF, lambda raw: np.where(raw == 0, 255, raw - 1), ("person", "wood")),
+    (CCP, lambda raw: CCP_TO_TRAIN[raw], ("background", "watch")),
     (CITYSCAPES, lambda raw: ID_TO_TRAIN[raw], ("road", "bicycle")),
     (LIP, lambda raw: raw, ("background", "right shoe")),
 ]
@@ -70,7 +79,7 @@ def test_label_values_become_train_ids(tmp_path, spec, meaning, first_and_last):
     data = prepared(spec, miniature.BUILDERS[spec.name](tmp_path), tmp_path)
     raw = {sample.id: sample.label for sample in spec.samples(tmp_path / "raw")}
     for row in data.split(["train"]).itertuples():
-        assert np.array_equal(read_label(row.label), meaning(read_raw(raw[row.id]).astype(int)))
+        assert np.array_equal(read_label(row.label), meaning(read_raw(raw[row.id], spec.label_variable).astype(int)))
     assert (spec.classes[0], spec.classes[-1]) == first_and_last
 
 
@@ -173,6 +182,28 @@ def test_the_local_copy_of_camvid(tmp_path):
     pixels = np.stack(data.table.query("split == 'train'")["histogram"]).sum(axis=0)
     assert pixels.sum() == 367 * 360 * 480
     assert np.allclose(data.info["class_frequency"]["train"], pixels[:-1] / pixels[:-1].sum())
+
+
+# Clothing Co-Parsing
+
+
+def test_the_split_of_ccp_depends_on_the_ids_alone(tmp_path):
+    splits = split_of()
+    assert Counter(splits.values()) == {"train": 604, "val": 100, "test": 300}
+    assert (
+        hashlib.sha256("".join(f"{k}{splits[k]}" for k in sorted(splits)).encode()).hexdigest()[:12] == "681c9fa7089e"
+    )
+    source = miniature.ccp(tmp_path, packed=False)
+    data = prepared(CCP, source, tmp_path)
+    assert {row.id: row.split for row in data.table.itertuples()}.items() <= splits.items()
+
+
+@needs_samples
+def test_the_local_copy_of_ccp(tmp_path):
+    data = prepared(get_dataset("ccp"), DATA / "CCP", tmp_path)
+    pixels = np.stack(data.table["histogram"])  # (1004, 36), the ignored ones last
+    assert ((pixels[:, :35] > 0).sum(axis=0) >= 30).all()
+    assert pixels.sum(axis=0)[35] / pixels.sum() == pytest.approx(0.0094, abs=1e-4)
 
 
 # ADE20K

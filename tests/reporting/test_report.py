@@ -14,6 +14,7 @@ from helpers.fake_results import DATASET, benchmark, write_results
 from helpers.project import edit_yaml
 from helpers.report_tables import tables, words
 
+from pipeline.config.schema import DatasetConfig
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.reporting import page
@@ -162,6 +163,16 @@ def test_one_seed_is_called_one_seed(results: Path) -> None:
     assert "There is **one seed**: how much another training would differ is unknown" in text
     assert "SD over seeds" not in text
     assert "Student" not in text.partition("## Scores")[2]
+
+
+def test_a_dataset_of_people_has_numbers_and_no_pictures(tmp_path: Path) -> None:
+    sides = [
+        benchmark("fcn", memory).model_copy(update={"dataset": DatasetConfig(name="ccp")}) for memory in (False, True)
+    ]
+    write_results(tmp_path, benchmarks=sides, images=8)
+    text = words(tmp_path)
+    assert "figures/memory-camvid-fcn-mcibi.png" in text
+    assert "figures/pictures" not in text
 
 
 def test_one_training_of_each_side_is_neither_a_gain_nor_a_loss(results: Path) -> None:

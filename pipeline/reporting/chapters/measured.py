@@ -143,10 +143,10 @@ def confusion(study: Study) -> Section | None:
 
 def pictures(study: Study) -> Section | None:
     """The same images for every pair of a dataset, chosen before anything was predicted."""
-    blocks = [_pictures(study, pair) for pair in study.pairs if study.has_files]
-    if not blocks:
+    pairs = [pair for pair in study.pairs if study.has_files and study.variants[pair[1]].spec.shown]
+    if not pairs:
         return None
-    seed = study.seeds(study.pairs[0])[0]
+    blocks, seed = [_pictures(study, pair) for pair in pairs], study.seeds(pairs[0])[0]
     return section("pictures", "pictures", blocks=blocks, shown=PICTURES, protocol=PROTOCOL_NAMES[PRIMARY], seed=seed)
 
 
