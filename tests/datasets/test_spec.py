@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 
 
 def test_every_module_of_sources_is_a_dataset_of_that_name():
-    assert set(dataset_names()) == {"digits", "camvid", "ade20k", "cocostuff10k", "cityscapes", "lip"}
+    assert set(dataset_names()) == {"digits", "camvid", "ccp", "ade20k", "cocostuff10k", "cityscapes", "lip"}
     assert all(get_dataset(name).name == name for name in dataset_names())
 
 
