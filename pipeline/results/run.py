@@ -62,6 +62,7 @@ class Run:
     counts: dict[str, Counts]  # (N, K) per protocol
     probes: dict[str, Counts] = field(default_factory=dict)  # by probe, see `evaluation.probes`; empty without memory
     attention_entropy: dict[str, float] = field(default_factory=dict)  # of the attention over memory and context
+    validation_curve: tuple[tuple[int, float], ...] = ()  # (epoch, mIoU); empty: imported, or recorded by older commits
     command: str | None = None
     training: TrainingFiles | None = None  # None: only the record in Git is at hand
     evaluation: EvaluationFiles | None = None
@@ -123,6 +124,9 @@ def read_run(layout: Layout, benchmark: Benchmark, seed: int, fingerprint: str, 
         counts=counts,
         probes=evaluation.probes,
         attention_entropy=tested.attention_entropy,
+        validation_curve=tuple(
+            zip(training.validation["epoch"].tolist(), training.validation["miou"].tolist(), strict=True)
+        ),
         training=training,
         evaluation=evaluation,
     )
@@ -141,7 +145,7 @@ def keep_record(run: Run, folder: Path, command: str, classes: Sequence[str]) ->
         "variant": run.name,
         "seed": run.seed,
         "scores": {name: asdict(s) for name, s in run.scores.items()} | {"images": len(run.ids), "split": run.split},
-        "validation": {"miou": run.validation_miou},
+        "validation": {"miou": run.validation_miou, "curve": run.validation_curve},
         "training_loss": run.training_loss,
         "class_iou": {p: dict(zip(classes, run.class_iou(p).round(6).tolist(), strict=True)) for p in PROTOCOLS},
         **{key: getattr(run, key) for key in _SAME},
@@ -197,6 +201,7 @@ def read_record(folder: Path, name: str, seed: int) -> Run | None:
             counts={protocol: counts.pop(protocol) for protocol in PROTOCOLS},
             probes=counts,
             attention_entropy=data.get("attention_entropy", {}),
+            validation_curve=tuple((epoch, miou) for epoch, miou in data["validation"].get("curve", ())),
             command=data["command"],
             recorded_weights=data.get("weights"),
             **{key: data[key] for key in _SAME},

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import markdown
 from helpers.fake_results import DATASET, benchmark, write_results
 from helpers.project import edit_yaml
 from helpers.report_tables import tables, words
@@ -18,6 +20,7 @@ from pipeline.config.schema import DatasetConfig
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.reporting import page
+from pipeline.reporting.chapters.measured import curves
 from pipeline.reporting.chapters.origin import provenance
 from pipeline.reporting.page import Report
 from pipeline.reporting.report import write_report
@@ -163,6 +166,20 @@ def test_one_seed_is_called_one_seed(results: Path) -> None:
     assert "There is **one seed**: how much another training would differ is unknown" in text
     assert "SD over seeds" not in text
     assert "Student" not in text.partition("## Scores")[2]
+
+
+def test_records_in_git_show_whether_the_training_had_ended(finished: Path) -> None:
+    study = chosen_study(finished)
+    bare = {
+        name: replace(variant, runs=tuple(replace(run, training=None, evaluation=None) for run in variant.runs))
+        for name, variant in study.variants.items()
+    }
+    (table,) = markdown.tables(page.markdown(Report("", "", [curves(replace(study, variants=bare))])))
+    assert [row["Variant"] for row in table.rows] == list(BENCHMARKS)
+    files = [run.training.validation["miou"] for run in study.variants["camvid-fcn"].runs]
+    step = 100 * np.mean([miou.iloc[-1] - miou.iloc[-2] for miou in files])
+    assert _number(table.rows[0]["Last step, points"]) == pytest.approx(step, abs=0.006)
+    assert table.rows[0]["After epochs"] == "2, 4, 6, 8, 10"
 
 
 def test_a_dataset_of_people_has_numbers_and_no_pictures(tmp_path: Path) -> None:

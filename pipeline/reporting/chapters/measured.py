@@ -87,7 +87,14 @@ def tested_on(variant: Variant) -> str:
 
 
 def curves(study: Study) -> Section | None:
-    """Learning curves per pair, and per variant without a partner; imported checkpoints have none."""
+    """Learning curves per pair, and per variant without a partner; imported checkpoints have none.
+
+    Of records in Git the validation curves alone, as a table.
+    """
+    if not study.has_files:
+        recorded = [variant for variant in study.ran if all(len(run.validation_curve) > 1 for run in variant.runs)]
+        rows = [_validated(variant) for variant in recorded]
+        return section("curves", "validation", table=Table("Validation mIoU while training", rows)) if rows else None
     blocks = []
     for name, label, variants in _groups(study):
         trained = [variant for variant in variants if not variant.imported]
@@ -102,6 +109,19 @@ def curves(study: Study) -> Section | None:
                 )
             )
     return section("curves", "curves", blocks=blocks) if blocks else None
+
+
+def _validated(variant: Variant) -> dict[str, str]:
+    """The curve's mean over seeds: the last five validations, and what the last of them still gained."""
+    epochs = [epoch for epoch, _ in variant.runs[0].validation_curve][-5:]
+    means = np.mean([[miou for _, miou in run.validation_curve][-5:] for run in variant.runs], axis=0)
+    return {
+        "Variant": f"`{variant.name}`",
+        "After epochs": ", ".join(map(str, epochs)),
+        "mIoU %, mean over seeds": " → ".join(percent(value) for value in means),
+        "Last step, points": points(means[-1] - means[-2]),
+        "Seeds": str(len(variant.runs)),
+    }
 
 
 def confusion(study: Study) -> Section | None:
