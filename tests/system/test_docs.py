@@ -18,6 +18,7 @@ import torch
 from helpers.markdown import anchors, blocks, links, tables, without_code
 from helpers.project import ROOT
 
+from benchmarks import coverage
 from pipeline.config import for_evaluation, load_benchmark, load_project
 from pipeline.results.reference import read_reference
 
@@ -88,6 +89,19 @@ def test_the_table_of_the_default_is_that_of_its_reference_records() -> None:
         assert {training.seed for training in record.trainings} >= {*range(5)}
         assert len({(training.kernels, training.threads) for training in record.trainings}) >= 2
         assert {f"`{training.commit[:7]}`" for training in record.trainings} <= set(re.findall(r"`\w{7}`", text))
+
+
+def test_the_coverage_tables_are_those_of_the_recorded_simulation() -> None:
+    text, record = (
+        section(read("docs/verification.md"), "Intervals"),
+        json.loads(read("benchmarks/measured/coverage.json")),
+    )
+    for value in ("held", "below_0.01"):
+        assert coverage.table(record["cells"], value) in text
+    assert f"{record['replications']:,} intervals for each cell" in text
+    # 93 to 97 %, and what chance adds to the largest of so many cells
+    chance = 2.5 * (0.95 * 0.05 / record["replications"]) ** 0.5
+    assert all(0.93 - chance <= cell["held"] <= 0.97 + chance for cell in record["cells"])
 
 
 def test_every_entry_of_the_tree_exists() -> None:
