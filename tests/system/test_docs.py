@@ -167,7 +167,7 @@ PERFORMANCE = read("docs/performance.md")
 
 
 def test_times_and_memory_are_those_measured() -> None:
-    compared, alone = (table.rows for table in tables(PERFORMANCE))
+    compared, alone, _ = (table.rows for table in tables(PERFORMANCE))
     assert {row["Row"] for row in (*compared, *alone)} == set(MEASURED["rows"])
     for row in compared:
         record = MEASURED["rows"][row["Row"]]
@@ -184,6 +184,13 @@ def test_times_and_memory_are_those_measured() -> None:
         assert row["Setting"] == record["setting"]
         assert row["Time"].endswith(f" per {record['unit']}")
         assert agrees(row["Time"], record["ours_s"] * (1000 if " ms " in row["Time"] else 1)), row
+
+
+def test_seconds_to_start_a_stage_are_those_measured() -> None:
+    record, table = json.loads(read("benchmarks/measured/stage-start.json"))["seconds"], tables(PERFORMANCE)[-1]
+    assert [cells[0] for cells in table.cells] == list(record)
+    for stage, *shown in table.cells:
+        assert all(agrees(text, value) for text, value in zip(shown, record[stage], strict=True)), stage
 
 
 def test_commit_machine_and_rounds_are_those_measured() -> None:
