@@ -53,6 +53,15 @@ def test_a_network_that_nothing_changes_does_not_show_that_it_uses_it(study: Stu
     assert "**uses" not in text
 
 
+def test_trainings_are_counted_that_use_it_however_much_they_differ(study: Study) -> None:
+    variant = study.variants[NAME]
+    other = replace(variant.runs[1], probes=dict.fromkeys(PROBES, variant.runs[1].probes["final"]))
+    mixed = replace(variant, runs=(variant.runs[0], other, variant.runs[2]))
+    text = chapter(replace(study, variants={NAME: mixed}))
+    assert "**uses its memory in 2 of 3 trainings**" in text
+    assert ", 0.00, −" in text
+
+
 def test_levels_and_changes_are_those_of_the_stored_counts(study: Study, tmp_path: Path) -> None:
     (table,) = tables(chapter(study))
     counts = [run.probes for run in study.variants[NAME].runs]
@@ -69,7 +78,7 @@ def test_levels_and_changes_are_those_of_the_stored_counts(study: Study, tmp_pat
 def test_one_training_has_intervals_over_images_that_say_so(study: Study) -> None:
     text = chapter(with_runs(study, seeds=1))
     assert "**uses its memory**" in text
-    assert "over images, with those of the true classes" in text
+    assert "over images; with those of the true classes" in text
     (table,) = tables(text)
     assert "95 % interval over images" in table.columns
 

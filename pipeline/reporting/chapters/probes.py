@@ -15,18 +15,21 @@ from pipeline.results.statistics import Estimate, gain, holm
 
 @dataclass(frozen=True)
 class Probed:
-    """Of one variant: change of mIoU against the unchanged network in each probe, and mean entropies of attention."""
+    """Of one variant: change of mIoU against the unchanged network in each probe, and mean entropies of attention.
+
+    wrong: the change with the vectors of wrong classes for each training by itself, with intervals over images.
+    """
 
     name: str
     changes: dict[str, Estimate]
     levels: dict[str, float]
     entropies: dict[str, float]
+    wrong: list[Estimate]
 
     @property
-    def used(self) -> bool:
-        """Whether wrong retrieval costs more than trainings and images explain (one training: than images explain)."""
-        wrong = self.changes["shuffled"]
-        return wrong.value < 0 and (wrong.resolved if wrong.covers_seeds else wrong.high < 0)
+    def users(self) -> int:
+        """How many of the trained networks use their memory: wrong retrieval costs them more than images explain."""
+        return sum(change.high < 0 for change in self.wrong)
 
 
 def probes(study: Study) -> Section | None:
@@ -48,7 +51,12 @@ def _probed(study: Study, variant: Variant) -> Probed:
         for name in variant.runs[0].attention_entropy
     }
     named = dict(zip([probe for probe in scored if probe != "final"], holm(changes), strict=True))
-    return Probed(variant.name, named, {probe: s.mean().value for probe, s in scored.items()}, entropies)
+    levels = {probe: s.mean().value for probe, s in scored.items()}
+    wrong = [
+        gain(*(study.scores(variant.name, probe, [run.seed]) for probe in ("final", "shuffled")))
+        for run in variant.runs
+    ]
+    return Probed(variant.name, named, levels, entropies, wrong)
 
 
 def _rows(probed: Probed, several: bool) -> list[dict[str, str]]:
