@@ -7,6 +7,7 @@ for all of them. What a probe costs or gains against `final` says what the netwo
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -54,7 +55,7 @@ def probe_split(
     if found is None or entropies is None:
         return None
     values = {name: [value for one in entropies for value in one.get(name, ())] for name in prober.entropies}
-    return found, {name: sum(some) / len(some) for name, some in values.items()}
+    return found, {name: math.fsum(some) / len(some) for name, some in values.items()}  # in any order of ranks
 
 
 class _Prober:
