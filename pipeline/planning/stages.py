@@ -77,7 +77,8 @@ def _changes(entries: list[Any], root: Path) -> Iterator[str]:
             if isinstance(how, Mapping):
                 yield f"{path}: {', '.join(how)}"
             elif not (_in_plan(path, root) and "changed deps" in entry):
-                yield f"{path} {how}"
+                # In a fresh clone nothing was deleted: dvc.lock is in Git, its outputs are not.
+                yield f"{path} {'not there' if how == 'deleted' else how}"
 
 
 def _in_plan(path: str, root: Path) -> bool:
