@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pipeline.config.schema import Benchmark, RuntimeConfig
 
+POOLED_TO_ONE_CELL = ("deeplabv3", "pspnet", "upernet")  # frameworks with a branch that averages the whole image
+
 
 def compile_problem(benchmark: Benchmark, runtime: RuntimeConfig) -> str | None:
     """Why `runtime.compile` cannot train this benchmark; None when it can, or is not asked to."""
@@ -26,12 +28,22 @@ def compile_problem(benchmark: Benchmark, runtime: RuntimeConfig) -> str | None:
 def share_problem(benchmark: Benchmark, runtime: RuntimeConfig) -> str | None:
     """Why the devices cannot take equal shares of this benchmark's batch; None when they can, or need not.
 
-    A batch is divided equally among the devices, and each share into `accumulate` equal parts.
+    A batch is divided equally among the devices, and each share into `accumulate` equal parts. Where the context is
+    pooled to a single cell, batch norm needs two images in a part, unless it pools over several GPUs.
     """
-    batch = benchmark.schedule.batch_size
-    if benchmark.mode == "import" or batch % (runtime.devices * runtime.nodes * runtime.accumulate) == 0:
+    batch, parts = benchmark.schedule.batch_size, runtime.devices * runtime.nodes * runtime.accumulate
+    alone = parts == runtime.accumulate or runtime.device == "cpu"
+    least = 2 if benchmark.segmentor.framework in POOLED_TO_ONE_CELL and alone else 1
+    if benchmark.mode == "import" or (batch % parts == 0 and batch // parts >= least):
         return None
-    divisors = ", ".join(str(n) for n in range(1, batch + 1) if batch % n == 0)
+    divisors = ", ".join(str(n) for n in range(1, batch // least + 1) if batch % n == 0)
+    if batch % parts == 0:
+        return (
+            f"params.yaml: runtime: devices: {runtime.devices}, nodes: {runtime.nodes}, accumulate: "
+            f"{runtime.accumulate} leave one image of {benchmark.id}'s schedule.batch_size: {batch} to each part, but "
+            f"batch norm after the global pooling of {benchmark.segmentor.framework} needs two; devices x nodes x "
+            f"accumulate may be {divisors}"
+        )
     return (
         f"params.yaml: runtime: devices: {runtime.devices}, nodes: {runtime.nodes}, accumulate: {runtime.accumulate}, "
         f"but {benchmark.id} has schedule.batch_size: {batch}, which these cannot share equally; devices x nodes x "

@@ -47,6 +47,7 @@ def read_raw(path: Path, variable: str = "S") -> NDArray[np.integer[Any]]:
             raise PipelineError(f"{path}: no variable {variable} in it, which should be the label map")
         raw = variables[variable]
     else:
+        _require_whole_bytes(path)
         try:
             with Image.open(path) as stream:  # PIL keeps palette indices, which OpenCV would turn into colours
                 raw = np.asarray(stream)
@@ -55,6 +56,16 @@ def read_raw(path: Path, variable: str = "S") -> NDArray[np.integer[Any]]:
     if raw.ndim != 2 or raw.dtype.kind not in "iub":
         raise PipelineError(f"{path}: expected one integer channel, found shape {raw.shape} of {raw.dtype}")
     return raw
+
+
+def _require_whole_bytes(path: Path) -> None:
+    """Raise PipelineError for a PNG of 1, 2 or 4 bits of grey: readers stretch them to 0..255, so 1 may mean 255."""
+    with path.open("rb") as stream:
+        header = stream.read(26)
+    if header[:8] == b"\x89PNG\r\n\x1a\n" and header[25:26] == b"\0" and header[24] < 8:
+        raise PipelineError(
+            f"{path}: grey levels of {header[24]} bits, which programs read as different labels; save it with 8 bits"
+        )
 
 
 def read_mat(path: Path, *names: str) -> Mapping[str, NDArray[Any]]:

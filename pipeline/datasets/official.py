@@ -108,10 +108,14 @@ def file_stems(folder: Path, ending: str) -> set[str]:
 
 
 def listed_ids(path: Path) -> list[str]:
-    """The lines of an id list without blank ones; empty if there is no such file."""
+    """The lines of an id list without blank ones; empty if there is no such file. Raises PipelineError if not UTF-8."""
     if not path.is_file():
         return []
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: not UTF-8 ({error.reason}); save the list as UTF-8") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _folders(root: Path) -> list[Path]:

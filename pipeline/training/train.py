@@ -130,6 +130,15 @@ def _build(
             f"params/{benchmark.id}.yaml: schedule.warmup_iterations: {benchmark.schedule.warmup_iterations}, but the "
             f"whole training has {total} iterations; use fewer, or more epochs"
         )
+    counts = np.stack(table["histogram"])[:, : len(spec.classes)]  # (N, K), without the ignored pixels
+    absent = [name for name, pixels in zip(spec.classes, counts.sum(axis=0), strict=True) if not pixels]
+    if len(absent) == len(spec.classes):
+        raise PipelineError(
+            f"{spec.name}: every pixel of the {len(table)} training images is ignored; check the labels and "
+            f"`label_map` of pipeline/datasets/sources/{spec.name}.py"
+        )
+    if absent and ranks().is_main:
+        print(f"{spec.name}: no training image has {', '.join(absent)}")
     initial = benchmark
     if weights is not None and benchmark.start is None:
         encoder = benchmark.encoder.model_copy(update={"weights": f"file:{weights}"})
@@ -149,7 +158,6 @@ def _build(
     parallel = compiled(model) if runtime.compile else wrap(model, device)
     class_weights = None
     if benchmark.loss.class_weights == "median_frequency":
-        counts = np.stack(table["histogram"])[:, : len(spec.classes)]  # (N, K), without the ignored pixels
         class_weights = median_frequency(counts).to(device)
     about = (device, runtime.precision, total, class_weights)
     return Trainer(benchmark, model, parallel, optimizer, scaler, *about), loader

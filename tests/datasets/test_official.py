@@ -14,6 +14,7 @@ from helpers import miniature
 
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.download import download
+from pipeline.datasets.official import listed_ids
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import Prepared, read_label
 from pipeline.errors import PipelineError
@@ -21,6 +22,7 @@ from pipeline.errors import PipelineError
 OFFICIAL = {
     "ade20k": {"train": 20210, "val": 2000},
     "camvid": {"train": 367, "val": 101, "test": 233},
+    "ccp": {"train": 604, "val": 100, "test": 300},
     "cityscapes": {"train": 2975, "val": 500, "test": 1525},
     "cocostuff10k": {"train": 9000, "test": 1000},
     "lip": {"train": 30462, "val": 10000},
@@ -48,6 +50,14 @@ def problem(name: str, source: Path | None, raw: Path) -> str:
     with pytest.raises(PipelineError) as caught:
         fetched(name, source, raw)
     return str(caught.value)
+
+
+def test_an_id_list_may_begin_with_a_byte_order_mark_and_must_be_utf8(tmp_path):
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\n\n")
+    assert listed_ids(tmp_path / "ids.txt") == ["a", "b"]
+    (tmp_path / "ids.txt").write_text("a", encoding="utf-16")
+    with pytest.raises(PipelineError, match=r"ids.txt: not UTF-8 .*save the list as UTF-8"):
+        listed_ids(tmp_path / "ids.txt")
 
 
 @every_dataset

@@ -80,6 +80,11 @@ def test_palette_labels_are_read_as_indices(raw):
     assert np.array_equal(label, np.array([255, 0, 1], np.uint8)[indices])
 
 
+def test_grey_labels_of_less_than_a_byte_are_refused(raw):
+    Image.fromarray(np.eye(*SIZE, dtype=bool)).save(raw / "val_a_label.png")  # PIL reads 1, OpenCV 255
+    assert "val_a_label.png: grey levels of 1 bits, which programs read as different labels" in problem(raw)
+
+
 def test_an_unknown_split_or_folder_is_an_error(raw, tmp_path):
     with pytest.raises(PipelineError, match="did you mean `train`"):
         prepared(raw).split(["trian"])

@@ -20,6 +20,7 @@ from helpers.project import edit_yaml
 from safetensors.numpy import load_file
 
 from pipeline.errors import PipelineError
+from pipeline.layout import Layout
 
 BENCHMARK = "tiny-fcn-mcibi"
 
@@ -143,6 +144,22 @@ def test_class_weights_come_from_the_training_images_and_change_the_weights(brie
     train(weighted)
     alike, first = (pd.read_csv(r / "runs" / "curves" / BENCHMARK / "0" / "history.csv") for r in (brief, weighted))
     assert first["loss_final"][0] != alike["loss_final"][0]  # of the same batch and the same weights
+
+
+def test_training_images_of_ignored_pixels_only_are_an_error_and_absent_classes_are_named(
+    trainable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Layout(trainable).prepared("digits") / "table.parquet"
+    table = pd.read_parquet(path)
+    without = [np.where(np.arange(len(row)) == 3, 0, row) for row in table["histogram"]]
+    table.assign(histogram=without).to_parquet(path)
+    plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
+    edit_yaml(plan, schedule={"epochs": 1, "batch_size": 300})
+    train_tiny(trainable)
+    assert "digits: no training image has two\n" in capsys.readouterr().out
+    table.assign(histogram=[np.zeros_like(row) for row in without]).to_parquet(path)
+    with pytest.raises(PipelineError, match=r"digits: every pixel of the 1200 training images is ignored"):
+        train_tiny(trainable, seed=1)
 
 
 def test_a_warm_up_as_long_as_the_training_is_an_error(trainable: Path) -> None:

@@ -59,7 +59,8 @@ def _fetch(raw_dir: Path, source: str | None) -> None:
 
 def _samples(raw_dir: Path) -> Iterator[RawSample]:
     root, splits = raw_dir / _FOLDER, split_of()
-    for name in sorted(file_stems(root / _LABELS, ".mat") & set(splits)):
+    found = file_stems(root / "photos", ".jpg") | file_stems(root / _LABELS, ".mat")
+    for name in sorted(found & set(splits)):  # the other 1,094 photographs have no pixel labels
         yield RawSample(name, splits[name], root / "photos" / f"{name}.jpg", root / _LABELS / f"{name}.mat")
 
 
