@@ -63,8 +63,8 @@ def find_pictures(images: Path) -> tuple[list[Picture], Counter[str]]:
 def read_picture(file: Path) -> NDArray[np.uint8]:
     """RGB uint8 (H, W, 3), upright. Grey becomes three equal channels, alpha is dropped, 16 bits lose the lower 8.
 
-    Raises PipelineError for a file that is damaged, incomplete, too large for the free memory, or neither 8 nor 16 bits
-    per channel.
+    Raises PipelineError for a file that is damaged, incomplete, too large for the free memory, of several frames, or
+    neither 8 nor 16 bits per channel.
     """
     try:
         image = _decoded(file)
@@ -83,6 +83,9 @@ def _decoded(file: Path) -> Image.Image:
     try:
         with Image.open(file) as opened:
             _require_plausible(file, opened)
+            frames = getattr(opened, "n_frames", 1)
+            if frames > 1 and opened.format != "MPO":  # MPO: a photograph with a smaller copy of itself
+                raise PipelineError(f"{file}: {frames} frames; save the one to label as a picture of its own")
             return ImageOps.exif_transpose(opened)
     except (PipelineError, MemoryError):
         raise

@@ -63,6 +63,14 @@ def test_a_picture_turned_by_its_exif_data_is_predicted_upright(root: Path, imag
     assert labels(out / "labels" / "a.jpg.png").shape == SIZE[::-1]
 
 
+@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+def test_a_moving_picture_is_refused(tmp_path: Path, ending: str) -> None:
+    frames = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (0, 200)]
+    frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
+    with pytest.raises(PipelineError, match="2 frames; save the one to label as a picture of its own"):
+        read_picture(tmp_path / f"a.{ending}")
+
+
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "depth.tif"), scene()[..., 0].astype(np.float32))
     with pytest.raises(PipelineError, match="floating-point numbers; convert"):
