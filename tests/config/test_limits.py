@@ -1,4 +1,4 @@
-"""What `runtime` cannot do with a benchmark is told before any work, with what it can do."""
+"""What `runtime` cannot do with a benchmark is reported before any work, with what it can do."""
 
 from __future__ import annotations
 
