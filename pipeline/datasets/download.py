@@ -95,10 +95,10 @@ def checked_samples(spec: DatasetSpec, raw_dir: Path) -> list[RawSample]:
     ]
     if problems:
         problems[-1] += f"; for a part of the data declare `sources: {{{spec.name}: {{path: ..., images: {{...}}}}}}`"
-    ids = Counter(sample.id for sample in samples)
+    ids = Counter((sample.split, sample.id) for sample in samples)
     labelled = set(spec.splits) - set(spec.unlabelled_splits)
-    twice = "occurs more than once; with equal names in several splits, put the split in front: {split}/{id}"
-    problems += [f"{s.image}: id {s.id!r} {twice.format(split=s.split, id=s.id)}" for s in samples if ids[s.id] > 1]
+    twice = "occurs more than once in its split; with equal names in several folders, put the folder in front"
+    problems += [f"{s.image}: id {s.id!r} {twice}" for s in samples if ids[s.split, s.id] > 1]
     problems += [f"{s.image}: has no label" for s in samples if s.label is None and s.split in labelled]
     problems += [f"{path}: missing" for s in samples for path in s.files if not path.is_file()]
     raise_problems(spec, problems)

@@ -9,21 +9,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec
 from pipeline.errors import PipelineError
 
 # What scipy raises for a truncated file or another format: it checks little before it reads.
 _BROKEN_MAT = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, zlib.error)
+_MAX_COLOURS = 5  # named in an error
 
 
 def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
     """The label file `path` as train ids, uint8 (H, W), 255 = ignore.
 
-    Raises PipelineError if it is not a single-channel map, or has a value that the dataset does not define.
+    Raises PipelineError if it is not a single-channel map (or, with `label_colours`, a picture in colours), or has a
+    value that the dataset does not define.
     """
-    raw = read_raw(path, spec.label_variable)  # (H, W)
+    if spec.label_colours is not None:
+        raw = _read_colours(path, spec.label_colours)  # (H, W)
+    else:
+        raw = read_raw(path, spec.label_variable)  # (H, W)
     known = spec.raw_values()
     stray = [int(value) for value in np.unique(raw) if int(value) not in known]
     if stray:
@@ -48,14 +53,40 @@ def read_raw(path: Path, variable: str = "S") -> NDArray[np.integer[Any]]:
         raw = variables[variable]
     else:
         _require_whole_bytes(path)
-        try:
-            with Image.open(path) as stream:  # PIL keeps palette indices, which OpenCV would turn into colours
-                raw = np.asarray(stream)
-        except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
-            raise PipelineError(f"{path}: cannot be decoded as a label image ({error})") from error
+        raw = np.asarray(_opened(path))  # PIL keeps palette indices, which OpenCV would turn into colours
     if raw.ndim != 2 or raw.dtype.kind not in "iub":
-        raise PipelineError(f"{path}: expected one integer channel, found shape {raw.shape} of {raw.dtype}")
+        hint = "; if its colours are the classes, declare `label_colours`" if raw.ndim == 3 else ""
+        raise PipelineError(f"{path}: expected one integer channel, found shape {raw.shape} of {raw.dtype}{hint}")
     return raw
+
+
+def _opened(path: Path) -> Image.Image:
+    """Decoded and upright, as OpenCV reads the picture that belongs to it."""
+    try:
+        with Image.open(path) as stream:
+            return ImageOps.exif_transpose(stream)
+    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
+        raise PipelineError(f"{path}: cannot be decoded as a label image ({error})") from error
+
+
+def _read_colours(path: Path, colours: Mapping[tuple[int, int, int], int]) -> NDArray[np.integer[Any]]:
+    """The raw values (H, W) of a label in colours. Raises PipelineError for other colours, with their pixels."""
+    picture = _opened(path)
+    if picture.mode not in ("RGB", "RGBA", "P"):
+        raise PipelineError(f"{path}: expected a picture in colours (`label_colours`), found PIL's mode {picture.mode}")
+    # Red, green and blue as one number. (H, W)
+    codes = np.asarray(picture.convert("RGB")).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    present, inverse, pixels = np.unique(codes, return_inverse=True, return_counts=True)
+    values = {(red << 16) + (green << 8) + blue: value for (red, green, blue), value in colours.items()}
+    if stray := {
+        code: count for code, count in zip(present.tolist(), pixels.tolist(), strict=True) if code not in values
+    }:
+        shown = sorted(stray, key=lambda code: -stray[code])[:_MAX_COLOURS]
+        listed = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255}) {stray[code]} pixels" for code in shown)
+        more = f" and {len(stray) - len(shown)} more" if len(stray) > len(shown) else ""
+        lossy = "; JPEG changes colours, labels need a lossless format" if picture.format == "JPEG" else ""
+        raise PipelineError(f"{path}: colours that are not in `label_colours`: {listed}{more}{lossy}")
+    return np.array([values[code] for code in present.tolist()])[inverse].reshape(codes.shape)
 
 
 def _require_whole_bytes(path: Path) -> None:

@@ -23,9 +23,11 @@ from pipeline.datasets.prepared import read_image
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
+from pipeline.files.pictures import exif_orientation, jpeg_damage
 from pipeline.files.storage import cached_json, file_digest, new_file, text_digest, write_json, write_png
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
+_NAMED = 5  # pictures in a warning
 # Label maps have flat areas of few values: without a filter they decode four times as fast as with OpenCV's default,
 # and are smaller.
 _LABEL_PNG = (
@@ -116,11 +118,15 @@ def _is_result_of(recipe: str, out_dir: Path) -> bool:
 
 
 def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path) -> list[Row]:
-    problems = []
+    problems: list[str] = []
+    turned: list[str] = []  # pictures
 
     def convert(sample: RawSample) -> Row | None:
         try:
-            return _convert(spec, sample, out_dir)
+            row = _convert(spec, sample, out_dir)
+            if len({exif_orientation(file) for file in sample.files}) > 1:
+                turned.append(sample.image.name)
+            return row
         except PipelineError as error:
             problems.append(str(error))
             return None
@@ -130,12 +136,19 @@ def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path)
         bar = tqdm(pool.map(convert, samples), total=len(samples), desc=f"prepare {spec.name}", disable=None)
         rows = [row for row in bar if row is not None]
     raise_problems(spec, sorted(problems))
+    if turned:
+        print(
+            f"{spec.name}: {len(turned)} pictures and their labels have different EXIF orientations, such as "
+            f"{', '.join(sorted(turned)[:_NAMED])}; each is read upright. If they do not fit then, remove the EXIF data"
+        )
     return rows
 
 
 def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
     """Write one image and its label. Raises PipelineError with the problem of this sample."""
     image = read_image(sample.image)  # (H, W, 3)
+    if damage := jpeg_damage(sample.image.read_bytes()):
+        raise PipelineError(f"{sample.image}: {damage}; decoders would go on with wrong pixels")
     size = image.shape[:2]
     if spec.image_size is not None and size != spec.image_size:
         raise PipelineError(f"{sample.image}: size {size}, expected {spec.image_size} (height, width)")
@@ -151,7 +164,11 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
         return row
     label = labels.train_ids(spec, sample.label)  # (H, W)
     if label.shape != size:
-        raise PipelineError(f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width)")
+        tag = exif_orientation(sample.image)
+        turned = f", turned by EXIF orientation {tag}" if tag > 1 else ""
+        raise PipelineError(
+            f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width){turned}"
+        )
     label_path = f"labels/{sample.split}/{sample.id}.png"
     write_png(out_dir / label_path, label, _LABEL_PNG)
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)

@@ -15,7 +15,7 @@ _IGNORED_COLOUR = (225, 227, 231)  # light grey
 
 @dataclass(frozen=True)
 class RawSample:
-    """One image of the raw store. `id` is unique in the whole dataset and may contain `/`; `label` None: unlabelled."""
+    """One image of the raw store. `id` is unique in its split and may contain `/`; `label` None: unlabelled."""
 
     id: str
     split: str
@@ -53,6 +53,7 @@ class DatasetSpec:
     download_bytes: int | None = None  # size of the official archives according to their homepage
     public: bool = True  # can be fetched without an account; False: `sources` in params.yaml must name a local copy
     label_variable: str = "S"  # of label files in MATLAB's format
+    label_colours: Mapping[tuple[int, int, int], int] | None = None  # of labels in colours: RGB -> raw value
     shown: bool = True  # False: no picture of it appears in a report
     stray_label_hint: str = ""  # likely cause of a label value outside `label_map`, for the error message
     # Consecutive images of one sequence that are resampled together when confidence intervals are computed: frames of a
@@ -64,6 +65,8 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: {len(self.classes)} classes (at most 255), {len(self.palette)} colours")
         if not set(self.unlabelled_splits) <= set(self.splits):
             raise ValueError(f"{self.name}: unlabelled splits {self.unlabelled_splits} are not all among its splits")
+        if not set((self.label_colours or {}).values()) <= set(self.raw_values()):
+            raise ValueError(f"{self.name}: values of label_colours are no raw label values of the dataset")
         ids = self.submission_ids or ()
         if (ids or self.unlabelled_splits) and len(ids) != len(self.classes):
             raise ValueError(f"{self.name}: {len(ids)} submission ids, {len(self.classes)} classes")

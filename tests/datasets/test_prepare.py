@@ -85,6 +85,84 @@ def test_grey_labels_of_less_than_a_byte_are_refused(raw):
     assert "val_a_label.png: grey levels of 1 bits, which programs read as different labels" in problem(raw)
 
 
+COLOURS = {(0, 0, 0): 0, (204, 0, 0): 1, (0, 204, 0): 2}
+
+
+def coloured(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.array(list(COLOURS), np.uint8)[values])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_labels_in_colours_are_read_by_their_table(raw, mode):
+    values = np.random.default_rng(3).integers(0, 3, SIZE)
+    for name in ("train_a", "train_b", "val_a"):
+        coloured(values).convert(mode).save(raw / f"{name}_label.png")
+    prepare(dataclasses.replace(SPEC, label_colours=COLOURS), raw, raw.parent / "out")
+    label = read_label(Prepared(raw.parent / "out").split(["val"]).iloc[0].label)
+    assert np.array_equal(label, np.array([255, 0, 1])[values])
+
+
+def test_unknown_colours_are_named_with_their_pixels(raw):
+    picture = coloured(np.zeros(SIZE, int))
+    picture.paste((9, 8, 7), (0, 0, 3, 2))
+    picture.save(raw / "val_a_label.png")
+    message = problem(raw, dataclasses.replace(SPEC, label_colours=COLOURS))
+    assert "val_a_label.png: colours that are not in `label_colours`: (9, 8, 7) 6 pixels" in message
+    assert "train_a_label.png: expected a picture in colours" in message
+
+
+def test_colours_have_to_mean_a_label_value():
+    with pytest.raises(ValueError, match="label_colours"):
+        dataclasses.replace(SPEC, label_colours={(0, 0, 0): 9})
+
+
+def tagged(path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as picture:
+        picture.load()
+        picture.save(path, exif=exif)
+
+
+def test_a_picture_and_its_label_are_turned_alike(raw, capfd):
+    label, image = read_label(raw / "val_a_label.png"), read_image(raw / "val_a.jpg")
+    tagged(raw / "val_a_label.png", 3)
+    tagged(raw / "val_a.jpg", 3)
+    row = prepared(raw).split(["val"]).iloc[0]
+    assert np.array_equal(read_label(row.label), np.array([255, 0, 1], np.uint8)[np.rot90(label, 2)])
+    assert np.abs(read_image(row.image).astype(int) - np.rot90(image, 2)).mean() < 30  # saved as JPEG once more
+    assert "EXIF" not in capfd.readouterr().out
+
+
+def test_a_picture_that_is_turned_alone_is_counted_and_named(raw, capfd):
+    tagged(raw / "val_a.jpg", 3)
+    prepared(raw)
+    assert "1 pictures and their labels have different EXIF orientations, such as val_a.jpg" in capfd.readouterr().out
+
+
+def test_an_error_of_size_says_what_turned(raw):
+    tagged(raw / "val_a.jpg", 6)
+    assert re.search(r"val_a_label.png: size \(6, 8\), but .*\(8, 6\) .*turned by EXIF orientation 6", problem(raw))
+
+
+def test_a_jpeg_that_lost_bytes_is_refused(raw):
+    pixels = np.random.default_rng(4).integers(0, 256, (64, 64, 3), np.uint8)
+    cv2.imwrite(str(raw / "val_a.jpg"), pixels)
+    whole = (raw / "val_a.jpg").read_bytes()
+    (raw / "val_a.jpg").write_bytes(whole[:2000] + whole[2500:])
+    assert "val_a.jpg: Corrupt JPEG data" in problem(raw)
+
+
+def test_equal_names_in_two_splits_are_two_images(raw):
+    def same(raw_dir: Path) -> Iterator[RawSample]:
+        for split in ("train", "val"):
+            yield RawSample("0000", split, raw_dir / f"{split}_a.jpg", raw_dir / f"{split}_a_label.png")
+
+    prepare(dataclasses.replace(SPEC, splits={"train": 1, "val": 1, "test": 0}, samples=same), raw, raw.parent / "out")
+    table = Prepared(raw.parent / "out").split(["train", "val"])
+    assert len(set(table["image"])) == len(set(table["label"])) == 2
+
+
 def test_an_unknown_split_or_folder_is_an_error(raw, tmp_path):
     with pytest.raises(PipelineError, match="did you mean `train`"):
         prepared(raw).split(["trian"])

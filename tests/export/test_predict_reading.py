@@ -71,6 +71,15 @@ def test_a_moving_picture_is_refused(tmp_path: Path, ending: str) -> None:
         read_picture(tmp_path / f"a.{ending}")
 
 
+def test_a_jpeg_that_lost_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.effect_noise((64, 64), 80).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000] + whole[1500:])
+    with pytest.raises(PipelineError, match="Corrupt JPEG data"):
+        read_picture(path)
+
+
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "depth.tif"), scene()[..., 0].astype(np.float32))
     with pytest.raises(PipelineError, match="floating-point numbers; convert"):
