@@ -122,7 +122,9 @@ def test_every_entry_of_the_tree_exists() -> None:
 
 STUDY = read("docs/camvid.md")
 REPORTED = [
-    table for study in ("camvid", "camvid-settings") for table in tables(read(f"reports/{study}/small/report.md"))
+    table
+    for study in ("camvid", "camvid-settings", "camvid-cause")
+    for table in tables(read(f"reports/{study}/small/report.md"))
 ]
 _NUMBER = r"[+−]?\d+\.\d{2,3}"
 # Results of an earlier commit, whose report is not in the working tree.
@@ -131,7 +133,7 @@ EARLIER = section(STUDY, "An earlier round")
 
 def test_every_row_of_the_camvid_tables_is_a_row_of_the_report() -> None:
     shown = tables(STUDY)
-    assert len(shown) == 5
+    assert len(shown) == 7
     for table in shown:
         reported = [row for other in REPORTED if other.caption == table.caption for row in other.rows]
         for row in table.rows:
@@ -154,10 +156,11 @@ def test_every_decimal_number_in_the_text_is_one_of_the_report() -> None:
     assert set(re.findall(rf"(?<![\w.]){_NUMBER}(?![\w.])", text)) <= reported
 
 
-def test_the_number_of_trainings_is_that_of_the_records() -> None:
-    runs = list((ROOT / "reports" / "camvid" / "small" / "runs").glob("*.json"))
-    assert f"{len(runs)} of the 58 trainings" in STUDY
-    assert f"{len(runs)} of 58 planned trainings" in read("reports/camvid/small/report.md")
+@pytest.mark.parametrize(("study", "planned", "noun"), [("camvid", 58, "trainings"), ("camvid-cause", 47, "planned")])
+def test_the_number_of_trainings_is_that_of_the_records(study: str, planned: int, noun: str) -> None:
+    runs = list((ROOT / "reports" / study / "small" / "runs").glob("*.json"))
+    assert f"{len(runs)} of the {planned} {noun}" in STUDY
+    assert f"{len(runs)} of {planned} planned trainings" in read(f"reports/{study}/small/report.md")
 
 
 # --- speed and memory -------------------------------------------------------------------------------------------------
