@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
+_RUN_VARIABLE = "MLFLOW_RUN_ID"  # of a surrounding tracker; `mlflow.start_run` would write into that run
 # Defaults of MLflow that do not suit a training job; a value set by the user is kept.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -85,11 +86,13 @@ def tracking_uri(root: Path) -> str:
 def open_store(root: Path) -> Iterator[Store]:
     """The tracking store of `root`, created when absent; inside the block MLflow's own functions use it too.
 
-    Raises PipelineError when it cannot be reached, before any work depends on it.
+    A run that the environment names is left alone: every stage has a run of its own. Raises PipelineError when the
+    store cannot be reached, before any work depends on it.
     """
     mlflow = load_mlflow()
     uri, folder = tracking_uri(root), _folder(root)
     before = os.environ.get(_URI_VARIABLE)
+    surrounding = os.environ.pop(_RUN_VARIABLE, None)
     try:
         # Opening migrates a new database, which fails when two processes do it at once.
         with exclusive(_lock_name(folder)), explained(uri):
@@ -102,6 +105,8 @@ def open_store(root: Path) -> Iterator[Store]:
         mlflow.set_tracking_uri(None)
         if before is not None:
             os.environ[_URI_VARIABLE] = before
+        if surrounding is not None:
+            os.environ[_RUN_VARIABLE] = surrounding
 
 
 @contextmanager

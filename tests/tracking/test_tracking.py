@@ -205,6 +205,21 @@ def test_stages_nest_below_one_parent_share_its_tags_and_leave_nothing_to_sync(
     assert sync(root) == []
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_run_that_a_surrounding_tracker_names_is_left_alone(
+    root: Path, client: Any, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    theirs = client.create_run(client.create_experiment("theirs"), run_name="sweep").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", theirs if exists else "0" * 32)
+    with stage_run(root, benchmark, 0, "train", RUNTIME) as run:
+        run.log(1, {"train/loss": 2.0})
+    (train,) = runs_of(client, "train")
+    assert curve(client, train.info.run_id, "train/loss") == [(1, 2.0)]
+    untouched = client.get_run(theirs)
+    assert (untouched.info.run_name, untouched.info.status, untouched.data.metrics) == ("sweep", "RUNNING", {})
+    assert os.environ["MLFLOW_RUN_ID"] == (theirs if exists else "0" * 32)
+
+
 def test_other_seeds_and_run_keys_have_other_parents(root: Path, client: Any, benchmark: Benchmark) -> None:
     for seed, precision in ((0, "float32"), (1, "float32"), (0, "bfloat16")):
         with stage_run(root, benchmark, seed, "train", RuntimeConfig(precision=precision)):
