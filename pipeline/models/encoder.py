@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import segmentation_models_pytorch as smp
 import timm
 import torch
@@ -41,6 +43,24 @@ def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
     if pretrained and not from_hub and config.weights is not None:
         load_encoder_weights(encoder, config, dry=on_meta)
     return encoder
+
+
+def check_sizes(model: nn.Module, name: str, sizes: Mapping[tuple[int, int], str]) -> None:
+    """Raise PipelineError unless `model`, on the meta device and with encoder `name`, reads images of all `sizes`.
+
+    sizes: (H, W) to what has that size. Most transformers of timm read one size, some networks multiples of 32.
+    """
+    for (height, width), what in sizes.items():
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, 3, height, width))
+        except _UNSUPPORTED as error:
+            raise PipelineError(
+                f"encoder.name: with {name} the network cannot read {what} ({height}x{width} pixels: "
+                f"{first_line(error)}); use an encoder for any size, such as tu-resnet50c, tu-tf_efficientnet_lite0 or "
+                "mit_b0, or sizes that it can read (`augmentation.crop`, `inference`)"
+            ) from error
+    model.train()
 
 
 def encoder_options(config: EncoderConfig) -> Section | None:

@@ -18,6 +18,8 @@ from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.planned import path_and_images
 from pipeline.errors import PipelineError
 
+_AWKWARD = (13, 7)  # pixels beyond the crop, so that no side is a multiple of a stride
+
 
 def project_problems(root: Path, project: Project) -> list[str]:
     """What is wrong with params.yaml apart from single benchmarks."""
@@ -102,17 +104,38 @@ def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = Non
 
 
 def count_parameters(benchmark: Benchmark) -> int:
-    """Parameters of the benchmark's network, built without content. Raises PipelineError when it cannot be built."""
+    """Parameters of the benchmark's network, built without content and run at the sizes that it will meet.
+
+    Raises PipelineError when it cannot be built, or cannot read a training crop or a test image.
+    """
     import torch  # takes seconds, which a typo should not have to wait for
 
     from pipeline.models import build_segmentor
+    from pipeline.models.encoder import check_sizes
 
+    spec = get_dataset(benchmark.dataset.name)
     try:
         with torch.device("meta"):
-            model = build_segmentor(benchmark, len(get_dataset(benchmark.dataset.name).classes), pretrained=False)
+            model = build_segmentor(benchmark, len(spec.classes), pretrained=False)
+            check_sizes(model, benchmark.encoder.name, _network_sizes(benchmark, spec))
     except PipelineError as error:
         raise PipelineError(f"params/{benchmark.id}.yaml: {error}") from error
     return sum(p.numel() for p in model.parameters())
+
+
+def _network_sizes(benchmark: Benchmark, spec: DatasetSpec) -> dict[tuple[int, int], str]:
+    """(height, width) of what the network reads, and what has that size; of images of any size, an awkward example."""
+    crop, inference = benchmark.augmentation.crop, benchmark.inference
+    sizes = {crop: "a training crop"} if benchmark.mode == "train" else {}
+    fixed = spec.image_size if inference.resize is None else inference.resize.size
+    height, width = fixed or (crop[0] + _AWKWARD[0], crop[1] + _AWKWARD[1])
+    for protocol in inference.protocols.values():
+        for scale in protocol.scales:
+            view = (int(height * scale), int(width * scale))
+            if protocol.mode == "slide" and protocol.crop is not None:
+                view = (min(view[0], protocol.crop[0]), min(view[1], protocol.crop[1]))
+            sizes.setdefault(view, f"a test image of {height}x{width} at scale {scale:g}")
+    return sizes
 
 
 def _split_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:

@@ -34,7 +34,8 @@ from pipeline.tracking.store import Store, explained, load_mlflow, open_store, w
 from pipeline.training.state import has_state, run_key
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
 
 _LOGGER = logging.getLogger(__name__)
 _SECONDS = 5.0  # between requests, which take about 10 ms: 0.2 % of the time
@@ -157,12 +158,24 @@ def _tracked_stage(
 
 def _begin(store: Store, layout: Layout, stage: TrackedStage) -> StageRun:
     """Continue the interrupted run of a training that will resume, or start a new one."""
-    mlflow, client = load_mlflow(), store.client
     dvc = {"dvc_stage": os.environ.get("DVC_STAGE"), "dvc_experiment": os.environ.get("DVC_EXP_NAME")}
     tags = stage.further_tags() | {name: value for name, value in dvc.items() if value}
-    parent = open_parent(store, stage, tags).info
-    client.update_run(parent.run_id, status="RUNNING")
-    earlier = find_runs(client, parent.experiment_id, stage.tags())
+    parent = open_parent(store, stage, tags)
+    store.client.update_run(parent.info.run_id, status="RUNNING")
+    try:
+        run_id, known = _open_run(store.client, layout, stage, parent, tags)
+    except BaseException:
+        store.client.set_terminated(parent.info.run_id, "FAILED")  # nothing else would end it
+        raise
+    return StageRun(OpenRun(store.client, run_id, parent.info.run_id, stage), known)
+
+
+def _open_run(
+    client: MlflowClient, layout: Layout, stage: TrackedStage, parent: Run, tags: dict[str, str]
+) -> tuple[str, dict[str, set[int]]]:
+    """The stage's run below `parent`, and the steps of the curves that it has from before an interruption."""
+    mlflow = load_mlflow()
+    earlier = find_runs(client, parent.info.experiment_id, stage.tags())
     interrupted = [run for run in earlier if run.info.status != "FINISHED" and "superseded_by" not in run.data.tags]
     if interrupted and stage.name == "train" and has_state(layout.state(stage.benchmark.id, stage.run_key)):
         run = interrupted[0]
@@ -171,10 +184,9 @@ def _begin(store: Store, layout: Layout, stage: TrackedStage) -> StageRun:
         client.set_tag(run.info.run_id, "resumed", str(int(run.data.tags.get("resumed", 0)) + 1))
         if "error" in run.data.tags:
             client.delete_tag(run.info.run_id, "error")
-    else:
-        known = {}
-        place = {"experiment_id": parent.experiment_id, "parent_run_id": parent.run_id, "run_name": stage.name}
-        run = mlflow.start_run(**place, tags=stage.tags() | tags, log_system_metrics=True)
-        describe(client, run.info.run_id, stage)
-        supersede(client, earlier, run.info.run_id)
-    return StageRun(OpenRun(client, run.info.run_id, parent.run_id, stage), known)
+        return run.info.run_id, known
+    place = {"experiment_id": parent.info.experiment_id, "parent_run_id": parent.info.run_id, "run_name": stage.name}
+    run = mlflow.start_run(**place, tags=stage.tags() | tags, log_system_metrics=True)
+    describe(client, run.info.run_id, stage)
+    supersede(client, earlier, run.info.run_id)
+    return run.info.run_id, {}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
 from pipeline.layout import Layout
+from pipeline.tracking.moved import FOLDER, adopt_artifacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,7 +54,7 @@ class Store:
         if found is None:
             # A server chooses the place of artifacts itself; a database has to be given one.
             on_server = self.uri.startswith(("http://", "https://", "databricks"))
-            location = None if on_server else (self.folder / "mlartifacts" / name).as_uri()
+            location = None if on_server else (self.folder / FOLDER / name).as_uri()
             return self.client.create_experiment(name, artifact_location=location)
         if found.lifecycle_stage == "deleted":
             raise PipelineError(
@@ -79,7 +80,7 @@ def load_mlflow() -> ModuleType:
 
 def tracking_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI when set, else the database `mlflow.db` of the repository."""
-    return os.environ.get(_URI_VARIABLE) or f"sqlite:///{_folder(root) / 'mlflow.db'}"
+    return os.environ.get(_URI_VARIABLE) or _own_uri(_folder(root))
 
 
 @contextmanager
@@ -96,6 +97,7 @@ def open_store(root: Path) -> Iterator[Store]:
     try:
         # Opening migrates a new database, which fails when two processes do it at once.
         with exclusive(_lock_name(folder)), explained(uri):
+            _adopt_own_artifacts(uri, folder)
             client = mlflow.MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
         mlflow.set_tracking_uri(uri)
@@ -129,10 +131,23 @@ def without_password(text: str) -> str:
     return re.sub(r"//[^@/\s]*@", "//***@", text)
 
 
+def _adopt_own_artifacts(uri: str, folder: Path) -> None:
+    """After the repository was moved or copied; a store that the user chose is left alone."""
+    database = folder / "mlflow.db"
+    if uri != _own_uri(folder) or not database.exists():
+        return
+    for place in adopt_artifacts(database):
+        print(f"MLflow: this repository was at {place} before; its runs now have their artifacts in {folder / FOLDER}")
+
+
+def _own_uri(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
 def _folder(root: Path) -> Path:
     """The repository, also from within the copy of it that DVC makes for a queued experiment."""
     return Layout(root).home.resolve()
 
 
 def _lock_name(folder: Path) -> Path:
-    return folder / "mlartifacts" / "store"  # the lock file is a sibling of this path, in a folder that git ignores
+    return folder / FOLDER / "store"  # the lock file is a sibling of this path, in a folder that git ignores

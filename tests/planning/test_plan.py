@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.project import edit_yaml
+from helpers.project import edit_yaml, make_project
 from helpers.rows import make_rows_project
 
 from pipeline.config import load_resolved
@@ -121,3 +121,28 @@ def test_an_imported_row_needs_no_images_to_train_on(project: Path) -> None:
     edit_yaml(project / "params.yaml", sources={"ade20k": {"path": "ade", "images": {"train": 2, "val": 0}}})
     with pytest.raises(PipelineError, match=r"sources.ade20k.images.val: no images, but ade20k-resnet50os8 uses"):
         write_plan(project, Layout(project).plan)
+
+
+SIZES = [
+    ("tu-swin_tiny_patch4_window7_224", r"cannot read a training crop \(32x32 pixels: .*224.*tu-resnet50c"),
+    ("tu-hrnet_w18_small", r"cannot read a test image of 64x64 at scale 0.75 \(48x48 pixels: .*augmentation.crop"),
+]
+
+
+@pytest.mark.parametrize(("encoder", "message"), SIZES)
+def test_an_encoder_that_cannot_read_a_crop_or_a_test_image_is_refused(
+    tmp_path: Path, encoder: str, message: str
+) -> None:
+    root = make_project(tmp_path / "project")
+    network = {"name": encoder, "weights": None, "output_stride": None, "depth": 5}
+    edit_yaml(root / "params.yaml", ablation={"encoder": network, "inference": {"single_scale": {"scales": [0.75]}}})
+    with pytest.raises(PipelineError, match=message):
+        write_plan(root, Layout(root).plan)
+
+
+def test_windows_spare_an_encoder_the_sizes_of_whole_images(tmp_path: Path) -> None:
+    root = make_project(tmp_path / "project")
+    windows = {"mode": "slide", "crop": [32, 32], "stride": [16, 16], "scales": [0.75]}
+    network = {"name": "tu-hrnet_w18_small", "weights": None, "output_stride": None, "depth": 5}
+    edit_yaml(root / "params.yaml", ablation={"encoder": network, "inference": {"single_scale": windows}})
+    assert "tu-hrnet_w18_small" in write_plan(root, Layout(root).plan)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,45 @@ def test_failed_stage_keeps_its_error(root: Path, client: Any, benchmark: Benchm
     assert (train.info.status, parent.info.status) == ("FAILED", "FAILED")
     assert train.data.tags["error"] == "ValueError: loss is NaN"
     assert "error.txt" in artifacts(client, train.info.run_id)
+
+
+def test_parent_of_a_run_that_cannot_begin_has_failed(root: Path, client: Any, benchmark: Benchmark) -> None:
+    mlflow = load_mlflow()
+    refused = pytest.raises(PipelineError, match="already active")
+    with open_store(root), mlflow.start_run(), refused, stage_run(root, benchmark, 0, "train", RUNTIME):
+        pytest.fail("must not begin")
+    (parent,) = runs_of(client, "parent")
+    assert (parent.info.status, runs_of(client, "train")) == ("FAILED", [])
+
+
+@pytest.mark.parametrize("place", [shutil.move, shutil.copytree], ids=["moved", "copied"])
+def test_artifacts_stay_below_a_repository_that_was_moved_or_copied(
+    root: Path, benchmark: Benchmark, capsys: pytest.CaptureFixture[str], place: Callable[[Path, Path], object]
+) -> None:
+    with stage_run(root, benchmark, 0, "train", RUNTIME):
+        write_training(root, benchmark, 0)
+    before = sorted(root.rglob("*"))
+    elsewhere = root.with_name("its new place")
+    place(root, elsewhere)
+    with stage_run(elsewhere, benchmark, 0, "evaluate-msflip", RUNTIME):
+        write_evaluation(elsewhere, benchmark, 0)
+    assert f"was at {root} before" in capsys.readouterr().out
+    assert sorted(root.rglob("*")) == (before if root.exists() else [])
+    there = load_mlflow().MlflowClient(tracking_uri=tracking_uri(elsewhere))
+    for stage in ("train", "evaluate-msflip"):
+        (run,) = runs_of(there, stage)
+        assert run.info.artifact_uri.startswith((elsewhere / "mlartifacts").as_uri())
+        assert artifacts(there, run.info.run_id)
+    with open_store(elsewhere):
+        assert "before" not in capsys.readouterr().out
+
+
+def test_artifacts_that_a_user_keeps_elsewhere_stay_there(root: Path, client: Any) -> None:
+    shared = (root.parent / "shared artifacts").as_uri()
+    experiment = client.create_experiment("digits", artifact_location=shared)
+    with open_store(root):
+        pass
+    assert client.get_experiment(experiment).artifact_location == shared
 
 
 def test_resumed_training_continues_its_run_without_repeating_points(
