@@ -21,6 +21,7 @@ from pipeline.planning.needs import data_need
 from pipeline.planning.plan import Planned, describe, plan_benchmarks
 from pipeline.planning.stages import dvc
 from pipeline.results.published import changed_keys, find_row, published_benchmarks, published_of, published_rows
+from pipeline.runtime.provenance import git_state, why_no_commit
 
 
 def run_row(root: Path, row_id: str, mode: str, seeds: Sequence[int] | None, dry_run: bool) -> None:
@@ -92,6 +93,8 @@ def _run(root: Path, choice: Project, mode: str, name: str, dry_run: bool) -> No
     print(f"runs: {shlex.join(command)}", flush=True)
     if dry_run:
         return
+    if git_state(root)[0] is None:
+        raise PipelineError(f"a published row runs as a DVC experiment, which needs a commit: {why_no_commit(root)}")
     if name in dvc(root, "exp", "list", "--name-only").split():
         dvc(root, "exp", "remove", name)  # DVC refuses to replace an experiment; results stay in its cache
     binaries = str(Path(sys.executable).parent)  # stages call `python`, which has to be this one

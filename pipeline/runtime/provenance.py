@@ -38,8 +38,26 @@ def git_state(root: Path, without: Sequence[str] = ()) -> tuple[str | None, bool
 
 @functools.cache
 def loaded_code(root: Path, without: tuple[str, ...] = ()) -> tuple[str | None, bool]:
-    """`git_state` at the first call, made before long work: later commits do not change the loaded code."""
-    return git_state(root, without)
+    """`git_state` at the first call, made before long work: later commits do not change the loaded code.
+
+    Without a commit git's reason and the remedy are printed, once.
+    """
+    state = git_state(root, without)
+    if state[0] is None:
+        print(f"no commit will be recorded with the results: {why_no_commit(root)}", file=sys.stderr)
+    return state
+
+
+def why_no_commit(root: Path) -> str:
+    """Why git knows no commit of `root`, and what to do about it."""
+    if shutil.which("git") is None:
+        return "git is not installed; install it"
+    reason = _run_git(root, "rev-parse", "--verify", "HEAD").stderr.partition("\n")[0].removeprefix("fatal: ")
+    if "dubious ownership" in reason:
+        return f"{reason}; if you trust it, run `git config --global --add safe.directory {root}`"
+    if "not a git repository" in reason:
+        return f"{reason}; clone the project with git, or run `git init` and commit all files"
+    return f"{reason}; commit all files"
 
 
 def hardware() -> dict[str, str | int | None]:
@@ -76,8 +94,15 @@ def _git(root: Path, *arguments: str) -> str | None:
     """Trimmed output of a git command; None when git is missing or refuses (no repository, no commit)."""
     if shutil.which("git") is None:
         return None
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    done = _run_git(root, *arguments)
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _run_git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    english = os.environ | {"LC_ALL": "C"}
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False, env=english
+    )
 
 
 def _cpu_name() -> str:

@@ -67,6 +67,11 @@ def test_a_training_starts_from_imagenet_weights_with_the_given_seeds(root: Path
     assert "-S 'seeds=[3,4]' -S ++ablation.mode=train" in text
 
 
+def test_a_folder_without_git_is_told_what_a_row_needs(root: Path) -> None:
+    with pytest.raises(PipelineError, match=r"needs a commit: not a git repository.*git init"):
+        run_row(root, ROW, "import", None, dry_run=False)
+
+
 def test_what_is_on_this_machine_is_not_downloaded(root: Path, capsys) -> None:
     (root / "ade").mkdir()
     (root / "mine.pth").touch()

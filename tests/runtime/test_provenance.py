@@ -58,6 +58,31 @@ def test_without_a_repository_there_is_no_commit(tmp_path: Path) -> None:
     assert git_state(tmp_path) == (None, False)
 
 
+def test_the_reason_for_no_commit_is_printed_once_with_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert loaded_code(tmp_path) == loaded_code(tmp_path) == (None, False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not a git repository" in line
+    assert "`git init` and commit" in line
+
+
+def test_a_repository_without_a_commit_asks_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    git(tmp_path, "init")
+    assert loaded_code(tmp_path) == (None, False)
+    assert "; commit all files" in capsys.readouterr().err
+
+
+def test_a_repository_of_another_user_names_the_command_that_trusts_it(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert loaded_code(repository) == (None, False)
+    error = capsys.readouterr().err
+    assert "dubious ownership" in error
+    assert f"`git config --global --add safe.directory {repository}`" in error
+
+
 def test_hardware_names_the_machine() -> None:
     machine = hardware()
     assert machine["cpu"]
