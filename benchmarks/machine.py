@@ -15,10 +15,10 @@ from pipeline.runtime.device import available_cores
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def describe(device: torch.device) -> dict[str, object]:
+def describe(device: torch.device, module: str = "benchmarks") -> dict[str, object]:
     """Processor, device, versions, threads, commit, command, and how busy the machine was at the start."""
     return {
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "command": " ".join([f"python -m {module}", *sys.argv[1:]]),
         "commit": _git("rev-parse", "HEAD"),
         "changed_files": len(_git("status", "--porcelain").splitlines()),
         "system": platform.platform(),

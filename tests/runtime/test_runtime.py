@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 
 import pytest
 import torch
+from helpers.project import ROOT
 
 from pipeline.runtime import device
 from pipeline.runtime.device import worker_count
@@ -30,3 +34,19 @@ def test_peak_memory_is_in_bytes_whatever_unit_the_system_counts_in(monkeypatch:
     linux = peak_memory(torch.device("cpu"))
     monkeypatch.setattr(sys, "platform", "darwin")
     assert linux / peak_memory(torch.device("cpu")) == pytest.approx(1024, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [({}, "10000"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"), ({"GOMP_SPINCOUNT": "7"}, "7")],
+    ids=["default", "passive", "own"],
+)
+def test_threads_spin_briefly_unless_the_user_chooses(chosen: dict[str, str], expected: str) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    environment = kept | chosen | {"OMP_DISPLAY_ENV": "VERBOSE"}  # OpenMP prints what it read when torch loads it
+    command = [sys.executable, "-c", "import stages.train"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=True)
+    found = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+    if not found:
+        pytest.skip("this torch does not use GNU's OpenMP")
+    assert found[0] == expected

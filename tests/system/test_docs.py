@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import statistics
 from itertools import pairwise
 from pathlib import Path
 
@@ -170,7 +171,7 @@ PERFORMANCE = read("docs/performance.md")
 
 
 def test_times_and_memory_are_those_measured() -> None:
-    compared, alone, _ = (table.rows for table in tables(PERFORMANCE))
+    compared, alone, *_ = (table.rows for table in tables(PERFORMANCE))
     assert {row["Row"] for row in (*compared, *alone)} == set(MEASURED["rows"])
     for row in compared:
         record = MEASURED["rows"][row["Row"]]
@@ -194,6 +195,20 @@ def test_seconds_to_start_a_stage_are_those_measured() -> None:
     assert [cells[0] for cells in table.cells] == list(record)
     for stage, *shown in table.cells:
         assert all(agrees(text, value) for text, value in zip(shown, record[stage], strict=True)), stage
+
+
+def test_seconds_beside_busy_processes_are_those_measured() -> None:
+    record = json.loads(read("benchmarks/measured/shared-machine.json"))["seconds_per_step"]
+    table = tables(PERFORMANCE)[-2]
+    medians = {busy: [statistics.median(rounds) for rounds in settings.values()] for busy, settings in record.items()}
+    assert [cells[0] for cells in table.cells] == list(record)
+    for busy, *shown in table.cells:
+        assert all(agrees(text, value) for text, value in zip(shown, medians[busy], strict=True)), busy
+    ratios = re.search(r"takes (\S+) times as long as alone, in place of (\S+) times", PERFORMANCE)
+    (theirs, ours, _), (their_busy, our_busy, _) = medians["0"], medians["2"]
+    assert ratios is not None
+    assert agrees(ratios[1], our_busy / ours)
+    assert agrees(ratios[2], their_busy / theirs)
 
 
 def test_commit_machine_and_rounds_are_those_measured() -> None:
