@@ -1,6 +1,7 @@
 """Commands beside `dvc repro`.
 
 python -m pipeline check    validate all configuration files; if they are valid, list the stages that would run
+python -m pipeline run --jobs N                what `dvc repro` does, with N trainings at once
 python -m pipeline verify   compare the results with the reference records, or with published numbers: did it reproduce?
 python -m pipeline verify STUDY --size SIZE   compare rerun trainings of a study with its committed records
 python -m pipeline reference --seeds SEED...  train the chosen benchmarks and add them to the reference records
@@ -18,6 +19,7 @@ MODEL is a run, BENCHMARK/SEED as under runs/train, or a .safetensors file that 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -35,6 +37,10 @@ def main(arguments: list[str]) -> None:
                 from pipeline.planning.check import check
 
                 print(check(ROOT))
+            case "run":
+                from pipeline.planning.jobs import run_jobs
+
+                run_jobs(ROOT, options.jobs, shlex.split(options.launcher))
             case "verify":
                 from pipeline.planning.verify import verify
 
@@ -90,6 +96,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check")
     commands.add_parser("sync")
+    run = commands.add_parser("run")
+    run.add_argument("--jobs", type=_positive, required=True, metavar="N", help="trainings at once")
+    run.add_argument(
+        "--launcher",
+        default="",
+        metavar="COMMAND",
+        help="runs each stage as a job of a cluster and waits for it, such as 'srun --quit-on-interrupt --gres=gpu:1'",
+    )
     verify, reference = commands.add_parser("verify"), commands.add_parser("reference")
     verify.add_argument(
         "study", nargs="?", help="a file of studies/ without its ending; default: what params.yaml chooses"

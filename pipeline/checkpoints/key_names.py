@@ -89,9 +89,22 @@ _UPERNET: Rules = (
     (r"^decoder\.([01])\.", r"context.fusion.\1."),
     (r"^decoder\.4\.", "final_decoder.1."),
 )
+# MCIBI++: named layers in every decoder, a pyramid that is no context module, and an attention of the context to what
+# the memory returned.
+_DISTRIBUTION: Rules = (
+    *(
+        (rf"^decoder_{theirs}\.{layer}\.", f"{ours}.{index}.")
+        for theirs, ours in (("pr", "coarse_decoder"), ("cwi", "context_decoder"), ("cls", "final_decoder"))
+        for layer, index in (("conv1", 0), ("bn1", 1), ("conv2", 4))
+    ),
+    (r"^lateral_convs\.", "pyramid.laterals."),
+    (r"^fpn_convs\.", "pyramid.smoothing."),
+    (r"^self_attention\.", "memory.context_attention."),
+    (r"^memory_module\.downsample_before_sa\.", "memory.halving."),
+)
 # ViT has three auxiliary heads of two blocks each, all others have one.
 _AUXILIARIES: Rules = ((r"^auxiliary_decoder\.(\d)\.(?=\d+\.)", r"auxiliary.\1."),)
-_CLASSIFIER_KEY = re.compile(r"^(?:decoder|decoder_stage2)\.(\d+)\.bias$")
+_CLASSIFIER_KEY = re.compile(r"^(?:(?:decoder|decoder_stage2)\.\d+|decoder_cls\.conv2)\.bias$")
 _AUXILIARY_KEY = re.compile(r"^auxiliary_decoder\.(?:(\d)\.)?\d+\.")
 
 
@@ -207,7 +220,9 @@ def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _head_rules(state: Mapping[str, Tensor]) -> Rules:
     """Rules for the head in `state`: different heads use the same names and numbers for different layers."""
     special: Rules = _AUXILIARIES if any(key.startswith("auxiliary_decoder.2.") for key in state) else ()
-    if any(key.startswith("fpn_convs.") for key in state):
+    if any(key.startswith("decoder_cls.") for key in state):
+        special += _DISTRIBUTION
+    elif any(key.startswith("fpn_convs.") for key in state):
         special += _UPERNET
     elif "decoder.4.running_mean" in state:  # the decoder of a plain model is numbered by its length
         special += _FCN_DECODER

@@ -122,8 +122,8 @@ def evaluation_hash(benchmark: Benchmark) -> str:
 # Keys that came after the first committed results. At their default they are left out of the hash, so that those
 # results stay results of the configuration that made them.
 _LATER = {
-    "memory": ("fusion",),
-    "loss": ("class_weights",),
+    "memory": ("fusion", "kind", "head"),
+    "loss": ("class_weights", "context"),
     "schedule": ("warmup_iterations", "warmup_ratio"),
 }
 

@@ -87,9 +87,25 @@ class SegmentorConfig(Section):
     feature_norm: bool = False  # layer norm over the channels of each encoder map: ViT
 
 
-class MemoryConfig(Section):
-    """The dataset-level feature memory (docs/method.md, Architecture and Memory update)."""
+class DistributionHead(Section):
+    """The decoders around a distribution memory (docs/method.md, MCIBI++)."""
 
+    coarse_kernel: Literal[1, 3] = 1
+    context_kernel: Literal[1, 3] = 1  # of the decoder that segments by the context within the image alone
+    final_kernel: Literal[1, 3] = 1
+    weights_from: Literal["context", "coarse"] = "context"  # whose logits weight the classes, where there is a context
+    halved: bool = False  # read the memory at half the resolution: HRNet
+    # Channels of each finer level of a feature pyramid that carries the result up to the encoder's finest map; or null.
+    pyramid: Positive | None = None
+
+
+class MemoryConfig(Section):
+    """The dataset-level memory (docs/method.md, Architecture, Memory update and MCIBI++)."""
+
+    # Class vectors (`features`, MCIBI), or a mean and a deviation per class that scale a fixed random code
+    # (`distribution`, MCIBI++), which has a `head` of its own, and no slots, strategy and gradient.
+    kind: Literal["features", "distribution"] = "features"
+    head: DistributionHead = DistributionHead()
     # What the module reads: class vectors of the whole dataset, updated in training (the method); or, as controls with
     # the same parameters, fixed random vectors, or the batch's own class means (in evaluation: the image's), weighted
     # by the coarse probabilities; or nothing (`none`): the module's convolutions alone, without attention to a memory.
@@ -113,6 +129,18 @@ class MemoryConfig(Section):
     sync: Literal["statistics", "per_rank_mean"] = "statistics"
 
     @model_validator(mode="after")
+    def _keys_of_its_kind(self) -> MemoryConfig:
+        if self.kind == "features" and self.head != DistributionHead():
+            raise ValueError("head: belongs to kind: distribution")
+        if self.kind == "distribution":
+            own = {"slots": 1, "strategy": "cosine", "gradient": "exact"}
+            if wrong := [key for key, default in own.items() if getattr(self, key) != default]:
+                raise ValueError(f"{', '.join(wrong)}: only kind: features has a choice there; leave out")
+            if self.content in ("batch", "none"):
+                raise ValueError(f"content: {self.content} needs kind: features; use dataset or random")
+        return self
+
+    @model_validator(mode="after")
     def _controls_are_not_updated(self) -> MemoryConfig:
         if self.content != "dataset" and self.gradient == "updated":
             raise ValueError(f"gradient: updated needs an update, and content: {self.content} has none; use exact")
@@ -128,6 +156,7 @@ class LossConfig(Section):
     final: Weight = 1.0
     coarse: Weight = 0.4  # coarse segmentation: the logits that weight the memory
     auxiliary: Weight = 0.4
+    context: Weight = 1.0  # logits of the context within the image, which a distribution memory has
     consistency: Weight = 0.0  # representation consistency loss: the final decoder classifies the memory itself
     consistency_from_epoch: Positive = 2  # epochs count from 1
     # Of the pixels in final, coarse and auxiliary loss: all alike, or each class by the median of all classes'
@@ -293,6 +322,8 @@ class Benchmark(Section):
     def _consistency_needs_memory(self) -> Benchmark:
         if self.loss.consistency > 0 and self.memory is None:
             raise ValueError("loss.consistency classifies the memory: add a `memory:` section or set the weight to 0")
+        if self.loss.consistency > 0 and self.memory.kind == "distribution":
+            raise ValueError("loss.consistency classifies class vectors, which kind: distribution has not; set it to 0")
         if self.loss.consistency > 0 and (content := self.memory.content) in ("batch", "none"):
             raise ValueError(
                 f"loss.consistency classifies the memory, which content: {content} leaves empty; set it to 0"

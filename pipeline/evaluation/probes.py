@@ -89,10 +89,10 @@ class _Prober:
         if position == len(shared):
             inputs = self.model.head_input(both[:, :3].contiguous(memory_format=torch.channels_last))
             shared.append((inputs, class_shares(both[:, 3].long(), inputs.coarse)))
-        (representations, coarse, context, _), truth = shared[position]
-        weights = self.memory.class_weights(coarse)  # (B, K, h, w)
+        head, truth = shared[position]
+        weights = self.model.class_weights(head)  # (B, K, h, w)
         if probe == "coarse":
-            return SegmentorOutput(coarse, coarse, (), None)
+            return SegmentorOutput(head.coarse, head.coarse, (), None)
         if probe == "oracle":
             weights = torch.where(truth.sum(dim=1, keepdim=True) > 0, truth, weights)
         elif probe == "uniform":
@@ -100,27 +100,27 @@ class _Prober:
         elif probe == "shuffled":
             weights = weights.roll(1, dims=1)
         with self._changed(probe):
-            logits = self.model.final_decoder(self.memory.read(representations, weights, context))
-        return SegmentorOutput(logits, coarse, (), None)
+            logits = self.model.read(head, weights)
+        return SegmentorOutput(logits, head.coarse, (), None)
 
     @contextlib.contextmanager
     def _changed(self, probe: str) -> Iterator[None]:
         """The memory with other vectors or attention, or with its entropies noted."""
-        kept, hooks = self.memory.memory, []
+        vectors, hooks = self.memory.vectors(), []
         if probe == "final":
             for name, blocks in self.attention.items():
                 hooks += [block.register_forward_hook(partial(self._note, name)) for block in blocks]
         elif probe == "zero":
-            self.memory.memory = torch.zeros_like(kept)
+            self.memory.vectors = partial(torch.zeros_like, vectors)
         elif probe == "random":
-            self.memory.memory = _noise_like(kept)
+            self.memory.vectors = partial(_noise_like, vectors)
         elif probe in ("memory_mean", "context_mean"):
             blocks = self.attention[probe.removesuffix("_mean")]
             hooks += [block.register_forward_hook(_image_mean) for block in blocks]
         try:
             yield
         finally:
-            self.memory.memory = kept
+            vars(self.memory).pop("vectors", None)  # the method again
             for hook in hooks:
                 hook.remove()
 

@@ -6,7 +6,7 @@ from (HeadShape, its options), and enter it in `FRAMEWORKS` under the name that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -124,10 +124,41 @@ class FeaturePyramid(nn.Module):
         """Encoder maps (B, C_i, h_i, w_i), finest first, to context (B, C, h_0, w_0)."""
         levels = [lateral(m) for lateral, m in zip(self.laterals, maps[-self.LEVELS : -1], strict=True)]
         levels.append(self.pooling(maps[-1]))  # (B, C, h_i, w_i) each
-        for i in range(len(levels) - 1, 0, -1):
-            levels[i - 1] = levels[i - 1] + resize(levels[i], levels[i - 1].shape[2:])
-        smooth = [conv(level) for conv, level in zip(self.smoothing, levels[:-1], strict=True)]
-        return self.fusion(torch.cat([resize(level, levels[0].shape[2:]) for level in (*smooth, levels[-1])], dim=1))
+        return self.fusion(_carried_up(levels, self.smoothing))
+
+
+class MemoryPyramid(nn.Module):
+    """MCIBI++'s "UperNet": what the memory returns, carried up to the finest of four maps; no pooling, no fusion.
+
+    (B, C_i, h_i, w_i) maps of the encoder, finest first, and the memory's (B, D, h, w) to (B, 3E + D, h_0, w_0).
+    """
+
+    LEVELS = 4
+
+    def __init__(
+        self, pyramid_channels: Sequence[int], memory_channels: int, channels: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        finer = pyramid_channels[-self.LEVELS : -1]
+        self.laterals = nn.ModuleList(conv_bn_act(width, memory_channels, 1, activation) for width in finer)
+        self.smoothing = nn.ModuleList(conv_bn_act(memory_channels, channels, 3, activation) for _ in finer)
+        self.out_channels = len(finer) * channels + memory_channels
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Three maps of the encoder and the memory's."""
+        levels = [lateral(m) for lateral, m in zip(self.laterals, maps[:-1], strict=True)]
+        return _carried_up([*levels, maps[-1]], self.smoothing)
+
+
+def _carried_up(levels: list[Tensor], smoothing: nn.ModuleList) -> Tensor:
+    """Levels (B, C, h_i, w_i), finest first: each added to the finer one, smoothed but for the last, and concatenated.
+
+    Returns (B, sum of their channels, h_0, w_0).
+    """
+    for i in range(len(levels) - 1, 0, -1):
+        levels[i - 1] = levels[i - 1] + resize(levels[i], levels[i - 1].shape[2:])
+    smooth = [conv(level) for conv, level in zip(smoothing, levels[:-1], strict=True)]
+    return torch.cat([resize(level, levels[0].shape[2:]) for level in (*smooth, levels[-1])], dim=1)
 
 
 def _pooled_branch(in_channels: int, channels: int, bins: int, activation: Activation) -> nn.Sequential:

@@ -105,12 +105,27 @@ class FeatureMemory(nn.Module):
         """`forward` with the weights (B, K, h, w) of the classes given; they sum to 1 over classes."""
         if (context is None) == self.fuse_context:
             raise ValueError("context features must be given exactly when the memory was built with fuse_context")
+        return self._join(representations, self._augment(representations, weights), context)
+
+    def vectors(self) -> Tensor:
+        """The class vectors that are read, (K, S, C)."""
+        return self.memory
+
+    def written(self) -> Tensor:
+        """Which vectors training has written, (K, S) bool."""
+        return (self.memory != 0).any(dim=-1)
+
+    def _augment(self, representations: Tensor, weights: Tensor) -> Tensor:
+        """Pixel representations (B, C, h, w) with what they read from the memory, (B, C, h, w)."""
         attended = [
             attention(representations, self._retrieve(weights, slot, representations))  # (B, C, h, w)
             for slot, attention in enumerate(self.memory_attention)
         ]
         from_memory = self.slot_fusion(torch.cat(attended or [representations], dim=1))  # (B, C, h, w)
-        augmented = self.memory_fusion(torch.cat([representations, from_memory], dim=1))  # (B, C, h, w)
+        return self.memory_fusion(torch.cat([representations, from_memory], dim=1))  # (B, C, h, w)
+
+    def _join(self, representations: Tensor, augmented: Tensor, context: Tensor | None) -> Tensor:
+        """`augmented` with the context within the image, (B, C, h, w) each."""
         if self.fusion == "residual":
             return (representations if context is None else context) + self.gain * augmented
         if context is None:
@@ -128,10 +143,10 @@ class FeatureMemory(nn.Module):
     def _retrieve(self, weights: Tensor, slot: int, representations: Tensor) -> Tensor:
         """Each pixel's mix of one slot of all classes: weights (B, K, h, w) to (B, C, h, w)."""
         if self.content == "batch":
-            return _mix(weights, self._batch_means(weights.detach(), representations.detach()))
+            return mix(weights, self._batch_means(weights.detach(), representations.detach()))
         if self.gradient == "updated" and self.training:
             return _RetrieveWithLateGradient.apply(weights, self, slot)
-        return _mix(weights, self.memory[:, slot])
+        return mix(weights, self.vectors()[:, slot])
 
     def _batch_means(self, weights: Tensor, representations: Tensor) -> Tensor:
         """Mean representation of each class, pixels weighted by `weights` (B, K, h, w): without gradient, as a memory.
@@ -161,9 +176,12 @@ class FeatureMemory(nn.Module):
 
     def statistics(self, representations: Tensor, labels: Tensor) -> MemoryStatistics:
         """What one part of a batch contributes to `update_from`; arguments and errors as for `update`."""
+        self._require_training()
+        return class_statistics(self.memory, representations, labels, self.strategy)
+
+    def _require_training(self) -> None:
         if not self.training:
             raise RuntimeError("the memory is frozen in evaluation mode; call .train() before updating it")
-        return class_statistics(self.memory, representations, labels, self.strategy)
 
     @torch.no_grad()
     def update_from(self, parts: Sequence[MemoryStatistics], momentum: float) -> None:
@@ -198,14 +216,14 @@ class _RetrieveWithLateGradient(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, module: FeatureMemory, slot: int) -> Tensor:
         """weights (B, K, h, w) to (B, C, h, w)."""
         ctx.module, ctx.slot = module, slot
-        return _mix(weights, module.memory[:, slot].to(weights.dtype))
+        return mix(weights, module.memory[:, slot].to(weights.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """gradient (B, C, h, w) to (B, K, h, w)."""
-        return _mix(gradient, ctx.module.memory[:, ctx.slot].to(gradient.dtype).T), None, None
+        return mix(gradient, ctx.module.memory[:, ctx.slot].to(gradient.dtype).T), None, None
 
 
-def _mix(maps: Tensor, matrix: Tensor) -> Tensor:
+def mix(maps: Tensor, matrix: Tensor) -> Tensor:
     """maps (B, I, h, w) times matrix (I, O), or one per image (B, 1, I, O), over the channels: (B, O, h, w)."""
     return (maps.movedim(1, -1).contiguous() @ matrix).movedim(-1, 1).contiguous()

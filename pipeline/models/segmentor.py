@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from pipeline.config.schema import Benchmark
 from pipeline.errors import PipelineError
 from pipeline.models.bilinear import resize
-from pipeline.models.context import FRAMEWORKS, ContextInput, HeadShape, framework_options
+from pipeline.models.context import FRAMEWORKS, ContextInput, HeadShape, MemoryPyramid, framework_options
+from pipeline.models.distribution import DistributionMemory
 from pipeline.models.encoder import build_encoder
 from pipeline.models.layers import ChannelNorm, conv_bn_act, decoder, halving
 from pipeline.models.memory import FeatureMemory
 
-_OF_THE_MODULE = {"slots", "aggregation", "strategy", "gradient", "content", "fusion", "sync"}  # keys of `memory`
+# Keys of `memory` that its module takes.
+_OF_BOTH = {"aggregation", "content", "fusion", "sync"}
+_OF_FEATURES = _OF_BOTH | {"slots", "strategy", "gradient"}
 
 
 class SegmentorOutput(NamedTuple):
@@ -28,6 +31,7 @@ class SegmentorOutput(NamedTuple):
     coarse: Tensor | None  # (B, K, h, w) stage-one logits, with memory only
     auxiliary: tuple[Tensor, ...]  # (B, K, h_i, w_i) logits of each auxiliary head, in training mode only
     representations: Tensor | None  # (B, C, h, w) what the memory is updated with, with memory only
+    context: Tensor | None = None  # (B, K, h, w) logits of the context alone, with a distribution memory only
 
 
 class HeadInput(NamedTuple):
@@ -37,6 +41,8 @@ class HeadInput(NamedTuple):
     coarse: Tensor | None  # (B, K, h, w) stage-one logits, with memory only
     context: Tensor | None  # (B, C, h, w) context within the image
     auxiliary: tuple[Tensor, ...]  # (B, K, h_i, w_i) logits of the auxiliary heads that ran
+    context_logits: Tensor | None  # (B, K, h, w) of the context alone
+    finer: tuple[Tensor, ...]  # (B, C_i, h_i, w_i) maps of the encoder for the pyramid, finest first
 
 
 class Segmentor(nn.Module):
@@ -44,6 +50,8 @@ class Segmentor(nn.Module):
 
         with memory     R = pixel_representation(X), coarse = coarse_decoder(R), P = context(X or R and coarse),
                         logits = final_decoder(memory(R, coarse, P))
+        distribution    the same; the classes are weighted by context_decoder(P) where there is a P, and a pyramid may
+                        carry what the memory returns up to finer maps before the final decoder
         without         logits = final_decoder(P), or of R where the framework has no context (FCN)
 
     Parts that a configuration does not have are None.
@@ -67,14 +75,26 @@ class Segmentor(nn.Module):
         self.pixel_representation = conv_bn_act(widths[-1], channels, 3, activation) if pixels else None
         # The published layouts: CBA1 after the memory, CBA3 for plain FCN, the classifier alone after a context module.
         final = {"kernel_size": 3, "blocks": 0 if context else 1}
-        self.coarse_decoder = self.memory = None
+        self.coarse_decoder = self.memory = self.context_decoder = self.pyramid = None
+        width = channels  # of the map that the final decoder reads
         if memory is not None:
-            final = final if memory.fusion == "residual" else {"kernel_size": 1}
-            self.coarse_decoder = decoder(channels, channels, num_classes, config, kernel_size=1)
-            settings = memory.model_dump(include=_OF_THE_MODULE)
+            final = final if memory.fusion == "residual" else {"kernel_size": memory.head.final_kernel}
+            self.coarse_decoder = decoder(channels, channels, num_classes, config, memory.head.coarse_kernel)
+            settings = memory.model_dump(include=_OF_FEATURES if memory.kind == "features" else _OF_BOTH)
             settings |= {"fuse_context": context is not None, "activation": activation}
-            self.memory = FeatureMemory(num_classes, channels, config.attention_channels, **settings)
-        self.final_decoder = decoder(channels, channels, num_classes, config, **final)
+            shape_of_memory = (num_classes, channels, config.attention_channels)
+            if memory.kind == "features":
+                self.memory = FeatureMemory(*shape_of_memory, **settings)
+            else:
+                self.memory = DistributionMemory(*shape_of_memory, **settings, halved=memory.head.halved)
+            if memory.kind == "distribution" and context is not None:
+                self.context_decoder = decoder(channels, channels, num_classes, config, memory.head.context_kernel)
+                width = channels if memory.fusion == "residual" else 2 * channels
+            if memory.head.pyramid is not None:
+                self.pyramid = MemoryPyramid(widths, width, memory.head.pyramid, activation)
+                width = self.pyramid.out_channels
+        self.final_decoder = decoder(width, channels, num_classes, config, **final)
+        self.weights_from_context = self.context_decoder is not None and memory.head.weights_from == "context"
         self.auxiliary = nn.ModuleList(
             decoder(widths[head.feature], head.channels, num_classes, config, 3, head.convs, head.upsample)
             for head in config.auxiliary
@@ -83,14 +103,22 @@ class Segmentor(nn.Module):
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """Normalised RGB float32 (B, 3, H, W) to logits; gradient reaches every part but the memory itself."""
-        representations, coarse, context, auxiliary = self.head_input(images)
-        auxiliary = auxiliary if self.training else ()
+        head = self.head_input(images)
+        auxiliary = head.auxiliary if self.training else ()
         if self.memory:
-            logits = self.final_decoder(self.memory(representations, coarse, context))
-            return SegmentorOutput(logits, coarse, auxiliary, representations)
-        return SegmentorOutput(
-            self.final_decoder(representations if context is None else context), None, auxiliary, None
-        )
+            logits = self.read(head, self.class_weights(head))
+            return SegmentorOutput(logits, head.coarse, auxiliary, head.representations, head.context_logits)
+        pixels = head.representations if head.context is None else head.context
+        return SegmentorOutput(self.final_decoder(pixels), None, auxiliary, None)
+
+    def class_weights(self, head: HeadInput) -> Tensor:
+        """(B, K, h, w) by which each pixel weights the classes of the memory; they sum to 1."""
+        return self.memory.class_weights(head.context_logits if self.weights_from_context else head.coarse)
+
+    def read(self, head: HeadInput, weights: Tensor) -> Tensor:
+        """Final logits (B, K, h, w) when the classes of the memory have these weights (B, K, h, w)."""
+        augmented = self.memory.read(head.representations, weights, head.context)  # (B, C or 2C, h, w)
+        return self.final_decoder(self.pyramid([*head.finer, augmented]) if self.pyramid else augmented)
 
     def head_input(self, images: Tensor) -> HeadInput:
         """Everything up to the memory, of normalised RGB float32 (B, 3, H, W)."""
@@ -114,7 +142,9 @@ class Segmentor(nn.Module):
         elif self.context and self.context_input == "objects":
             objects = resize(auxiliary[-1], features.shape[2:]) if objects_from_auxiliary else coarse
             context = self.context(representations, objects)  # (B, C, h, w)
-        return HeadInput(representations, coarse, context, auxiliary)
+        context_logits = self.context_decoder(context) if self.context_decoder else None  # (B, K, h, w)
+        finer = tuple(maps[-self.pyramid.LEVELS : -1]) if self.pyramid else ()
+        return HeadInput(representations, coarse, context, auxiliary, context_logits, finer)
 
     def _feature_maps(self, images: Tensor) -> list[Tensor]:
         """The encoder's maps, finest first and the image at [0], normed and the last one halved where so configured."""
@@ -155,6 +185,11 @@ def _check_parts(
         raise PipelineError(
             f"{benchmark.id}: segmentor.framework: the context of {framework} is finer than the pixels that the "
             "memory augments; use fcn, pspnet, deeplabv3 or ocrnet, or remove the memory"
+        )
+    if memory is not None and memory.head.pyramid is not None and len(widths) <= MemoryPyramid.LEVELS:
+        raise PipelineError(
+            f"{benchmark.id}: memory.head.pyramid: needs {MemoryPyramid.LEVELS} maps of the encoder, and depth "
+            f"{benchmark.encoder.depth} gives {len(widths) - 1}; use a depth of {MemoryPyramid.LEVELS} or more"
         )
     usable = [index for index in range(-1, -len(widths), -1) if widths[index]]
     for head in heads:

@@ -7,7 +7,6 @@ repository: an interrupted row resumes when the same command is run again.
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pipeline.config.schema import each_once
 from pipeline.errors import PipelineError
 from pipeline.planning.needs import data_need
 from pipeline.planning.plan import Planned, describe, plan_benchmarks
-from pipeline.planning.stages import dvc
+from pipeline.planning.stages import dvc, dvc_environment
 from pipeline.results.published import changed_keys, find_row, published_benchmarks, published_of, published_rows
 from pipeline.runtime.provenance import git_state, why_no_commit
 
@@ -97,9 +96,7 @@ def _run(root: Path, choice: Project, mode: str, name: str, dry_run: bool) -> No
         raise PipelineError(f"a published row runs as a DVC experiment, which needs a commit: {why_no_commit(root)}")
     if name in dvc(root, "exp", "list", "--name-only").split():
         dvc(root, "exp", "remove", name)  # DVC refuses to replace an experiment; results stay in its cache
-    binaries = str(Path(sys.executable).parent)  # stages call `python`, which has to be this one
-    environment = os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
-    done = subprocess.run([sys.executable, "-m", *command], cwd=root, env=environment, check=False)
+    done = subprocess.run([sys.executable, "-m", *command], cwd=root, env=dvc_environment(), check=False)
     if done.returncode != 0:
         raise PipelineError(f"`dvc exp run` exited with {done.returncode}, see above; run the same command to resume")
     report = root / "reports" / "published" / f"{name}.html"

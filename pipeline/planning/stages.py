@@ -33,7 +33,7 @@ def pending_stages(root: Path, plan: Path) -> dict[str, str]:
     lock = root / "dvc.lock"
     recorded = read_yaml(lock)["stages"] if lock.is_file() else {}
     found: dict[str, str] = {}
-    for stage, upstream in _graph(root).items():
+    for stage, upstream in stage_graph(root).items():
         if stage in recorded:
             reasons = [*_changes(status.get(stage, []), root), *_changed_plan(recorded[stage]["deps"], root, plan)]
         else:
@@ -58,13 +58,18 @@ def dvc(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _graph(root: Path) -> dict[str, list[str]]:
+def stage_graph(root: Path) -> dict[str, list[str]]:
     """Stages in an order in which they can run, each with those that it needs directly."""
     dot = dvc(root, "dag", "--dot")
     needs: dict[str, list[str]] = {stage: [] for stage in re.findall(r'^"([^"]+)";$', dot, re.MULTILINE)}
     for before, after in re.findall(r'^"([^"]+)" -> "([^"]+)";$', dot, re.MULTILINE):
         needs[after].append(before)
     return {stage: needs[stage] for stage in TopologicalSorter(needs).static_order()}
+
+
+def dvc_environment() -> dict[str, str]:
+    """For processes that run stages: these call `python`, which has to be this one."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def _changes(entries: list[Any], root: Path) -> Iterator[str]:

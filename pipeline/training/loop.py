@@ -150,7 +150,7 @@ def _end_epoch(trainer: Trainer, progress: Progress, epoch: int, validate: Valid
     """Memory snapshot after the first epoch; validation at intervals and at the end, keeping the best weights."""
     schedule, memory = trainer.benchmark.schedule, trainer.model.memory
     if epoch == 1 and memory is not None:
-        progress.first_epoch_memory = memory.memory.detach().cpu().clone()
+        progress.first_epoch_memory = memory.vectors().detach().cpu().clone()
     if epoch % schedule.validate_every and epoch != schedule.epochs:
         return
     copy_buffers_from_main(trainer.model)

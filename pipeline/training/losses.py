@@ -62,6 +62,8 @@ def pixel_losses(
     terms = {"final": ([output.logits], weights.final), "auxiliary": (output.auxiliary, weights.auxiliary)}
     if output.coarse is not None:
         terms["coarse"] = ([output.coarse], weights.coarse)
+    if output.context is not None:
+        terms["context"] = ([output.context], weights.context)
     return {
         name: weight * torch.stack([pixel_cross_entropy(each, labels, valid, class_weights) for each in heads]).sum()
         for name, (heads, weight) in terms.items()

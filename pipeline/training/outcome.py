@@ -32,7 +32,7 @@ def training_record(
     encoder = sum(p.numel() for p in model.encoder.parameters())
     history, validation = progress.history, progress.validation
     best = max(validation, key=lambda row: row["miou"], default=None)
-    touched = [] if model.memory is None else (model.memory.memory != 0).flatten(1).any(dim=1).tolist()  # (K,)
+    touched = [] if model.memory is None else model.memory.written().any(dim=1).tolist()  # (K,)
     return TrainingRecord(
         benchmark=benchmark.id,
         mode=benchmark.mode,
@@ -58,8 +58,8 @@ def memory_record(model: Segmentor, progress: Progress) -> Memory | None:
     """The memory for `TrainingFiles.write`."""
     if model.memory is None:
         return None
-    first, final = progress.first_epoch_memory, model.memory.memory.detach().cpu().numpy()  # (K, S, C) each
-    return Memory(None if first is None else first.numpy(), final, (final != 0).any(axis=-1))
+    first, final = progress.first_epoch_memory, model.memory.vectors().detach().cpu().numpy()  # (K, S, C) each
+    return Memory(None if first is None else first.numpy(), final, model.memory.written().cpu().numpy())
 
 
 def cost_now(root: Path, device: torch.device, started: datetime.datetime, progress: Progress) -> Cost:

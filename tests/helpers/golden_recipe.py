@@ -21,7 +21,14 @@ from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.models import FeatureMemory
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDENS = Path(os.environ.get("GOLDENS", ROOT.parent / "shared" / "goldens"))
+SHARED = ROOT.parent / "shared"
+# Folders; several are separated like those of PATH.
+GOLDENS = [
+    Path(folder)
+    for folder in os.environ.get("GOLDENS", f"{SHARED / 'goldens'}{os.pathsep}{SHARED / 'goldens-plusplus'}").split(
+        os.pathsep
+    )
+]
 OWN_GOLDENS = ROOT / "tests" / "goldens"  # the small numeric ones, kept with the project
 
 _STRATEGIES = {"cosine_similarity": "cosine", "mean": "mean"}
@@ -35,7 +42,7 @@ class Golden(NamedTuple):
 
 def golden_files(kind: str, pattern: str = "*.npz") -> list[Path]:
     """Every file of a kind that is on disk, each name once."""
-    found = {path.name: path for folder in (OWN_GOLDENS, GOLDENS) for path in (folder / kind).glob(pattern)}
+    found = {path.name: path for folder in (OWN_GOLDENS, *GOLDENS) for path in (folder / kind).glob(pattern)}
     return [found[name] for name in sorted(found)]
 
 

@@ -1,4 +1,5 @@
-"""Parity with the authors' code, on every golden file found on disk (GOLDENS, else ../shared/goldens).
+"""Parity with the authors' code, on every golden file found on disk (GOLDENS, which may name several folders, else
+../shared/goldens and ../shared/goldens-plusplus).
 
 A model, training or e2e file names a benchmark: `params/<name>.yaml` says what is built. The pictures of e2e files are
 looked up in SAMPLES, else ../shared/data/samples.
@@ -32,13 +33,16 @@ from pipeline.config import load_benchmark
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.prepared import read_image
+from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.evaluation.views import predict
 from pipeline.models import build_segmentor
+from pipeline.models.distribution import DistributionMemory, class_codes
 from pipeline.training.step import training_step
 
 SAMPLES = Path(os.environ.get("SAMPLES", ROOT.parent / "shared" / "data" / "samples"))
 TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
+TERMS |= {"loss_cls": "final", "loss_pr": "coarse", "loss_cwi": "context"}  # MCIBI++
 
 
 def each_golden(kind, pattern):
@@ -62,6 +66,25 @@ def test_memory_after_each_update_is_the_authors(path, update):
         assert relative_error(memory, golden) < 1e-5
 
 
+@each_golden("memory", "plusplus*.npz")
+def test_distribution_memory_is_the_authors(path):
+    """Its vectors, its output, and its two statistics per class after an update."""
+    _, arrays, state = read_golden(path, prefix="memory_module.")
+    classes, channels = arrays["sampled_memory"].shape
+    width = len(state["memory_module.self_attention.out_project.0.weight"][0])
+    module = DistributionMemory(classes, channels, width, fuse_context=False)
+    renamed = from_published(state, [f"memory.{key}" for key in module.state_dict()])
+    module.load_state_dict({key.removeprefix("memory."): value for key, value in renamed.items()})
+    module.memory = torch.from_numpy(arrays["memory_before"])
+    assert torch.equal(module.vectors()[:, 0], torch.from_numpy(arrays["sampled_memory"]))
+    features, logits, labels = (torch.from_numpy(arrays[name]) for name in ("feats", "logits", "labels"))
+    with torch.no_grad():
+        assert relative_error(module.eval()(features, logits), arrays["out"]) < 1e-5
+    labels = labels.long().where(labels >= 0, IGNORE_INDEX)
+    module.train().update(features, labels, momentum=0.1)
+    assert relative_error(module.memory, arrays["memory_after"]) < 1e-6
+
+
 @each_golden("memory", "forward_*.npz")
 def test_memory_forward_is_the_authors(path):
     module, inputs, golden = golden_memory(path)
@@ -78,8 +101,10 @@ def test_logits_are_the_authors(path):
     with torch.no_grad():
         output = segmentor(unit("input", tuple(golden.meta["input_shape"])))
     assert relative_error(output.logits, golden.arrays["logits"]) < 1e-3
-    if "tap/decoder_stage1" in golden.arrays and output.coarse is not None:
-        assert relative_error(output.coarse, golden.arrays["tap/decoder_stage1"]) < 1e-3
+    taps = {"decoder_stage1": output.coarse, "decoder_pr": output.coarse, "decoder_cwi": output.context}
+    for name, logits in taps.items():
+        if f"tap/{name}" in golden.arrays and logits is not None:
+            assert relative_error(logits, golden.arrays[f"tap/{name}"]) < 1e-3
 
 
 def published_segmentor(path):
@@ -145,6 +170,8 @@ def golden_steps(path, dtype):
     log, norms = (json.loads(arrays[name].tobytes()) for name in ("log", "final_norms"))
     trainer = golden_trainer(meta, norms)
     trainer.model.to(dtype)
+    if isinstance(trainer.model.memory, DistributionMemory):  # the authors draw in the precision of the network
+        trainer.model.memory.codes = class_codes(*trainer.model.memory.codes.shape, dtype=dtype)
     for step, golden in enumerate(log):
         images, labels = golden_batch(meta, step)
         values = training_step(trainer, [(images.to(dtype), labels)], step, step // meta["iters_per_epoch"] + 1)
@@ -168,11 +195,12 @@ def golden_trainer(meta, norms):
     config = load_benchmark(ROOT, meta["benchmark"], changes)
     model = build_segmentor(config, meta["num_classes"], pretrained=False)
     state = model.state_dict()
+    initial = state["memory.memory"].clone()
     counted = [key for key in state if not key.endswith("num_batches_tracked")]
     published = from_published({key: key for key in norms if not key.endswith("num_batches_tracked")}, counted)
     state |= {key: weight(name, tuple(state[key].shape)) for key, name in published.items()}
     if meta.get("memory") == "zeros" or "memory starts at zeros" in meta["note"]:
-        state["memory.memory"] = torch.zeros_like(state["memory.memory"])
+        state["memory.memory"] = initial  # zeros; of a distribution memory mean 0 and deviation 1
     model.load_state_dict(state)
     return trainer_of(config, model.train(), total=meta["epochs"] * meta["iters_per_epoch"])
 
@@ -201,7 +229,7 @@ SLOW = {("cityscapes-resnet50os8", "tta")}
 def each_label_map():
     """A golden's path and the protocols that share its forward passes, the slow ones apart."""
     cases = []
-    for path in sorted((GOLDENS / "e2e").glob("*.json")):
+    for path in sorted(path for folder in GOLDENS for path in (folder / "e2e").glob("*.json")):
         names = list(read_json(path)["results"])
         slow = [name for name in names if (path.stem, name) in SLOW]
         cases.append(pytest.param(path, [name for name in names if name not in slow], id=path.stem))
@@ -216,7 +244,7 @@ def read_json(path):
 @pytest.mark.parametrize(("path", "names"), each_label_map())
 def test_label_maps_of_real_pictures_are_the_authors(path, names):
     golden = read_json(path)
-    weights = GOLDENS / "models" / f"{golden['benchmark']}.npz"
+    weights = path.parents[1] / "models" / f"{golden['benchmark']}.npz"
     spec = get_dataset(golden["dataset"])
     segmentor, _ = published_segmentor(weights)
     transform = EvalTransform(load_benchmark(ROOT, golden["benchmark"]).inference.resize)
