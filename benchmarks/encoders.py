@@ -5,9 +5,12 @@ Each is built as the encoder of an FCN with memory, with random weights, and mad
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -43,6 +46,7 @@ FAMILIES = (
     "tu-eva02_tiny_patch14_224",
 )
 _CROP, _ODD, _CLASSES = 64, (77, 71), 5
+_PATIENCE = 300  # seconds for one export
 _HEADER = ("encoder", "M parameters", "stride", "to 16, 8", "step", "odd size", "exported", "refused with")
 
 
@@ -98,37 +102,53 @@ def _step(model: torch.nn.Module, benchmark: Benchmark) -> None:
 
 
 def _exports(model: torch.nn.Module) -> bool:
-    """Whether `export` writes a torch.export file for images of any size that agrees with the network."""
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    """Whether `export` writes, in time, a torch.export file for images of any size that agrees with the network."""
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), _limited():
         path = Path(folder) / "graph.pt2"
         try:
             write_graph(trace(model, None), "torch", path, None)
             compare(model, "torch", path, None)
-        except PipelineError:
+        except (PipelineError, TimeoutError):
             return False
     return True
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """TimeoutError after `_PATIENCE` seconds: with some networks torch.export does not come to an end."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(_PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def page(rows: Sequence[Sequence[str]]) -> str:
     """The text of docs/encoders.md."""
     versions = f"segmentation-models-pytorch {smp.__version__}, timm {timm.__version__}, torch {_version(torch)}"
     own = ", ".join(f"`{name}`" for name in encoder_names())
-    return f"""# Encoders
-
-Made by `python -m benchmarks.encoders` ({versions}; CPU, float32, random weights).
-Each row is an FCN with memory. *Stride* is that of its encoder's last feature map with `depth: 5`, *to 16, 8* what
-`encoder.output_stride` can ask for, *step* one training step on crops of {_CROP}x{_CROP}, *odd size* an image of
-{_ODD[0]}x{_ODD[1]}. *Exported* is a
-torch.export file for images of any size, compared with the network.
-
-`plan` and `make check` run every chosen network without content at its crop and its test sizes, and refuse, with the
-reason, what cannot read them. What is refused here may do for other sizes, such as a transformer of timm with its own
-crop and windows of it. All {len(smp.encoders.get_encoder_names())} encoders that segmentation-models-pytorch lists
-under its own names can be built and read images of any size. The project's own are {own}
-([published rows](published-rows.md)).
-
-{tabulate(rows, _HEADER, tablefmt="github", disable_numparse=True)}
-"""
+    how = (
+        f"Made by `python -m benchmarks.encoders` ({versions}; CPU, float32, random weights). Each row is an FCN with "
+        "memory. *Stride* is that of its encoder's last feature map with `depth: 5`, *to 16, 8* what "
+        f"`encoder.output_stride` can ask for, *step* one training step on crops of {_CROP}x{_CROP}, *odd size* an "
+        f"image of {_ODD[0]}x{_ODD[1]}. *Exported* is a torch.export file for images of any size, written within "
+        f"{_PATIENCE} s and compared with the network."
+    )
+    refused = (
+        "`plan` and `make check` run every chosen network without content at its crop and its test sizes, and refuse, "
+        "with the reason, what cannot read them. What is refused here may do for other sizes, such as a transformer of "
+        f"timm with its own crop and windows of it. All {len(smp.encoders.get_encoder_names())} encoders that "
+        "segmentation-models-pytorch lists under its own names can be built and read images of any size. The project's "
+        f"own are {own} ([published rows](published-rows.md))."
+    )
+    table = tabulate(rows, _HEADER, tablefmt="github", disable_numparse=True)
+    return f"# Encoders\n\n{textwrap.fill(how, 140)}\n\n{textwrap.fill(refused, 140)}\n\n{table}\n"
 
 
 def _version(package: ModuleType) -> str:

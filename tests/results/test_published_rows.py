@@ -13,7 +13,8 @@ from pipeline.models import build_segmentor
 from pipeline.training.optimizer import memory_momentum, poly_lr
 
 ROWS = [name for name in benchmark_ids(ROOT) if load_benchmark(ROOT, name).published]
-MEMORY_ROWS = [row for row in ROWS if not row.startswith("base-")]
+PLUSPLUS_ROWS = [row for row in ROWS if row.startswith("pp-")]
+MEMORY_ROWS = [row for row in ROWS if not row.startswith(("base-", "pp-"))]
 CLASSES = {"ade20k": 150, "cocostuff10k": 182, "cityscapes": 19, "lip": 20}
 SPEC = Path(os.environ.get("SPEC", ROOT.parent / "shared" / "spec" / "benchmarks.yaml"))
 # Of the published files, counters of batch norm included.
@@ -26,8 +27,8 @@ def meta_segmentor(row):
         return build_segmentor(benchmark, CLASSES[benchmark.dataset.name], pretrained=False)
 
 
-def test_there_are_eighteen_rows_with_memory():
-    assert len(MEMORY_ROWS) == 18
+def test_there_are_eighteen_rows_of_mcibi_and_26_of_its_successor():
+    assert (len(MEMORY_ROWS), len(PLUSPLUS_ROWS)) == (18, 26)
 
 
 @pytest.mark.parametrize("row", MEMORY_ROWS)
@@ -40,6 +41,13 @@ def test_the_network_has_as_many_entries_as_the_published_file(row):
 def test_the_memory_is_one_untrained_vector_of_512_per_class(row):
     memory = meta_segmentor(row).memory.memory
     assert memory.shape == (CLASSES[load_benchmark(ROOT, row).dataset.name], 1, 512)
+    assert not memory.requires_grad
+
+
+@pytest.mark.parametrize("row", PLUSPLUS_ROWS)
+def test_a_distribution_memory_is_two_numbers_per_class(row):
+    memory = meta_segmentor(row).memory.memory
+    assert memory.shape == (CLASSES[load_benchmark(ROOT, row).dataset.name], 2)
     assert not memory.requires_grad
 
 
@@ -59,7 +67,7 @@ def test_aspp_dilations_which_no_weight_shows():
 
 
 def test_every_hrnet_row_runs_without_the_first_stem_relu_and_says_why():
-    for row in (row for row in ROWS if row.endswith("hrnetv2w48")):
+    for row in (row for row in ROWS if "hrnetv2w48" in row):
         benchmark = load_benchmark(ROOT, row)
         assert benchmark.encoder.options == {"stem_relu": False}
         assert "encoder.options.stem_relu" in [question.key for question in benchmark.published.open_questions]
@@ -70,7 +78,7 @@ def test_cityscapes_windows_are_executed_higher_than_wide():
     assert (protocol.crop, protocol.stride) == ((1024, 512), (341, 341))
 
 
-@pytest.mark.parametrize("row", MEMORY_ROWS)
+@pytest.mark.parametrize("row", [*MEMORY_ROWS, *PLUSPLUS_ROWS])
 def test_open_questions_name_keys_of_the_benchmark(row):
     resolved = load_benchmark(ROOT, row).model_dump(mode="json")
     for question in load_benchmark(ROOT, row).published.open_questions:
@@ -94,22 +102,52 @@ def test_row_is_what_the_specification_says(row):
     assert entry["eval_split"] == benchmark.dataset.evaluation_split
     assert entry["train_split"] == "".join(benchmark.dataset.train_splits)
     assert CLASSES[benchmark.dataset.name] == entry["num_classes"]
-    optimizer, total = entry["optimizer"], entry["total_iterations"]
+    optimizer, total = entry["optimizer"], entry.get("total_iterations", 1000)
     assert (benchmark.optimizer.lr, benchmark.optimizer.weight_decay) == (optimizer["lr"], optimizer["weight_decay"])
     rules = optimizer["params_rules"].get("backbone_net", {"lr_multiplier": 1.0})
     assert benchmark.optimizer.encoder_lr_multiplier == rules["lr_multiplier"]
     last = poly_lr(total, total, benchmark.optimizer, benchmark.schedule)
     assert last == pytest.approx(entry["schedule"]["min_lr"])
+    assert len(benchmark.segmentor.auxiliary) == len(entry["aux_heads"] or [])
+    for name, ours in (("inference_single_scale", "single_scale"), ("inference_tta", "ms_flip")):
+        if entry[name] is not None:
+            assert as_specified(getattr(benchmark.inference, ours)) == entry[name]
     first = memory_momentum(benchmark.optimizer.lr, benchmark.memory, benchmark.optimizer)
+    if entry["family"] == "mcibi++":
+        assert first == entry["mcibi_pp"]["update_cfg"]["base_momentum"]
+        assert distribution_as_specified(benchmark) == {key: entry["mcibi_pp"][key] for key in DISTRIBUTION}
+        return
     assert first == pytest.approx(entry["mcibi"]["update_cfg"]["initial_momentum"])
     assert (benchmark.loss.consistency > 0) == entry["mcibi"]["use_loss"]
     assert benchmark.segmentor.downsample == (entry["mcibi"]["downsample_stride"] == 2)
     assert benchmark.segmentor.feature_norm == entry["mcibi"]["per_output_layernorm"]
     assert benchmark.segmentor.options["dilations"] == entry["mcibi"]["context_within_image"]["dilations"]
-    assert len(benchmark.segmentor.auxiliary) == len(entry["aux_heads"] or [])
-    for name, ours in (("inference_single_scale", "single_scale"), ("inference_tta", "ms_flip")):
-        if entry[name] is not None:
-            assert as_specified(getattr(benchmark.inference, ours)) == entry[name]
+
+
+DISTRIBUTION = ("downsample_before_sa", "force_use_preds_pr", "context_within_image", "fpn", "decoder")
+
+
+def distribution_as_specified(benchmark):
+    """The entries DISTRIBUTION of the specification that belong to this benchmark."""
+    head, model = benchmark.memory.head, meta_segmentor(benchmark.id)
+    modules = {"pr": model.coarse_decoder, "cwi": model.context_decoder, "cls": model.final_decoder}
+    context = {"pspnet": {"type": "ppm", "pool_scales": [1, 2, 3, 6]}}
+    context["deeplabv3"] = {"type": "aspp", "dilations": [1, 12, 24, 36]}
+    within = context.get(benchmark.segmentor.framework)
+    widths = list(model.encoder.out_channels[-4:])
+    return {
+        "downsample_before_sa": head.halved,
+        "force_use_preds_pr": head.weights_from == "coarse",
+        "context_within_image": within and within | {"use_self_attention": benchmark.memory.fusion == "attention"},
+        "fpn": head.pyramid and {"in_channels_list": widths, "feats_channels": 1024, "out_channels": head.pyramid},
+        "decoder": {name: as_decoder(module) for name, module in modules.items() if module is not None},
+    }
+
+
+def as_decoder(module):
+    first, size = module[0], module[0].kernel_size[0]
+    widths = {"in_channels": first.in_channels, "out_channels": first.out_channels}
+    return widths | {"dropout": module[3].p, "kernel_size": size, "padding": first.padding[0]}
 
 
 def as_specified(protocol):
