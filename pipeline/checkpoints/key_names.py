@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -166,17 +167,21 @@ def rename_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
 class Contents:
     """What the weights of a checkpoint are for.
 
-    num_classes: None when the file has no decoder. slots: memory vectors per class, 0 without a memory.
+    num_classes: None when the file has no decoder. memory: its kind. slots: vectors per class of a feature memory.
     """
 
     num_classes: int | None
     backbone: str | None
     auxiliary_heads: int
+    memory: Literal["features", "distribution"] | None
     slots: int
 
     def __str__(self) -> str:
         heads = f"{self.auxiliary_heads} auxiliary head{'' if self.auxiliary_heads == 1 else 's'}"
-        memory = f"a memory of {self.slots} vector{'' if self.slots == 1 else 's'} per class" if self.slots else None
+        memory = {
+            "features": f"a memory of {self.slots} vector{'' if self.slots == 1 else 's'} per class",
+            "distribution": "a memory of mean and deviation per class",
+        }.get(self.memory or "")
         return (
             f"{self.num_classes or 'an unknown number of'} classes, {self.backbone or 'no backbone of the authors'}, "
             f"{heads} and {memory or 'no memory'}"
@@ -186,11 +191,13 @@ class Contents:
 def contents(state: Mapping[str, Tensor]) -> Contents:
     """Describe a state dict under the authors' keys, to find the row that it belongs to."""
     memory = state.get("memory_module.memory")
+    axes = 0 if memory is None else memory.ndim
     return Contents(
         num_classes=_num_classes(state),
         backbone=_backbone_name(state),
         auxiliary_heads=len({found[1] for key in state if (found := _AUXILIARY_KEY.match(key))}),
-        slots=memory.shape[1] if memory is not None and memory.ndim == 3 else 0,
+        memory={3: "features", 2: "distribution"}.get(axes),
+        slots=memory.shape[1] if memory is not None and axes == 3 else 0,
     )
 
 

@@ -111,7 +111,7 @@ def _fitting_rows(root: Path, state: StateDict) -> list[str]:
     fitting = []
     for benchmark in _published_rows(root):
         classes = len(get_dataset(benchmark.dataset.name).classes)
-        if classes != found.num_classes or (benchmark.memory is not None) != (found.slots > 0):
+        if classes != found.num_classes or (benchmark.memory and benchmark.memory.kind) != found.memory:
             continue
         try:
             _fitted(benchmark, state)

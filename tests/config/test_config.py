@@ -33,6 +33,13 @@ def benchmark(data: dict[str, Any]) -> Benchmark:
         ({"optimizer": {"lr": "fast"}}, r"optimizer.lr: .*number.* \(found 'fast'\)"),
         ({"optimizer": {"lr": float("nan")}}, r"optimizer.lr: .*number.* \(found nan\)"),
         ({"loss": {"consistency": 1.0}}, "loss.consistency classifies the memory: add a `memory:` section"),
+        (
+            {"memory": {"kind": "distribution"}, "loss": {"consistency": 1.0}},
+            "loss.consistency classifies class vectors, which kind: distribution has not",
+        ),
+        ({"memory": {"head": {"halved": True}}}, "memory: .*head: belongs to kind: distribution"),
+        ({"memory": {"kind": "distribution", "slots": 2}}, "memory: .*slots: only kind: features has a choice there"),
+        ({"memory": {"kind": "distribution", "content": "batch"}}, "content: batch needs kind: features"),
         ({"inference": {"single_scale": {"mode": "slide"}}}, "single_scale: mode: slide needs `crop` and `stride`"),
         (
             {"inference": {"single_scale": {"mode": "slide", "crop": [64, 64], "stride": [65, 64]}}},

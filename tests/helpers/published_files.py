@@ -31,19 +31,32 @@ _TO_PUBLISHED = (
     (r"^coarse_decoder\.", "decoder_stage1."),
     (r"^final_decoder\.", "decoder_stage2."),
 )
+# What MCIBI++ calls otherwise.
+_OF_DISTRIBUTION = (
+    *(
+        (rf"^{ours}\.{index}\.", f"decoder_{theirs}.{layer}.")
+        for ours, theirs in (("coarse_decoder", "pr"), ("context_decoder", "cwi"), ("final_decoder", "cls"))
+        for index, layer in ((0, "conv1"), (1, "bn1"), (4, "conv2"))
+    ),
+    (r"^memory\.context_attention\.", "self_attention."),
+    (r"^memory\.halving\.", "memory_module.downsample_before_sa."),
+    (r"^pyramid\.laterals\.", "lateral_convs."),
+    (r"^pyramid\.smoothing\.", "fpn_convs."),
+)
 
 
 def published_state(benchmark: Benchmark) -> dict[str, Tensor]:
     """Recipe weights for every tensor of the benchmark's network, under the authors' keys."""
     with torch.device("meta"):
         model = build_segmentor(benchmark, len(get_dataset(benchmark.dataset.name).classes), pretrained=False)
-    names = {published_key(key): value for key, value in model.state_dict().items()}
+    names = {published_key(key, benchmark): value for key, value in model.state_dict().items()}
     return {name: weight(name, tuple(value.shape)) for name, value in names.items()}
 
 
-def published_key(key: str) -> str:
+def published_key(key: str, benchmark: Benchmark) -> str:
     """The authors' name of one of our keys."""
-    for pattern, replacement in _TO_PUBLISHED:
+    distribution = benchmark.memory is not None and benchmark.memory.kind == "distribution"
+    for pattern, replacement in (*(_OF_DISTRIBUTION if distribution else ()), *_TO_PUBLISHED):
         key, hits = re.subn(pattern, replacement, key)
         if hits:
             break

@@ -38,6 +38,7 @@ IMAGES = {
 }
 ROWS = {dataset: f"{dataset}-resnet50os8" for dataset in IMAGES}
 BY_DVC = ROWS["cityscapes"]
+DISTRIBUTION = "pp-lip-resnet50os8-ppm"  # MCIBI++, on the miniature of LIP
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +52,20 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cocostuff10k_resnet50os8={"inference": small, "segmentor": THIN},
         cityscapes_resnet50os8={"inference": small, "segmentor": THIN},
         lip_resnet50os8={"inference": {"resize": {"size": [64, 64]}}, "segmentor": THIN},
+        pp_lip_resnet50os8_ppm={"inference": {"resize": {"size": [64, 64]}}, "segmentor": THIN},
     )
     sources, weights = {}, {}
-    for dataset, row in ROWS.items():
+    for dataset in ROWS:
         (folder / dataset).mkdir()
         sources[dataset] = source(BUILDERS[dataset](folder / dataset, **IMAGES[dataset]), **IMAGES[dataset])
+    for row in (*ROWS.values(), DISTRIBUTION):
         weights[row] = str(write_checkpoint(folder / f"{row}.pth", published_state(load_benchmark(root, row))))
     edit_yaml(root / "params.yaml", sources=sources, weights=weights)
     make_repository(root, "published rows")
     run(root, "dvc", "config", "cache.type", "hardlink")  # the weights are large
     (root / "repro.log").write_text(run(root, "dvc", "repro", f"evaluate-msflip@{BY_DVC}-0"))
     runtime = load_project(root).runtime
-    for row in ROWS.values():
+    for row in (*ROWS.values(), DISTRIBUTION):
         if row != BY_DVC:
             import_benchmark(root, resolved(root, "train", row), 0, runtime)
             evaluate_benchmark(root, resolved(root, "evaluate", row), 0, runtime)
@@ -85,7 +88,7 @@ def test_dvc_runs_every_stage_of_a_row(repository: Path) -> None:
     assert (repository / "reports" / "report.md").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("row", ROWS.values())
+@pytest.mark.parametrize("row", [*ROWS.values(), DISTRIBUTION])
 def test_an_imported_checkpoint_stands_where_a_trained_one_would(repository: Path, row: str) -> None:
     folder, file = repository / "runs" / "train" / row / "0", checkpoint(repository, row)
     summary = json.loads((folder / "summary.json").read_text())
@@ -115,6 +118,15 @@ def test_the_memory_is_that_of_the_file(repository: Path, dataset: str) -> None:
         assert memory["touched"].all()
     assert np.array_equal(load_file(folder / "last.safetensors")["memory.memory"].numpy(), published)
     assert published.shape == (len(get_dataset(dataset).classes), 1, 512 if dataset == "ade20k" else THIN["channels"])
+
+
+def test_a_distribution_memory_is_that_of_the_file_and_its_row_is_in_the_report(repository: Path) -> None:
+    published = published_state(load_benchmark(repository, DISTRIBUTION))["memory_module.memory"].numpy()
+    weights = load_file(repository / "runs" / "train" / DISTRIBUTION / "0" / "last.safetensors")
+    assert published.shape == (20, 2)
+    assert np.array_equal(weights["memory.memory"].numpy(), published)
+    assert read(repository, "evaluate", DISTRIBUTION, "0", "metrics.json")["images"] == 2
+    assert DISTRIBUTION in (repository / "reports" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("dataset", ["ade20k", "cocostuff10k", "lip"])

@@ -24,6 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import ProtocolCounts, gather_results
 from pipeline.layout import Layout
 from pipeline.models import FeatureMemory
+from pipeline.models.distribution import DistributionMemory
 from pipeline.models.segmentor import SegmentorOutput
 from pipeline.runtime.distributed import ranks, wrap
 from pipeline.runtime.launch import relaunch_with_torchrun, torchrun_command
@@ -45,12 +46,10 @@ def batches(steps=3, images=6):
         yield features(images, C, 4, 4, seed=step), labels
 
 
-def memory_after_updates(rank, world, sync, strategy="cosine"):
+def memory_after_updates(rank, world, sync, rule="cosine"):
     torch.manual_seed(0)
-    config = small_benchmark(
-        "fcn", {"sync": sync, "strategy": strategy}, channels=C, attention_channels=4, auxiliary=[]
-    )
-    trainer = trainer_of(config, _OnlyMemory(sync, strategy).train())  # most of its parameters get no gradient
+    config = small_benchmark("fcn", {"sync": sync}, channels=C, attention_channels=4, auxiliary=[])
+    trainer = trainer_of(config, _OnlyMemory(sync, rule).train())  # most of its parameters get no gradient
     for images, labels in batches():
         share = slice(rank * len(images) // world, (rank + 1) * len(images) // world)
         training_step(trainer, [(images[share], labels[share])], iteration=0, epoch=1)
@@ -60,19 +59,23 @@ def memory_after_updates(rank, world, sync, strategy="cosine"):
 class _OnlyMemory(nn.Module):
     """A network whose pixel representations are its input."""
 
-    def __init__(self, sync, strategy):
+    def __init__(self, sync, rule):
         super().__init__()
-        self.memory = FeatureMemory(K, C, attention_channels=4, strategy=strategy, fuse_context=False, sync=sync)
+        options = {"attention_channels": 4, "fuse_context": False, "sync": sync}
+        if rule == "distribution":
+            self.memory = DistributionMemory(K, C, **options)
+        else:
+            self.memory = FeatureMemory(K, C, strategy=rule, **options)
         self.logits = nn.Conv2d(C, K, 1)
 
     def forward(self, images):
         return SegmentorOutput(self.logits(images), None, (), images)
 
 
-@pytest.mark.parametrize(("world", "strategy"), [(2, "cosine"), (3, "cosine"), (2, "mean")])
-def test_memory_of_several_ranks_is_that_of_one_with_the_whole_batch(world, strategy, tmp_path):
-    alone = memory_after_updates(0, 1, "statistics", strategy)
-    together = on_ranks(world, tmp_path, memory_after_updates, world, "statistics", strategy)
+@pytest.mark.parametrize(("world", "rule"), [(2, "cosine"), (3, "cosine"), (2, "mean"), (2, "distribution")])
+def test_memory_of_several_ranks_is_that_of_one_with_the_whole_batch(world, rule, tmp_path):
+    alone = memory_after_updates(0, 1, "statistics", rule)
+    together = on_ranks(world, tmp_path, memory_after_updates, world, "statistics", rule)
     for memory in together:
         torch.testing.assert_close(memory, alone, rtol=1e-5, atol=1e-6)
 
