@@ -1,4 +1,4 @@
-"""The memory update on features resized to the crop, one class after the other."""
+"""The memory updates on features resized to the crop, one class after the other."""
 
 from __future__ import annotations
 
@@ -31,4 +31,18 @@ def dense_update(
             weight = 1 - F.cosine_similarity(own, stored[None].expand_as(own), dim=1, eps=1e-8)  # (n,)
             estimate = (own * (weight / weight.sum())[:, None]).sum(dim=0)
         result[label, 0] = (1 - momentum) * stored + momentum * estimate
+    return result
+
+
+@torch.no_grad()
+def dense_distribution_update(memory: Tensor, representations: Tensor, labels: Tensor, momentum: float) -> Tensor:
+    """Mean and deviation (K, 2) of MCIBI++ after representations (B, C, h, w) with labels (B, H, W), as a new tensor."""
+    pixels = F.interpolate(representations, size=labels.shape[1:], mode="bilinear", align_corners=False)
+    pixels = pixels.permute(0, 2, 3, 1).contiguous().view(-1, representations.shape[1])  # (B*H*W, C)
+    flat = labels.reshape(-1)
+    result = memory.clone()
+    for label in flat.unique().tolist():
+        if label != IGNORE_INDEX:
+            mean = pixels[flat == label].mean(dim=0)  # (C,)
+            result[label] = (1 - momentum) * memory[label] + momentum * torch.stack([mean.mean(), mean.std()])
     return result

@@ -81,6 +81,15 @@ def test_zero_and_random_are_the_network_with_these_vectors_in_its_memory() -> N
     assert torch.equal(predicted(model), maps["random"])
 
 
+def test_zero_and_random_replace_the_vectors_of_a_distribution_memory_and_put_them_back() -> None:
+    model = network({"kind": "distribution", "fusion": "direct"})
+    vectors = model.memory.vectors()
+    maps, _ = probed(model)
+    assert torch.equal(model.memory.vectors(), vectors)
+    model.memory.memory = torch.zeros_like(model.memory.memory)
+    assert torch.equal(predicted(model), maps["zero"])
+
+
 def test_shuffled_weights_are_as_good_as_a_shuffled_memory() -> None:
     model = network()
     maps, _ = probed(model)

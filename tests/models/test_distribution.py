@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers.model_benchmarks import small_benchmark
 from helpers.published_files import published_key
 from helpers.tensors import features, random_labels
 
+from benchmarks.reference.update import dense_distribution_update
 from pipeline.checkpoints.key_names import from_published
-from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
 from pipeline.models.distribution import DistributionMemory, class_codes
@@ -45,21 +44,11 @@ def test_a_vector_is_the_mean_and_deviation_times_the_code():
     torch.testing.assert_close(memory.vectors()[:, 0], 1 + 2 * memory.codes)
 
 
-def dense_update(memory, representations, labels, momentum):
-    """The authors' rule, on representations that are upsampled to the labels."""
-    pixels = F.interpolate(representations, labels.shape[1:], mode="bilinear").movedim(1, -1)  # (B, H, W, C)
-    result = memory.clone()
-    for index in labels[labels != IGNORE_INDEX].unique().tolist():
-        mean = pixels[labels == index].mean(dim=0)
-        result[index] = (1 - momentum) * memory[index] + momentum * torch.stack([mean.mean(), mean.std()])
-    return result
-
-
 def test_the_update_at_feature_resolution_is_that_of_upsampled_features():
     memory = module().train()
     for step in range(3):
         representations, labels = features(2, C, 5, 7, seed=step), random_labels((2, 33, 45), K - 1, seed=step)
-        expected = dense_update(memory.memory, representations, labels, 0.1)
+        expected = dense_distribution_update(memory.memory, representations, labels, 0.1)
         memory.update(representations, labels, momentum=0.1)
         torch.testing.assert_close(memory.memory, expected, rtol=1e-5, atol=1e-6)
     assert memory.memory[K - 1].tolist() == [0, 1]  # in no batch

@@ -20,7 +20,7 @@ from helpers.markdown import anchors, blocks, links, tables, without_code
 from helpers.project import ROOT
 
 from benchmarks import coverage
-from pipeline.config import for_evaluation, load_benchmark, load_project
+from pipeline.config import benchmark_ids, for_evaluation, load_benchmark, load_project
 from pipeline.results.reference import read_reference
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -238,6 +238,13 @@ def test_published_numbers_are_those_of_the_benchmarks() -> None:
             for score in (scores.single_scale, scores.ms_flip)
         ]
         assert list(row.values())[1:] == [_percent(score) for score in expected], row
+    successor = {
+        row["benchmark"]: row for row in tables(section(read("docs/published-rows.md"), "Published numbers"))[1].rows
+    }
+    assert set(successor) == {name for name in benchmark_ids(ROOT) if name.startswith("pp-")}
+    for name, row in successor.items():
+        scores = load_benchmark(ROOT, name).published.model_zoo
+        assert list(row.values())[1:] == [_percent(scores.single_scale), _percent(scores.ms_flip)], name
     baselines = dict(re.findall(r"`(base-\w+)` \| ([\d.]+)", read("docs/published-rows.md")))
     for name, score in baselines.items():
         assert score == _percent(load_benchmark(ROOT, name).published.model_zoo.single_scale), name
