@@ -36,7 +36,7 @@ def dense_update(
 
 @torch.no_grad()
 def dense_distribution_update(memory: Tensor, representations: Tensor, labels: Tensor, momentum: float) -> Tensor:
-    """Mean and deviation (K, 2) of MCIBI++ after representations (B, C, h, w) with labels (B, H, W), as a new tensor."""
+    """Mean and deviation (K, 2) of MCIBI++ after representations (B, C, h, w), labels (B, H, W); a new tensor."""
     pixels = F.interpolate(representations, size=labels.shape[1:], mode="bilinear", align_corners=False)
     pixels = pixels.permute(0, 2, 3, 1).contiguous().view(-1, representations.shape[1])  # (B*H*W, C)
     flat = labels.reshape(-1)

@@ -28,15 +28,29 @@ _TRANSFORMER: Rules = (  # query, key and value share one matrix in both, in thi
     (r"^layers\.(\d+)\.ffn\.layers\.0\.0\.", r"blocks.\1.mlp.fc1."),
     (r"^layers\.(\d+)\.ffn\.layers\.1\.", r"blocks.\1.mlp.fc2."),
 )
+_WINDOWS: Rules = (  # the authors downsample at the end of a stage, timm at the beginning of the next
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    *((rf"^stages\.{stage}\.downsample\.", f"layers.{stage + 1}.downsample.") for stage in range(3)),
+    (r"^stages\.(\d+)\.blocks\.(\d+)\.attn\.w_msa\.", r"layers.\1.blocks.\2.attn."),
+    (r"^stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.0\.0\.", r"layers.\1.blocks.\2.mlp.fc1."),
+    (r"^stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.1\.", r"layers.\1.blocks.\2.mlp.fc2."),
+    (r"^stages\.", "layers."),
+)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """name: for messages. signature: keys that, together, only this backbone has. rules: from its keys to timm's."""
+    """name: for messages. signature: keys that, together, only this backbone has. rules: from its keys to timm's.
+
+    merged: in the keys of tensors whose last axis holds 2x2 patches channel by channel, which timm has patch by patch.
+    computed: how keys end that timm computes itself.
+    """
 
     name: str
     signature: frozenset[str]
     rules: Rules = ()
+    merged: str | None = None
+    computed: tuple[str, ...] = ()
 
 
 BACKBONES = (
@@ -44,6 +58,13 @@ BACKBONES = (
     Backbone("ResNeSt-101", frozenset({"stem.0.weight", "layer1.0.conv2.conv.weight"}), _DEEP_STEM),
     Backbone("HRNetV2-W48", frozenset({"stage2.0.fuse_layers.0.1.0.weight"})),  # the same keys as in timm
     Backbone("ViT-Large/16", frozenset({"layers.0.attn.attn.in_proj_weight"}), _TRANSFORMER),
+    Backbone(
+        "Swin-L",
+        frozenset({"stages.0.blocks.0.attn.w_msa.qkv.weight"}),
+        _WINDOWS,
+        merged=".downsample.",
+        computed=("relative_position_index",),
+    ),
 )
 
 _BACKBONE = "backbone_net."
@@ -110,7 +131,9 @@ _AUXILIARY_KEY = re.compile(r"^auxiliary_decoder\.(?:(\d)\.)?\d+\.")
 
 
 def from_published(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    """A published state dict under the keys `expected` by the segmentor that will load it; values are not changed.
+    """A published state dict under the keys `expected` by the segmentor that will load it.
+
+    Values are not changed, but for the order in which Swin's patches are merged.
 
     Raises PipelineError unless the renamed keys are exactly `expected`: the network was then built from another
     configuration than the file.
@@ -160,7 +183,16 @@ def rename_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     backbone = find_backbone(state)
     if backbone is None:
         return None if state else {}
-    return {rename(key, backbone.rules): value for key, value in state.items()}
+    return {
+        rename(key, backbone.rules): _by_patch(value) if backbone.merged and backbone.merged in key else value
+        for key, value in state.items()
+        if not (backbone.computed and key.endswith(backbone.computed))
+    }
+
+
+def _by_patch(merged: Tensor) -> Tensor:
+    """(..., C * 4), the patches (0, 0), (0, 1), (1, 0), (1, 1) of each channel, to (..., 4 * C), columns first."""
+    return merged.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]].transpose(-1, -2).flatten(-2)
 
 
 @dataclass(frozen=True)

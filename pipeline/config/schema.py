@@ -174,6 +174,7 @@ class OptimizerConfig(Section):
     weight_decay: Weight = 5e-4
     encoder_lr_multiplier: Annotated[float, Field(gt=0)] = 1.0
     decay_norm_and_bias: bool = True  # the published SGD rows decay every parameter
+    decay_encoder_norms: bool = True  # false: neither the encoder's norms nor its position biases (Swin)
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
 
 

@@ -8,6 +8,8 @@ from torch import nn
 from pipeline.config.schema import MemoryConfig, OptimizerConfig, ScheduleConfig
 from pipeline.models import Segmentor
 
+_NORMS = ("norm", "relative_position_bias_table")  # in the names of an encoder's norms and position biases
+
 
 def build_optimizer(model: Segmentor, config: OptimizerConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over encoder and head, each with and without weight decay.
@@ -19,6 +21,8 @@ def build_optimizer(model: Segmentor, config: OptimizerConfig) -> torch.optim.Op
         if parameter.requires_grad:
             in_encoder = name.startswith("encoder.")
             decayed = config.decay_norm_and_bias or parameter.ndim > 1
+            if in_encoder and not config.decay_encoder_norms and any(part in name for part in _NORMS):
+                decayed = False
             groups.setdefault((in_encoder, decayed), []).append(parameter)
     param_groups = [
         {

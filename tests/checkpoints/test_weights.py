@@ -206,7 +206,8 @@ def test_the_release_tag_determines_the_generation(tag: str, expected: str) -> N
 
 def test_every_imagenet_file_carries_its_digits_and_has_a_second_address() -> None:
     digits = {"2cccc1ad", "e67eebb6", "f3b931b2", "d2186c55", "b3be5167"}
-    assert {imagenet_urls(name)[0].removesuffix(".pth").rpartition("-")[2] for name in IMAGENET_FILES} == digits
+    files = {name: imagenet_urls(name)[0].removesuffix(".pth") for name in IMAGENET_FILES if name != "swin_large"}
+    assert {file.rpartition("-")[2] for file in files.values()} == digits  # Microsoft's file carries none
     for name in IMAGENET_FILES:
         first, second = imagenet_urls(name)
         assert first.rpartition("/")[2] == second.rpartition("/")[2]

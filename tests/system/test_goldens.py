@@ -190,6 +190,7 @@ def golden_trainer(meta, norms):
     """Model by recipe, dropout off, the schedule of the golden's few iterations."""
     changes = {
         "segmentor": {"dropout": 0.0},
+        **({"encoder": {"options": {"drop_path": 0.0}}} if "swin" in meta["benchmark"] else {}),
         "schedule": {"epochs": meta["epochs"], "batch_size": meta["batch"]},
         "optimizer": {name: meta["optimizer"][name] for name in ("lr", "weight_decay")},
     }
@@ -198,8 +199,11 @@ def golden_trainer(meta, norms):
     state = model.state_dict()
     initial = state["memory.memory"].clone()
     counted = [key for key in state if not key.endswith("num_batches_tracked")]
-    published = from_published({key: key for key in norms if not key.endswith("num_batches_tracked")}, counted)
-    state |= {key: weight(name, tuple(state[key].shape)) for key, name in published.items()}
+    names = [key for key in norms if not key.endswith("num_batches_tracked")]
+    # A tensor that holds its own place among the names finds the key, and thereby the shape, of each.
+    places = from_published({name: torch.full((4,), place) for place, name in enumerate(names)}, counted)
+    shapes = {names[int(place[0])]: tuple(state[key].shape) for key, place in places.items()}
+    state |= from_published({name: weight(name, shape) for name, shape in shapes.items()}, counted)
     if meta.get("memory") == "zeros" or "memory starts at zeros" in meta["note"]:
         state["memory.memory"] = initial  # zeros; of a distribution memory mean 0 and deviation 1
     model.load_state_dict(state)
