@@ -11,6 +11,7 @@ from pipeline.config.parse import parse
 from pipeline.errors import PipelineError
 from pipeline.export.card import Card, Graph, card_path
 from pipeline.export.graph import ENDINGS, GraphFormat, Size, compare, trace, write_graph
+from pipeline.export.hub import write_readme
 from pipeline.export.source import find_model
 from pipeline.files.storage import file_digest, read_json, replacing, write_json
 from pipeline.models import Segmentor
@@ -43,6 +44,8 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
     card = source.card.model_copy(update={"weights": described, "graphs": (*kept, *graphs)})
     write_json(card_path(weights), card.model_dump(mode="json"))
     print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
+    if write_readme(card, out):
+        print(f"{out / 'README.md'}: kept, it was not written by an export")
     for graph in kept:
         print(f"{out / graph.file}: kept from an earlier export of these weights")
     for graph in graphs:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers.model_benchmarks import SMALL_ENCODER, small_benchmark
 from helpers.trained_run import SCORES, lively, write_run, write_scores
 from safetensors.torch import load_file
@@ -72,6 +73,31 @@ def test_the_card_has_the_protocol_and_the_scores_of_these_very_weights(
     assert card.benchmark.inference == tiny_benchmark.inference
     assert weights == tmp_path / "runs/train/tiny/0/last.safetensors"
     assert card.classes == get_dataset("digits").classes
+
+
+def test_the_readme_has_the_hubs_metadata_and_the_scores_with_their_intervals(
+    tmp_path: Path, tiny_benchmark: Benchmark
+) -> None:
+    write_run(tmp_path, tiny_benchmark)
+    write_scores(tmp_path, tiny_benchmark)
+    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
+    text = (tmp_path / "out" / "README.md").read_text()
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    (result,) = metadata["model-index"][0]["results"]
+    assert metadata["pipeline_tag"] == "image-segmentation"
+    assert result["dataset"] == {"name": "digits", "type": "digits", "split": "test"}
+    assert result["metrics"][0]["value"] == round(100 * SCORES["miou"], 2)
+    low, high = (f"{100 * SCORES[f'miou_{end}']:.2f}" for end in ("low", "high"))
+    assert f"| single scale | {100 * SCORES['miou']:.2f} | {low} to {high} |" in text
+
+
+def test_a_readme_of_another_origin_is_kept(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
+    write_run(tmp_path, tiny_benchmark)
+    mine = tmp_path / "out" / "README.md"
+    mine.parent.mkdir()
+    mine.write_text("my words\n")
+    export_model(tmp_path, "tiny/0", mine.parent, (), None)
+    assert mine.read_text() == "my words\n"
 
 
 def test_a_run_without_a_known_protocol_is_refused(tmp_path: Path, tiny_benchmark: Benchmark) -> None:

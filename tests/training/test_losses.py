@@ -77,6 +77,8 @@ def test_terms_are_weighted_and_absent_for_absent_maps_and_zero_weights() -> Non
     assert terms.keys() == {"final", "coarse", "auxiliary"}
     assert terms["coarse"].item() == pytest.approx(0.4 * pixel_cross_entropy(logits(1), labels()).item())
     assert pixel_losses(output._replace(auxiliary=()), labels(), LossConfig(coarse=0.0)).keys() == {"final"}
+    context = pixel_losses(output._replace(context=logits(3)), labels(), LossConfig(context=0.5))["context"]
+    assert context.item() == pytest.approx(0.5 * pixel_cross_entropy(logits(3), labels()).item())
 
 
 def test_consistency_asks_every_slot_for_its_own_class_and_trains_only_the_final_decoder() -> None:

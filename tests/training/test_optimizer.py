@@ -1,11 +1,13 @@
-"""Learning rate and memory momentum over the iterations."""
+"""Learning rate, memory momentum and weight decay."""
 
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 from pipeline.config.schema import MemoryConfig, OptimizerConfig, ScheduleConfig
-from pipeline.training.optimizer import memory_momentum, poly_lr
+from pipeline.models.encoders.swin_large import SwinEncoder
+from pipeline.training.optimizer import build_optimizer, memory_momentum, poly_lr
 
 OPTIMIZER = OptimizerConfig(lr=0.01)
 
@@ -37,3 +39,23 @@ def test_warm_up_multiplies_the_decayed_rate_by_a_factor_that_rises_linearly() -
 )
 def test_memory_momentum_follows_the_learning_rate_unless_fixed(memory, initial_lr, lr, expected) -> None:
     assert memory_momentum(lr, memory, OptimizerConfig(lr=initial_lr)) == pytest.approx(expected)
+
+
+def undecayed(**config: bool) -> set[str]:
+    """Names of the parameters that the optimiser does not decay, of a network whose encoder is a Swin."""
+    model = nn.ModuleDict({"encoder": SwinEncoder(0.0, "swin_tiny_patch4_window7_224"), "head": nn.BatchNorm2d(2)})
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", weight_decay=0.01, **config))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    free = [group for group in optimizer.param_groups if group["weight_decay"] == 0]
+    return {names[id(parameter)] for group in free for parameter in group["params"]}
+
+
+def test_every_parameter_is_decayed_unless_norms_and_biases_or_those_of_the_encoder_are_left_out() -> None:
+    assert undecayed() == set()
+    encoders = undecayed(decay_encoder_norms=False)
+    assert all("norm" in name or name.endswith("relative_position_bias_table") for name in encoders)
+    assert "encoder.model.layers.0.blocks.0.attn.relative_position_bias_table" in encoders
+    assert "encoder.model.norm3.bias" in encoders
+    assert not any(name.startswith("head.") or name.endswith("qkv.bias") for name in encoders)
+    both = undecayed(decay_norm_and_bias=False)
+    assert {"head.weight", "head.bias", "encoder.model.layers.0.blocks.0.attn.qkv.bias"} <= both
