@@ -185,7 +185,7 @@ def test_a_graph_of_other_weights_or_another_network_is_removed_with_a_message(
         sharper = tiny_benchmark.segmentor.model_copy(update={"activation": "leaky_relu"})
         write_run(tmp_path, tiny_benchmark.model_copy(update={"segmentor": sharper}))
     export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
-    assert sorted(contents(tmp_path / "out")) == ["tiny-seed0.json", "tiny-seed0.safetensors"]
+    assert sorted(contents(tmp_path / "out")) == ["README.md", "tiny-seed0.json", "tiny-seed0.safetensors"]
     assert read_card(with_graph).graphs == ()
     assert "tiny-seed0.onnx: removed; it is of other weights" in capsys.readouterr().out
 
