@@ -52,7 +52,8 @@ def why_no_commit(root: Path) -> str:
     """Why git knows no commit of `root`, and what to do about it."""
     if shutil.which("git") is None:
         return "git is not installed; install it"
-    reason = _run_git(root, "rev-parse", "--verify", "HEAD").stderr.partition("\n")[0].removeprefix("fatal: ")
+    said = _run_git(root, "rev-parse", "--verify", "HEAD").stderr.splitlines()
+    reason = next((line.removeprefix("fatal: ") for line in said if line.startswith("fatal: ")), "git says nothing")
     if "dubious ownership" in reason:
         return f"{reason}; if you trust it, run `git config --global --add safe.directory {root}`"
     if "not a git repository" in reason:

@@ -9,17 +9,21 @@ import time
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from helpers.golden_recipe import golden_files, golden_memory, replayed_updates
+from helpers.markdown import tables
 from helpers.project import ROOT
 
+from benchmarks import encoders
 from benchmarks.measure import extra_memory, in_turns, require_close
 from benchmarks.reference.inference import reference_predict
 from benchmarks.reference.network import reference_network
 from benchmarks.reference.update import dense_update
 from benchmarks.rows.training_step import step_case
-from pipeline.config.schema import ProtocolConfig
+from pipeline.config.schema import EncoderConfig, ProtocolConfig
 from pipeline.evaluation.views import predict
+from pipeline.models.encoder import build_encoder, check_sizes
 
 CPU = torch.device("cpu")
 
@@ -96,3 +100,24 @@ def test_ratios_come_from_rounds_in_which_both_ran() -> None:
     found = in_turns(case, CPU)
     assert len(found["rounds"]["ours_s"]) == len(found["rounds"]["reference_s"]) == 1
     assert found["ratio"] == pytest.approx(found["reference_s"] / found["ours_s"])
+
+
+# --- encoders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["resnet18", "tu-mobilenetv3_large_100", "tu-hrnet_w18_small", "tu-vit_tiny_patch16_224"]
+)
+def test_a_row_of_the_table_of_encoders_is_what_is_found_today(name: str) -> None:
+    (table,) = tables((ROOT / "docs" / "encoders.md").read_text(encoding="utf-8"))
+    (row,) = (tuple(cells) for cells in table.cells if cells[0] == name)
+    assert encoders.examine(name) == row
+
+
+@pytest.mark.slow
+def test_every_encoder_that_smp_lists_can_be_built_and_reads_any_size() -> None:
+    for name in smp.encoders.get_encoder_names():
+        with torch.device("meta"):
+            encoder = build_encoder(EncoderConfig(name=name), pretrained=False)
+            check_sizes(encoder, name, {(77, 71): "an odd size"})
