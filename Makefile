@@ -57,7 +57,7 @@ study-report: env  ## write the report of a study from its committed records: ma
 test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/system tests  # the longest first
 
 test-slow: env  ## the slow checks that `make test` leaves out (half an hour)
 	$(BIN)/python -m pytest -m slow

@@ -44,7 +44,7 @@ def test_the_memory_is_one_untrained_vector_of_512_per_class(row):
     assert not memory.requires_grad
 
 
-@pytest.mark.parametrize("row", PLUSPLUS_ROWS)
+@pytest.mark.parametrize("row", [row for row in PLUSPLUS_ROWS if row.startswith("pp-lip") and "50os8-" not in row])
 def test_a_distribution_memory_is_two_numbers_per_class(row):
     memory = meta_segmentor(row).memory.memory
     assert memory.shape == (CLASSES[load_benchmark(ROOT, row).dataset.name], 2)

@@ -45,8 +45,8 @@ TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory":
 TERMS |= {"loss_cls": "final", "loss_pr": "coarse", "loss_cwi": "context"}  # MCIBI++
 
 
-def each_golden(kind, pattern):
-    files = golden_files(kind, pattern)
+def each_golden(kind, pattern, slow=frozenset()):
+    files = [pytest.param(f, marks=[pytest.mark.slow] * (f.stem in slow)) for f in golden_files(kind, pattern)]
     absent = [pytest.param(None, marks=pytest.mark.skip(reason=f"no golden {kind}/{pattern} on this machine"))]
     return pytest.mark.parametrize("path", files or absent, ids=lambda path: path.stem if path else "none")
 
@@ -131,7 +131,11 @@ def what_ran(meta):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-@each_golden("training", "*.npz")
+# Half a minute each; with a memory that is filled already, and with MCIBI++'s, rounding grows less.
+COLD = {"resnet50_ade20k"}
+
+
+@each_golden("training", "*.npz", slow=COLD)
 def test_training_steps_are_the_authors(path, many_threads):
     """The first two steps are held tightly, the last two loosely.
 
