@@ -76,6 +76,7 @@ def test_mlflow_holds_one_parent_per_benchmark_with_training_and_evaluation_belo
     assert all(r.info.status == "FINISHED" for r in runs)
 
 
+@pytest.mark.slow
 def test_ablation_of_the_memory_runs_only_the_memory_benchmark_again(repository: Path) -> None:
     edit_yaml(repository / "params.yaml", ablation={"memory": {"strategy": "mean"}, "loss": {"consistency": None}})
     assert run(repository, "dvc", "params", "diff").count("ablation.memory.strategy") == 1

@@ -187,6 +187,7 @@ def test_two_ranks_train_and_the_main_one_writes(trainable, tmp_path):
     assert summary["precision"] == "float32, 2 devices, 1 parts on each"
 
 
+@pytest.mark.slow
 def test_an_interrupt_on_one_rank_stops_all_and_the_training_resumes_identically(trainable, tmp_path):
     interrupted = tmp_path / "interrupted"
     shutil.copytree(trainable, interrupted)
