@@ -87,6 +87,7 @@ def test_ablation_of_the_memory_runs_only_the_memory_benchmark_again(repository:
     assert "ms_flip.miou" in run(repository, "dvc", "metrics", "diff")
 
 
+@pytest.mark.slow
 def test_undoing_the_ablation_restores_from_the_cache_and_every_result_has_its_mlflow_run(repository: Path) -> None:
     edit_yaml(repository / "params.yaml", ablation={"memory": {"strategy": None}, "loss": {"consistency": None}})
     output = run(repository, "dvc", "repro")
