@@ -1,4 +1,4 @@
-"""Which encoders work: `python -m benchmarks.encoders` writes docs/encoders.md (ten minutes on one core).
+"""Which encoders work: `python -m benchmarks.encoders` writes docs/encoders.md (half an hour).
 
 Each is built as the encoder of an FCN with memory, with random weights, and made to do what a benchmark asks of it.
 """
@@ -9,7 +9,7 @@ import signal
 import tempfile
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ import torch
 from tabulate import tabulate
 
 from benchmarks.networks import ROOT, batch
+from benchmarks.rows.training_step import make_trainer
 from pipeline.config import load_benchmark
 from pipeline.config.schema import Benchmark
 from pipeline.errors import PipelineError
@@ -27,8 +28,7 @@ from pipeline.export.graph import compare, trace, write_graph
 from pipeline.models import build_segmentor
 from pipeline.models.encoder import check_sizes
 from pipeline.models.encoders import encoder_names
-from pipeline.training.optimizer import build_optimizer
-from pipeline.training.step import Trainer, training_step
+from pipeline.training.step import training_step
 
 # The smallest of every family of segmentation-models-pytorch, then families of timm that segmentation papers use.
 FAMILIES = (
@@ -64,7 +64,7 @@ def examine(name: str) -> tuple[str, ...]:
     model = build_segmentor(benchmark, _CLASSES, pretrained=False)
     with torch.no_grad():
         stride = _CROP // model.eval().encoder(torch.zeros(1, 3, _CROP, _CROP))[-1].shape[-1]
-    _step(model.train(), benchmark)
+    _step(model, benchmark)
     model.eval()
     with torch.no_grad():
         odd = model(torch.randn(1, 3, *_ODD)).logits
@@ -93,12 +93,9 @@ def _dilates(name: str) -> str:
 
 def _step(model: torch.nn.Module, benchmark: Benchmark) -> None:
     """One training step with a finite loss; `training_step` raises PipelineError when it is not."""
-    device, (images, labels) = torch.device("cpu"), batch(_CROP, 2, torch.device("cpu"), _CLASSES)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    optimizer = build_optimizer(model, benchmark.optimizer)
-    training_step(
-        Trainer(benchmark, model, model, optimizer, scaler, device, "float32", 100), [(images, labels)], 0, epoch=1
-    )
+    cpu = torch.device("cpu")
+    trainer = make_trainer(model, cpu, "float32", benchmark)
+    training_step(trainer, [batch(_CROP, 2, cpu, _CLASSES)], iteration=0, epoch=1)
 
 
 def _exports(model: torch.nn.Module) -> bool:
@@ -155,13 +152,13 @@ def _version(package: ModuleType) -> str:
     return str(package.__version__).partition("+")[0]
 
 
-def main(report: Callable[..., None] = print) -> None:
+def main() -> None:
     """Examine every family and write the page."""
     warnings.simplefilter("ignore")
     rows = []
     for name in FAMILIES:
         rows.append(examine(name))
-        report(*rows[-1], sep=" | ", flush=True)
+        print(*rows[-1], sep=" | ", flush=True)
     (ROOT / "docs/encoders.md").write_text(page(rows), encoding="utf-8")
 
 

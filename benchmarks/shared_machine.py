@@ -29,15 +29,14 @@ def steps(seconds: float) -> list[float]:
     import torch
 
     from benchmarks.networks import ROOT, batch
+    from benchmarks.rows.training_step import make_trainer
     from pipeline.config import load_benchmark
     from pipeline.models import build_segmentor
-    from pipeline.training.optimizer import build_optimizer
-    from pipeline.training.step import Trainer, training_step
+    from pipeline.training.step import training_step
 
     benchmark, cpu, classes = load_benchmark(ROOT, "digits-deeplabv3-mcibi"), torch.device("cpu"), 11
     model = build_segmentor(benchmark, classes, pretrained=False).to(memory_format=torch.channels_last)
-    optimizer, scaler = build_optimizer(model, benchmark.optimizer), torch.amp.GradScaler("cpu", enabled=False)
-    trainer = Trainer(benchmark, model.train(), model, optimizer, scaler, cpu, "float32", 1000)
+    trainer = make_trainer(model, cpu, "float32", benchmark)
     part, found = batch(benchmark.augmentation.crop[0], 16, cpu, classes), []
     for _ in range(3):
         training_step(trainer, [part], 0, epoch=1)  # warm-up

@@ -10,6 +10,7 @@ from benchmarks.measure import Case, require_close
 from benchmarks.networks import CLASSES, ade_benchmark, ade_network, batch
 from benchmarks.reference.network import reference_network
 from benchmarks.reference.step import reference_step
+from pipeline.config.schema import Benchmark
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer, training_step
 
@@ -50,9 +51,11 @@ def step_case(device: torch.device, size: int, rounds: int = 2) -> Case:
     )
 
 
-def make_trainer(model: torch.nn.Module, device: torch.device, precision: str) -> Trainer:
-    """The trainer of one process."""
-    benchmark = ade_benchmark()
+def make_trainer(
+    model: torch.nn.Module, device: torch.device, precision: str, benchmark: Benchmark | None = None
+) -> Trainer:
+    """The trainer of one process; benchmark: whose losses and optimiser it has, None: that of the rows."""
+    benchmark = benchmark or ade_benchmark()
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     optimizer = build_optimizer(model, benchmark.optimizer)
     return Trainer(benchmark, model.train(), model, optimizer, scaler, device, precision, _ITERATIONS)
