@@ -6,6 +6,7 @@ import itertools
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import cv2
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.datasets.prepared import read_image, read_label
+from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.datasets.transforms import EvalTransform, TrainTransform
 from pipeline.errors import PipelineError
 
@@ -126,7 +128,9 @@ class _Items(Dataset):
     """
 
     def __init__(self, table: pd.DataFrame, transform: Callable[..., Any], seed: int = 0) -> None:
-        self.ids, self.images, self.labels = (table[name].tolist() for name in ("id", "image", "label"))
+        self.ids, self.images, self.labels, self.histograms = (
+            table[name].tolist() for name in ("id", "image", "label", "histogram")
+        )
         self.transform, self.seed = transform, seed
 
     def __len__(self) -> int:
@@ -134,10 +138,21 @@ class _Items(Dataset):
 
     def read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None] | PipelineError:
         try:
-            return read_image(self.images[row]), None if self.labels[row] is None else read_label(self.labels[row])
+            label = None if self.labels[row] is None else read_label(self.labels[row])
+            if label is not None:
+                _require_classes(label, len(self.histograms[row]) - 1, self.labels[row])
+            return read_image(self.images[row]), label
         except PipelineError as error:
             remedy = "delete this file and run `dvc repro`: preprocess recreates it and the run resumes"
             return PipelineError(f"{error}; {remedy}")
+
+
+def _require_classes(label: NDArray[np.uint8], classes: int, path: Path) -> None:
+    """Raise PipelineError for a value that is no class: here it can be named; on a GPU it only stops the process."""
+    stray = (label >= classes) & (label != IGNORE_INDEX)
+    if stray.any():
+        found = np.unique(label[stray]).tolist()
+        raise PipelineError(f"{path}: holds {found}, expected 0..{classes - 1} or {IGNORE_INDEX} (ignore)")
 
 
 class _TrainItems(_Items):

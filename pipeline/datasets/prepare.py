@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pipeline.datasets import labels
 from pipeline.datasets.download import checked_samples, dataset_code, raise_problems, raw_manifest
-from pipeline.datasets.prepared import read_image
+from pipeline.datasets.prepared import decode_image, file_bytes
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
@@ -123,8 +123,8 @@ def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path)
 
     def convert(sample: RawSample) -> Row | None:
         try:
-            row = _convert(spec, sample, out_dir)
-            if len({exif_orientation(file) for file in sample.files}) > 1:
+            row, alike = _convert(spec, sample, out_dir)
+            if not alike:
                 turned.append(sample.image.name)
             return row
         except PipelineError as error:
@@ -144,10 +144,14 @@ def _convert_all(spec: DatasetSpec, samples: Sequence[RawSample], out_dir: Path)
     return rows
 
 
-def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
-    """Write one image and its label. Raises PipelineError with the problem of this sample."""
-    image = read_image(sample.image)  # (H, W, 3)
-    if damage := jpeg_damage(sample.image.read_bytes()):
+def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> tuple[Row, bool]:
+    """Write one image and its label; their row, and whether EXIF turns both alike.
+
+    Raises PipelineError with the problem of this sample.
+    """
+    data = file_bytes(sample.image)
+    image = decode_image(data, sample.image)  # (H, W, 3)
+    if damage := jpeg_damage(data):
         raise PipelineError(f"{sample.image}: {damage}; decoders would go on with wrong pixels")
     size = image.shape[:2]
     if spec.image_size is not None and size != spec.image_size:
@@ -156,15 +160,17 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
     image_path = f"images/{sample.split}/{sample.id}{suffix or '.png'}"
     if suffix is None:
         write_png(out_dir / image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        digest = file_digest(out_dir / image_path)
     else:
         (out_dir / image_path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(sample.image, out_dir / image_path)
-    row = Row(sample.id, sample.split, image_path, None, *size, None, file_digest(out_dir / image_path), None)
+        (out_dir / image_path).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+    row = Row(sample.id, sample.split, image_path, None, *size, None, digest, None)
     if sample.label is None:
-        return row
+        return row, True
+    tag, label_tag = exif_orientation(data), exif_orientation(file_bytes(sample.label))
     label = labels.train_ids(spec, sample.label)  # (H, W)
     if label.shape != size:
-        tag = exif_orientation(sample.image)
         turned = f", turned by EXIF orientation {tag}" if tag > 1 else ""
         raise PipelineError(
             f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width){turned}"
@@ -174,4 +180,4 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> Row:
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
     histogram = [*counts[: len(spec.classes)].tolist(), int(counts[IGNORE_INDEX])]
     digest = hashlib.sha256(repr(label.shape).encode() + label.tobytes()).hexdigest()
-    return row._replace(label=label_path, histogram=histogram, label_sha256=digest)
+    return row._replace(label=label_path, histogram=histogram, label_sha256=digest), tag == label_tag

@@ -53,22 +53,27 @@ def subsample(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """RGB uint8 (H, W, 3); grey files become three equal channels. Raises PipelineError if unreadable."""
-    return _decode(path, cv2.IMREAD_COLOR_RGB)
+    return decode_image(file_bytes(path), path)
 
 
 def read_label(path: Path) -> NDArray[np.uint8]:
     """Train ids, uint8 (H, W), 255 = ignore. Raises PipelineError if unreadable."""
-    return _decode(path, cv2.IMREAD_GRAYSCALE)
+    return decode_image(file_bytes(path), path, cv2.IMREAD_GRAYSCALE)
 
 
-def _decode(path: Path, flag: int) -> NDArray[np.uint8]:
+def file_bytes(path: Path) -> bytes:
+    """Content of a file. Raises PipelineError if unreadable."""
     try:
-        data = np.fromfile(path, dtype=np.uint8)
+        return path.read_bytes()
     except OSError as error:
         raise PipelineError(f"{path}: cannot be read ({error.strerror})") from None
-    decoded = cv2.imdecode(data, flag) if data.size else None
+
+
+def decode_image(data: bytes, path: Path, flag: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
+    """What OpenCV makes of the content `data` of the file `path`. Raises PipelineError if it is no image."""
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
     if decoded is None:
-        raise PipelineError(f"{path}: cannot be decoded as an image ({data.size} bytes)")
+        raise PipelineError(f"{path}: cannot be decoded as an image ({len(data)} bytes)")
     return decoded
 
 

@@ -88,8 +88,9 @@ def evaluate(
                     predictions = {name: array[i] for name, array in arrays.items()}
                     ids.append(sample.id)
                     for name, prediction in predictions.items() if sample.label is not None else ():
-                        none = ProtocolCounts(np.zeros((num_classes, num_classes), np.int64))
-                        counts.setdefault(name, none).add(confusion_matrix(prediction, sample.label, num_classes))
+                        if name not in counts:
+                            counts[name] = ProtocolCounts(np.zeros((num_classes, num_classes), np.int64))
+                        counts[name].add(confusion_matrix(prediction, sample.label, num_classes))
                     if on_prediction is not None:
                         on_prediction(sample.id, predictions)
                 bar.update(len(batch))

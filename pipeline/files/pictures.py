@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
@@ -26,9 +25,8 @@ def jpeg_damage(data: bytes) -> str | None:
     return None
 
 
-def exif_orientation(path: Path) -> int:
+def exif_orientation(data: bytes) -> int:
     """1 (upright) to 8: how readers have to turn or mirror the picture; 1 without EXIF data."""
-    data = path.read_bytes()
     if data.startswith(b"\x89PNG") and b"eXIf" not in data:  # PIL would decode the whole picture to find out
         return _UPRIGHT
     try:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pipeline.models.attention import AttentionBlock
 from pipeline.models.bilinear import resize
 from pipeline.models.layers import Activation, conv_bn_act
-from pipeline.models.memory import Aggregation, Content, FeatureMemory, Fusion, Sync, mix
+from pipeline.models.memory import Aggregation, Content, FeatureMemory, Fusion, Sync
 from pipeline.models.memory_update import MemoryStatistics, class_statistics
-from pipeline.runtime.distributed import sum_over_ranks
 
 
 class DistributionMemory(FeatureMemory):
@@ -85,22 +85,17 @@ class DistributionMemory(FeatureMemory):
 
         Classes that are absent from the batch keep theirs. The deviation is the unbiased one.
         """
-        pooled = MemoryStatistics(*(sum(tensors) for tensors in zip(*parts, strict=True)))
-        if self.sync == "statistics":
-            sum_over_ranks(*pooled)
+        pooled = self._pooled(parts)
         class_mean = (pooled.plain_sum / pooled.count.clamp(min=1)[..., None]).squeeze(1)  # (K, C)
         batch = torch.stack([class_mean.mean(dim=1), class_mean.std(dim=1)], dim=1).to(self.memory.dtype)  # (K, 2)
         blended = (1 - momentum) * self.memory + momentum * batch
         self.memory = blended.where(pooled.count > 0, self.memory)
 
-    def _augment(self, representations: Tensor, weights: Tensor) -> Tensor:
-        retrieved = mix(weights, self.vectors()[:, 0].to(weights.dtype))  # (B, C, h, w)
-        queries, keys = representations, retrieved
-        if self.halving is not None:
-            queries, keys = self.halving(representations), self.halving(retrieved)  # (B, C, h/2, w/2)
-        attended = self.memory_attention[0](queries, keys)
-        attended = resize(attended, representations.shape[2:]) if self.halving is not None else attended
-        return self.memory_fusion(torch.cat([representations, attended], dim=1))  # (B, C, h, w)
+    def _attend(self, attention: AttentionBlock, representations: Tensor, retrieved: Tensor) -> Tensor:
+        if self.halving is None:
+            return attention(representations, retrieved)
+        attended = attention(self.halving(representations), self.halving(retrieved))  # (B, C, h/2, w/2)
+        return resize(attended, representations.shape[2:])
 
     def _join(self, representations: Tensor, augmented: Tensor, context: Tensor | None) -> Tensor:
         if self.fusion == "residual" or context is None:

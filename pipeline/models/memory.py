@@ -118,11 +118,15 @@ class FeatureMemory(nn.Module):
     def _augment(self, representations: Tensor, weights: Tensor) -> Tensor:
         """Pixel representations (B, C, h, w) with what they read from the memory, (B, C, h, w)."""
         attended = [
-            attention(representations, self._retrieve(weights, slot, representations))  # (B, C, h, w)
+            self._attend(attention, representations, self._retrieve(weights, slot, representations))  # (B, C, h, w)
             for slot, attention in enumerate(self.memory_attention)
         ]
         from_memory = self.slot_fusion(torch.cat(attended or [representations], dim=1))  # (B, C, h, w)
         return self.memory_fusion(torch.cat([representations, from_memory], dim=1))  # (B, C, h, w)
+
+    def _attend(self, attention: AttentionBlock, representations: Tensor, retrieved: Tensor) -> Tensor:
+        """Attention from pixels to what they retrieved, (B, C, h, w) each."""
+        return attention(representations, retrieved)
 
     def _join(self, representations: Tensor, augmented: Tensor, context: Tensor | None) -> Tensor:
         """`augmented` with the context within the image, (B, C, h, w) each."""
@@ -146,7 +150,7 @@ class FeatureMemory(nn.Module):
             return mix(weights, self._batch_means(weights.detach(), representations.detach()))
         if self.gradient == "updated" and self.training:
             return _RetrieveWithLateGradient.apply(weights, self, slot)
-        return mix(weights, self.vectors()[:, slot])
+        return mix(weights, self.vectors()[:, slot].to(weights.dtype))
 
     def _batch_means(self, weights: Tensor, representations: Tensor) -> Tensor:
         """Mean representation of each class, pixels weighted by `weights` (B, K, h, w): without gradient, as a memory.
@@ -190,11 +194,15 @@ class FeatureMemory(nn.Module):
         With `sync="statistics"` all ranks' pixels are pooled and the memory is that of a single device. With
         `"per_rank_mean"`, the authors' rule, every rank blends its own pixels, and `average_over_ranks` follows.
         """
+        # A new tensor, not an in-place write: the pending backward pass still needs the memory that the forward read.
+        self.memory = blend(self.memory, self._pooled(parts), momentum)
+
+    def _pooled(self, parts: Sequence[MemoryStatistics]) -> MemoryStatistics:
+        """The statistics of all parts and, unless the memories are averaged later, of all ranks."""
         pooled = MemoryStatistics(*(sum(tensors) for tensors in zip(*parts, strict=True)))
         if self.sync == "statistics":
             sum_over_ranks(*pooled)
-        # A new tensor, not an in-place write: the pending backward pass still needs the memory that the forward read.
-        self.memory = blend(self.memory, pooled, momentum)
+        return pooled
 
     @torch.no_grad()
     def average_over_ranks(self) -> None:

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.datasets.spec import IGNORE_INDEX
-from pipeline.errors import PipelineError
 from pipeline.models.bilinear import AxisTaps, axis_taps
 
 Strategy = Literal["cosine", "mean"]
@@ -44,11 +43,14 @@ def class_statistics(memory: Tensor, representations: Tensor, labels: Tensor, st
     memory: (K, S, C). representations: (B, C, h, w). labels: (B, H, W) int64 in 0..K-1 or IGNORE_INDEX. The statistics
     have the dtype of the representations, but at least float32.
     Pixel weight w: 1 - cos(f, its slot) for `cosine` (unfamiliar pixels count more), 1 for `mean`. With several slots
-    a pixel belongs to the slot of its class with the largest cosine. Raises PipelineError for a stray label.
+    a pixel belongs to the slot of its class with the largest cosine. A stray label is a RuntimeError, on a GPU once the
+    device is waited for: nothing here waits.
     """
     num_classes, slots, channels = memory.shape
     batch, _, *low_size = representations.shape
-    valid = _valid_pixels(labels, num_classes)  # (B, H, W) bool
+    valid = labels != IGNORE_INDEX  # (B, H, W) bool
+    known = ~valid | ((labels >= 0) & (labels < num_classes))
+    torch._assert_async(known.all(), f"a label is neither one of 0..{num_classes - 1} nor {IGNORE_INDEX} (ignore)")
     # Cosines close to 1 are subtracted from 1: at least float32 whatever the precision of the network.
     dtype = torch.promote_types(representations.dtype, torch.float32)
     with torch.autocast(representations.device.type, enabled=False):
@@ -74,8 +76,8 @@ def class_statistics(memory: Tensor, representations: Tensor, labels: Tensor, st
         weighted_sum, weight_sum = (
             (plain_sum, plain_weight) if weight is None else _pooled(features, cells, weight, num_classes, slots)
         )
-        count = torch.bincount(classes[valid], minlength=num_classes * slots).view(num_classes, slots)
-    return MemoryStatistics(weighted_sum, weight_sum, plain_sum, count)
+        count = classes.new_zeros(num_classes * slots).scatter_add_(0, classes.flatten(), valid.long().flatten())
+    return MemoryStatistics(weighted_sum, weight_sum, plain_sum, count.view(num_classes, slots))
 
 
 def blend(memory: Tensor, statistics: MemoryStatistics, momentum: float) -> Tensor:
@@ -102,18 +104,6 @@ def blend(memory: Tensor, statistics: MemoryStatistics, momentum: float) -> Tens
     blended = (1 - momentum) * memory + momentum * estimate
     result = blended.where(present & ~incomplete, memory)
     return class_mean.where(present & first_empty, result)
-
-
-def _valid_pixels(labels: Tensor, num_classes: int) -> Tensor:
-    """Mask (B, H, W) of the pixels that carry a class."""
-    valid = labels != IGNORE_INDEX
-    stray = valid & ((labels < 0) | (labels >= num_classes))
-    if stray.any():
-        raise PipelineError(
-            f"label map: found {labels[stray].unique().tolist()}, expected 0..{num_classes - 1} or {IGNORE_INDEX} "
-            "(ignore); correct the dataset's label_map and run preprocess again"
-        )
-    return valid
 
 
 def _pixel_taps(rows: AxisTaps, cols: AxisTaps, batch: int, low_size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from pipeline.config import load_project
 from pipeline.config.schema import RuntimeConfig
 from pipeline.errors import PipelineError
-from pipeline.planning.stages import dvc_environment, stage_graph
+from pipeline.planning.stages import dvc_environment, run_dvc, stage_graph
 from pipeline.runtime.device import available_cores
 
 _REPORT_EVERY = 30.0  # seconds between two lines on what is running
@@ -98,7 +98,7 @@ def run_jobs(root: Path, jobs: int, launcher: Sequence[str] = ()) -> None:
     work when the devices do not suffice; after Ctrl-C the same command resumes.
     """
     shares = [{}] * jobs if launcher else machine_shares(load_project(root).runtime, jobs)
-    _repro(root, *_shared(stage_graph(root)))
+    run_dvc(root, "repro", *_shared(stage_graph(root)))
     chains = _chains(stage_graph(root))  # again: `plan` has checked what the matrix is made of
     at = f"through `{shlex.join(launcher)}`" if launcher else f"each with {describe_share(shares[0])}"
     print(f"{len(chains)} benchmarks and seeds, {jobs} at a time, {at}; logs in runs/jobs", flush=True)
@@ -116,7 +116,7 @@ def run_jobs(root: Path, jobs: int, launcher: Sequence[str] = ()) -> None:
     if state.failed:
         lines = [f"{stage}: see {log.relative_to(root)}" for stage, log in sorted(state.failed.items())]
         raise PipelineError("\n".join(["these stages failed; the same command runs them again", *lines]))
-    _repro(root)
+    run_dvc(root, "repro")
 
 
 def machine_shares(runtime: RuntimeConfig, jobs: int) -> list[dict[str, str]]:
@@ -188,9 +188,3 @@ def _last_line(log: Path) -> str:
         file.seek(max(0, log.stat().st_size - _TAIL))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _repro(root: Path, *stages: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", *stages], cwd=root, env=dvc_environment(), check=False)
-    if done.returncode != 0:
-        raise PipelineError(f"`dvc repro` exited with {done.returncode}, see above; run the same command to resume")

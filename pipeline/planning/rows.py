@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from pipeline.config.schema import each_once
 from pipeline.errors import PipelineError
 from pipeline.planning.needs import data_need
 from pipeline.planning.plan import Planned, describe, plan_benchmarks
-from pipeline.planning.stages import dvc, dvc_environment
+from pipeline.planning.stages import dvc, run_dvc
 from pipeline.results.published import changed_keys, find_row, published_benchmarks, published_of, published_rows
 from pipeline.runtime.provenance import git_state, why_no_commit
 
@@ -88,17 +87,15 @@ def _published(row: Benchmark) -> str:
 def _run(root: Path, choice: Project, mode: str, name: str, dry_run: bool) -> None:
     changes = [f"benchmarks=[{','.join(choice.benchmarks)}]", f"seeds={list(choice.seeds)}".replace(" ", "")]
     options = [option for change in (*changes, f"++ablation.mode={mode}") for option in ("-S", change)]
-    command = ["dvc", "exp", "run", "--temp", "--name", name, *options]
-    print(f"runs: {shlex.join(command)}", flush=True)
+    command = ["exp", "run", "--temp", "--name", name, *options]
+    print(f"runs: {shlex.join(['dvc', *command])}", flush=True)
     if dry_run:
         return
     if git_state(root)[0] is None:
         raise PipelineError(f"a published row runs as a DVC experiment, which needs a commit: {why_no_commit(root)}")
     if name in dvc(root, "exp", "list", "--name-only").split():
         dvc(root, "exp", "remove", name)  # DVC refuses to replace an experiment; results stay in its cache
-    done = subprocess.run([sys.executable, "-m", *command], cwd=root, env=dvc_environment(), check=False)
-    if done.returncode != 0:
-        raise PipelineError(f"`dvc exp run` exited with {done.returncode}, see above; run the same command to resume")
+    run_dvc(root, *command)
     report = root / "reports" / "published" / f"{name}.html"
     report.parent.mkdir(parents=True, exist_ok=True)
     find = ["git", "for-each-ref", "--format=%(objectname)", f"refs/exps/**/{name}"]

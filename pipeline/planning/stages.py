@@ -58,6 +58,15 @@ def dvc(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def run_dvc(root: Path, *arguments: str) -> None:
+    """`dvc ARGUMENTS` in the foreground. Raises PipelineError when it fails; what it says was seen already."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    status = subprocess.run(command, cwd=root, env=dvc_environment(), check=False).returncode
+    if status != 0:
+        asked = " ".join(word for word in arguments[:2] if word.isalpha())
+        raise PipelineError(f"`dvc {asked}` exited with {status}, see above; run the same command to resume")
+
+
 def stage_graph(root: Path) -> dict[str, list[str]]:
     """Stages in an order in which they can run, each with those that it needs directly."""
     dot = dvc(root, "dag", "--dot")

@@ -31,7 +31,7 @@ def median_frequency(counts: NDArray[np.int64]) -> Tensor:
 def valid_pixels(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Number of pixels of (B, H, W) labels that carry a class, int64 scalar; with weights (K,) the sum of theirs."""
     valid = labels != IGNORE_INDEX
-    return valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
+    return valid.sum() if class_weights is None else (class_weights[labels.where(valid, 0)] * valid).sum()
 
 
 def pixel_cross_entropy(

@@ -54,7 +54,8 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     neither depends on how many ranks and parts there are. iteration counts from 0 over the whole run, epoch from 1.
     Returns detached scalars: lr, loss, loss_<term>, grad_norm and, with a memory, memory_momentum. Raises PipelineError
     when the loss or (unless float16's scaler deals with it) the gradient is not finite; parameters are then still those
-    before the step, while the memory and the running statistics of batch norm have seen the batch.
+    before the step, while the memory and the running statistics of batch norm have seen the batch. That question is the
+    only one for whose answer the host waits.
     """
     benchmark, optimizer, scaler = trainer.benchmark, trainer.optimizer, trainer.scaler
     memory = trainer.model.memory if trainer.model.memory is not None and trainer.model.memory.learns else None
@@ -91,37 +92,25 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
                 terms["consistency"] = term / ranks().world
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach()
-            if last:
-                values |= _global_losses(totals, benchmark.id, iteration, epoch)
             scaler.scale(loss).backward()
     if memory is not None:
         memory.average_over_ranks()
 
+    losses = torch.stack(list(totals.values()))
+    sum_over_ranks(losses)
     scaler.unscale_(optimizer)
     parameters = [p for p in trainer.model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-    if not scaler.is_enabled() and not torch.isfinite(norm):
-        raise _not_finite(benchmark.id, f"the gradient's norm is {norm.item()}", iteration, epoch)
+    if not torch.isfinite(losses.sum() if scaler.is_enabled() else losses.sum() + norm):
+        terms = ", ".join(f"{name} {loss}" for name, loss in zip(totals, losses.tolist(), strict=True))
+        raise PipelineError(
+            f"{benchmark.id}: loss is {losses.sum().item()} ({terms}) and the gradient's norm {norm.item()} "
+            f"at iteration {iteration} (epoch {epoch}). Lower optimizer.lr, set optimizer.clip_grad_norm, or use "
+            "runtime.precision: float32"
+        )
     if benchmark.optimizer.clip_grad_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, benchmark.optimizer.clip_grad_norm, norm)
     scaler.step(optimizer)
     scaler.update()
-    return values | {"grad_norm": norm}
-
-
-def _global_losses(totals: dict[str, Tensor], benchmark: str, iteration: int, epoch: int) -> dict[str, Tensor]:
-    """`loss` and `loss_<term>` over the global batch. Raises PipelineError, on every rank, when one is not finite."""
-    terms = torch.stack(list(totals.values()))
-    sum_over_ranks(terms)
-    loss = terms.sum()
-    if not torch.isfinite(loss):
-        shown = dict(zip(totals, terms.tolist(), strict=True))
-        raise _not_finite(benchmark, f"loss is {loss.item()} ({shown})", iteration, epoch)
-    return {"loss": loss} | {f"loss_{name}": term for name, term in zip(totals, terms.unbind(), strict=True)}
-
-
-def _not_finite(benchmark: str, what: str, iteration: int, epoch: int) -> PipelineError:
-    return PipelineError(
-        f"{benchmark}: {what} at iteration {iteration} (epoch {epoch}). "
-        "Lower optimizer.lr, set optimizer.clip_grad_norm, or use runtime.precision: float32"
-    )
+    values |= {f"loss_{name}": loss for name, loss in zip(totals, losses.unbind(), strict=True)}
+    return values | {"loss": losses.sum(), "grad_norm": norm}

@@ -29,7 +29,7 @@ def split(tmp_path):
         image, label = tmp_path / f"{i}.png", tmp_path / f"{i}_label.png"
         cv2.imwrite(str(image), rng.integers(0, 256, (20, 24 + i, 3), np.uint8))
         cv2.imwrite(str(label), rng.integers(0, 5, (20, 24 + i), np.uint8))
-        rows.append({"id": f"id{i}", "image": image, "label": label})
+        rows.append({"id": f"id{i}", "image": image, "label": label, "histogram": [0] * 6})
     return pd.DataFrame(rows)
 
 
@@ -128,6 +128,13 @@ def test_a_corrupt_file_is_named(split, workers):
         message = error_of(samples)
         assert "4.png: cannot be decoded" in message
         assert "Traceback" not in message
+
+
+def test_a_label_that_is_no_class_is_named(split):
+    cv2.imwrite(str(split["label"].iloc[4]), np.full((20, 28), 7, np.uint8))
+    loader = TrainLoader(split, TRANSFORM, 1, seed=0, workers=0)
+    for samples in (loader.epoch(1), eval_loader(split, EvalTransform(None), 0)):
+        assert "4_label.png: holds [7], expected 0..4 or 255 (ignore); delete this file and run" in error_of(samples)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

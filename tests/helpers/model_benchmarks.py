@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config import Benchmark, load_project, load_resolved
 from pipeline.config.parse import parse
@@ -41,12 +41,18 @@ def small_benchmark(framework="fcn", memory=None, **segmentor) -> Benchmark:
     return benchmark(framework, memory, **{"channels": 16, "attention_channels": 8, **segmentor})
 
 
-def trainer_of(config: Benchmark, model: nn.Module, parallel: nn.Module | None = None, total: int = 10) -> Trainer:
-    """What `training_step` needs to train `model` on the CPU for `total` iterations."""
-    scaler, optimizer = torch.amp.GradScaler("cpu", enabled=False), build_optimizer(model, config.optimizer)
-    return Trainer(
-        config, model, model if parallel is None else parallel, optimizer, scaler, torch.device("cpu"), "float32", total
-    )
+def trainer_of(
+    config: Benchmark,
+    model: nn.Module,
+    parallel: nn.Module | None = None,
+    total: int = 10,
+    device: str = "cpu",
+    class_weights: Tensor | None = None,
+) -> Trainer:
+    """What `training_step` needs to train `model` for `total` iterations."""
+    scaler, optimizer = torch.amp.GradScaler(device, enabled=False), build_optimizer(model, config.optimizer)
+    parallel = model if parallel is None else parallel
+    return Trainer(config, model, parallel, optimizer, scaler, torch.device(device), "float32", total, class_weights)
 
 
 def train_tiny(root: Path, seed: int = 0, log: Log = lambda step, values: None) -> None:
