@@ -124,6 +124,7 @@ def evaluation_hash(benchmark: Benchmark) -> str:
 _LATER = {
     "memory": ("fusion", "kind", "head"),
     "loss": ("class_weights", "context"),
+    "inference": ("cascade",),
     "optimizer": ("decay_encoder_norms",),
     "schedule": ("warmup_iterations", "warmup_ratio"),
 }

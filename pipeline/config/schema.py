@@ -30,6 +30,8 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), 
 PROTOCOLS = ("single_scale", "ms_flip")  # keys of `inference`, and of every result file
 PRIMARY = "ms_flip"  # the protocol of headline numbers, class tables, confusion matrices and pictures
 
+Cascade = Literal["none", "mean", "authors"]
+
 _ROUNDING = 1e-5  # the published 0.9 / 0.009 * 0.01 is 1, and a remedy is printed with six digits
 
 
@@ -263,6 +265,13 @@ class InferenceConfig(Section):
     ms_flip: ProtocolConfig = ProtocolConfig(
         scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True, average="probabilities"
     )
+    cascade: Cascade = "none"  # a second pass, in which the first one's average helps to choose what is read
+
+    @model_validator(mode="after")
+    def _cascade_of_whole_images(self) -> InferenceConfig:
+        if self.cascade != "none" and any(protocol.mode == "slide" for protocol in self.protocols.values()):
+            raise ValueError("cascade passes on the map of a whole image; use mode: whole, or cascade: none")
+        return self
 
     @property
     def protocols(self) -> dict[str, ProtocolConfig]:
@@ -329,6 +338,12 @@ class Benchmark(Section):
             raise ValueError(
                 f"loss.consistency classifies the memory, which content: {content} leaves empty; set it to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cascade_needs_memory(self) -> Benchmark:
+        if self.inference.cascade != "none" and self.memory is None:
+            raise ValueError("inference.cascade reads the memory twice: add a `memory:` section or set it to none")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline.config.schema import ProtocolConfig, ResizeConfig, RuntimeConfig
+from pipeline.config.schema import Cascade, ProtocolConfig, ResizeConfig, RuntimeConfig
 from pipeline.datasets.loader import EvalSample, eval_loader
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
@@ -47,9 +47,14 @@ OnPrediction = Callable[[str, dict[str, Prediction]], None]
 Evaluated = tuple[list[str], dict[str, ProtocolCounts]]
 
 
-def by_protocol(model: nn.Module, protocols: Mapping[str, ProtocolConfig], flip_pairs: FlipPairs = ()) -> Classify:
-    """Label maps of the model under every protocol; `flip_pairs` as for `views.predict`."""
-    return lambda images, samples: predict(model, images, protocols, samples[0].size, flip_pairs)
+def by_protocol(
+    model: nn.Module,
+    protocols: Mapping[str, ProtocolConfig],
+    flip_pairs: FlipPairs = (),
+    cascade: Cascade = "none",
+) -> Classify:
+    """Label maps of the model under every protocol; further arguments as for `views.predict`."""
+    return lambda images, samples: predict(model, images, protocols, samples[0].size, flip_pairs, cascade)
 
 
 @torch.inference_mode()

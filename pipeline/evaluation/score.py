@@ -58,7 +58,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
         options = {"on_prediction": on_prediction, "progress": f"{benchmark.id} seed {seed} {name}"}
         resize, classes = benchmark.inference.resize, len(spec.classes)
-        classify = by_protocol(model, protocols, spec.flip_pairs)
+        classify = by_protocol(model, protocols, spec.flip_pairs, benchmark.inference.cascade)
         return evaluate_split(model, images, resize, classify, classes, device, runtime, **options)
 
     started = time.perf_counter()

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config.schema import ProtocolConfig
-from pipeline.evaluation.averaging import Sliding, View, Whole, Window, label_map, unflip
+from pipeline.config.schema import Cascade, ProtocolConfig
+from pipeline.evaluation.averaging import Sliding, View, Whole, Window, label_map, summed_bands, unflip
+from pipeline.models import SegmentorOutput
 
 FlipPairs = Sequence[tuple[int, int]]
 
@@ -39,14 +41,20 @@ def predict(
     protocols: Mapping[str, ProtocolConfig],
     size: tuple[int, int],
     flip_pairs: FlipPairs = (),
+    cascade: Cascade = "none",
 ) -> dict[str, Tensor]:
     """Label maps (B, H, W) int64 of `images` under every protocol.
 
     model: maps (B, 3, h, w) to an output whose `logits` are (B, K, h', w'); in eval mode. images: (B, 3, h, w) float32,
     normalised. size: original (H, W), where the maps are averaged and compared. flip_pairs: classes that swap in a
-    mirror image (LIP's left and right). Every view is resized to `size` by itself and all count alike.
+    mirror image (LIP's left and right). Every view is resized to `size` by itself and all count alike. cascade: whether
+    a second pass gets the average of the first (whole images only; the model is a `Segmentor`).
     """
     views = views_of(model, images, protocols, flip_pairs)
+    if cascade != "none":
+        for name, seen in views.items():
+            again = partial(_second_pass, model, _average(seen), flip_pairs, cascade)
+            views[name] = views_of(again, images, {name: protocols[name]}, flip_pairs)[name]
     return {name: label_map(seen, size) for name, seen in views.items()}  # (B, H, W) each
 
 
@@ -69,6 +77,21 @@ def views_of(
                 early = isinstance(view, Whole) and protocols[name].average == "probabilities"
                 views[name].append(Whole(view.maps.softmax(dim=-1)) if early else view)
     return views
+
+
+def _average(views: Sequence[Whole]) -> Tensor:
+    """Mean (B, h, w, K) of the views at the size of the largest."""
+    size = max(view.maps.shape[1:3] for view in views)
+    return torch.cat([total for _, total in summed_bands(views, size)], dim=1) / len(views)
+
+
+def _second_pass(
+    model: nn.Module, earlier: Tensor, flip_pairs: FlipPairs, cascade: Cascade, batch: Tensor
+) -> SegmentorOutput:
+    """Output for images (B, 3, h, w), or them and their mirror images (2B, 3, h, w), given `earlier` (B, h, w, K)."""
+    if len(batch) > len(earlier):
+        earlier = torch.cat([earlier, unflip(earlier, _order(earlier, flip_pairs))])  # to mirror is its own inverse
+    return model(batch, earlier.movedim(-1, 1), cascade)
 
 
 def _run(model: nn.Module, images: Tensor, spec: ForwardSpec, flip: bool, flip_pairs: FlipPairs) -> list[View]:

@@ -63,6 +63,11 @@ def describe_run(layout: Layout, benchmark_id: str, seed: int) -> tuple[Card, Pa
     tested = evaluation.record if evaluation.is_complete else None
     tested = tested if tested and tested.run_key == record.run_key else None  # else of other weights
     benchmark = _with_test_protocol(layout, files.config, tested)
+    if benchmark.inference.cascade != "none":
+        raise PipelineError(
+            f"{benchmark_id}: inference.cascade: {benchmark.inference.cascade} takes two passes, but `predict` and "
+            "`export` make one; set it to none and evaluate again"
+        )
     weights = files.existing_weights(benchmark.inference.checkpoint)
     spec = get_dataset(benchmark.dataset.name)
     scores = {protocol: asdict(score) for protocol, score in tested.scores.items()} if tested else {}

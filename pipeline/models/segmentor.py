@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.config.schema import Benchmark
+from pipeline.config.schema import Benchmark, Cascade
 from pipeline.errors import PipelineError
 from pipeline.models.bilinear import resize
 from pipeline.models.context import FRAMEWORKS, ContextInput, HeadShape, MemoryPyramid, framework_options
@@ -22,6 +22,7 @@ from pipeline.models.memory import FeatureMemory
 # Keys of `memory` that its module takes.
 _OF_BOTH = {"aggregation", "content", "fusion", "sync"}
 _OF_FEATURES = _OF_BOTH | {"slots", "strategy", "gradient"}
+_CASCADE = (2.0, 1.5)  # weight of the pass at hand, and of the earlier one
 
 
 class SegmentorOutput(NamedTuple):
@@ -101,19 +102,27 @@ class Segmentor(nn.Module):
         )
         self.auxiliary_features = tuple(head.feature for head in config.auxiliary)
 
-    def forward(self, images: Tensor) -> SegmentorOutput:
-        """Normalised RGB float32 (B, 3, H, W) to logits; gradient reaches every part but the memory itself."""
+    def forward(self, images: Tensor, earlier: Tensor | None = None, cascade: Cascade = "mean") -> SegmentorOutput:
+        """Normalised RGB float32 (B, 3, H, W) to logits; gradient reaches every part but the memory itself.
+
+        earlier: (B, K, h', w') maps of an earlier pass, which weight the classes of the memory together with this one's
+        logits (docs/method.md, "MCIBI++").
+        """
         head = self.head_input(images)
         auxiliary = head.auxiliary if self.training else ()
         if self.memory:
-            logits = self.read(head, self.class_weights(head))
+            logits = self.read(head, self.class_weights(head, earlier, cascade))
             return SegmentorOutput(logits, head.coarse, auxiliary, head.representations, head.context_logits)
         pixels = head.representations if head.context is None else head.context
         return SegmentorOutput(self.final_decoder(pixels), None, auxiliary, None)
 
-    def class_weights(self, head: HeadInput) -> Tensor:
-        """(B, K, h, w) by which each pixel weights the classes of the memory; they sum to 1."""
-        return self.memory.class_weights(head.context_logits if self.weights_from_context else head.coarse)
+    def class_weights(self, head: HeadInput, earlier: Tensor | None = None, cascade: Cascade = "mean") -> Tensor:
+        """(B, K, h, w) by which each pixel weights the classes of the memory; they sum to 1. Arguments of `forward`."""
+        logits = head.context_logits if self.weights_from_context else head.coarse
+        if earlier is not None:
+            divisor = sum(_CASCADE) - (1 if cascade == "authors" else 0)
+            logits = (_CASCADE[0] * logits + _CASCADE[1] * resize(earlier, logits.shape[2:])) / divisor
+        return self.memory.class_weights(logits)
 
     def read(self, head: HeadInput, weights: Tensor) -> Tensor:
         """Final logits (B, K, h, w) when the classes of the memory have these weights (B, K, h, w)."""

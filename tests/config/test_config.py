@@ -33,6 +33,11 @@ def benchmark(data: dict[str, Any]) -> Benchmark:
         ({"optimizer": {"lr": "fast"}}, r"optimizer.lr: .*number.* \(found 'fast'\)"),
         ({"optimizer": {"lr": float("nan")}}, r"optimizer.lr: .*number.* \(found nan\)"),
         ({"loss": {"consistency": 1.0}}, "loss.consistency classifies the memory: add a `memory:` section"),
+        ({"inference": {"cascade": "mean"}}, "inference.cascade reads the memory twice: add a `memory:` section"),
+        (
+            {"inference": {"cascade": "mean", "single_scale": {"mode": "slide", "crop": [8, 8], "stride": [4, 4]}}},
+            "cascade passes on the map of a whole image; use mode: whole",
+        ),
         (
             {"memory": {"kind": "distribution"}, "loss": {"consistency": 1.0}},
             "loss.consistency classifies class vectors, which kind: distribution has not",

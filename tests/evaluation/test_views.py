@@ -163,3 +163,35 @@ def test_large_maps_of_many_classes_give_the_labels_of_the_full_average() -> Non
     found = label_map([Whole(view) for view in views], (128, 512))
     expected = sum(up(view.movedim(-1, 1), (128, 512)) for view in views).argmax(1)
     assert torch.equal(found, expected)
+
+
+class Twice(Strided):
+    """Adds what an earlier pass gave to its own logits."""
+
+    def forward(self, images: Tensor, earlier: Tensor | None = None, cascade: str = "mean") -> SimpleNamespace:
+        logits = super().forward(images).logits
+        assert cascade == "authors" or earlier is None
+        return SimpleNamespace(logits=logits if earlier is None else logits + 9 * up(earlier, logits.shape[2:]))
+
+
+@torch.inference_mode()
+def test_a_cascade_gives_every_view_the_average_of_the_first_pass_mirrored_where_it_is(image: Tensor) -> None:
+    model, pairs = Twice().eval(), ((1, 2),)
+    protocol = ProtocolConfig(scales=(0.5, 1.0), flip=True, average="probabilities")
+
+    def views(earlier: Tensor | None) -> list[Tensor]:
+        swap = [0, 2, 1, 3, 4]
+        mirrored = None if earlier is None else earlier.flip(-1)[:, swap]
+        found = []
+        for scale in protocol.scales:
+            scaled = F.interpolate(image, scale_factor=scale, mode="bilinear") if scale != 1 else image
+            found.append(model(scaled, earlier, "authors").logits.softmax(1))
+            found.append(model(scaled.flip(-1), mirrored, "authors").logits.softmax(1).flip(-1)[:, swap])
+        return found
+
+    first = views(None)
+    average = torch.stack([up(view, first[-1].shape[2:]) for view in first]).mean(0)
+    expected = torch.stack([up(view, (37, 50)) for view in views(average)]).mean(0).argmax(1)
+    found = predict(model, image, {"s": protocol}, (37, 50), pairs, "authors")["s"]
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, predict(model, image, {"s": protocol}, (37, 50), pairs)["s"])

@@ -19,6 +19,7 @@ from torch import nn
 
 from pipeline import __main__ as commands
 from pipeline.config import Benchmark
+from pipeline.config.schema import MemoryConfig
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.export import export
@@ -103,6 +104,13 @@ def test_a_readme_of_another_origin_is_kept(tmp_path: Path, tiny_benchmark: Benc
 def test_a_run_without_a_known_protocol_is_refused(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
     write_run(tmp_path, tiny_benchmark, planned=False)
     with pytest.raises(PipelineError, match=r"name tiny in params\.yaml and run `dvc repro`"):
+        describe_run(Layout(tmp_path), "tiny", 0)
+
+
+def test_a_cascade_cannot_be_exported(tmp_path: Path, tiny_benchmark: Benchmark) -> None:
+    twice = {"memory": MemoryConfig(), "inference": tiny_benchmark.inference.model_copy(update={"cascade": "mean"})}
+    write_run(tmp_path, tiny_benchmark.model_copy(update=twice))
+    with pytest.raises(PipelineError, match=r"inference.cascade: mean takes two passes, .* set it to none"):
         describe_run(Layout(tmp_path), "tiny", 0)
 
 

@@ -135,3 +135,16 @@ def test_a_pyramid_on_too_few_maps_is_refused():
     )
     with pytest.raises(PipelineError, match=r"memory.head.pyramid: needs 4 maps of the encoder, and depth 3 gives 3"):
         build_segmentor(benchmark, K)
+
+
+@pytest.mark.parametrize(("cascade", "divisor"), [("mean", 3.5), ("authors", 2.5)])
+def test_an_earlier_pass_weights_the_classes_too(cascade, divisor):
+    network = segmentor().eval()
+    earlier = features(2, K, 3, 3)
+    with torch.no_grad():
+        head = network.head_input(IMAGES)
+        given = torch.nn.functional.interpolate(earlier, head.context_logits.shape[2:], mode="bilinear")
+        weights = ((2 * head.context_logits + 1.5 * given) / divisor).softmax(dim=1)
+        expected = network.read(head, weights)
+        torch.testing.assert_close(network(IMAGES, earlier, cascade).logits, expected)
+    assert not torch.allclose(expected, network(IMAGES).logits)
