@@ -24,7 +24,7 @@ from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
 from pipeline.files.pictures import exif_orientation, jpeg_damage
-from pipeline.files.storage import cached_json, file_digest, new_file, text_digest, write_json, write_png
+from pipeline.files.storage import cached_json, file_digest, new_file, text_digest, with_path, write_json, write_png
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
 _NAMED = 5  # pictures in a warning
@@ -163,7 +163,8 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> tuple[Row, 
         digest = file_digest(out_dir / image_path)
     else:
         (out_dir / image_path).parent.mkdir(parents=True, exist_ok=True)
-        (out_dir / image_path).write_bytes(data)
+        with with_path(out_dir / image_path):
+            (out_dir / image_path).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
     row = Row(sample.id, sample.split, image_path, None, *size, None, digest, None)
     if sample.label is None:

@@ -61,8 +61,8 @@ class DatasetSpec:
     frames_per_block: int = 1
 
     def __post_init__(self) -> None:
-        if len(self.palette) != len(self.classes) or not 0 < len(self.classes) <= IGNORE_INDEX:
-            raise ValueError(f"{self.name}: {len(self.classes)} classes (at most 255), {len(self.palette)} colours")
+        if len(self.palette) != len(self.classes) or not 0 < len(self.classes) < IGNORE_INDEX:
+            raise ValueError(f"{self.name}: {len(self.classes)} classes (at most 254), {len(self.palette)} colours")
         if not set(self.unlabelled_splits) <= set(self.splits):
             raise ValueError(f"{self.name}: unlabelled splits {self.unlabelled_splits} are not all among its splits")
         if not set((self.label_colours or {}).values()) <= set(self.raw_values()):

@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from pipeline.config.schema import Cascade, ProtocolConfig, ResizeConfig, RuntimeConfig
 from pipeline.datasets.loader import EvalSample, eval_loader
+from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.views import FlipPairs, predict
-from pipeline.results.metrics import Counts, confusion_matrix
+from pipeline.results.metrics import Counts, confusion_matrix, near_boundaries
 from pipeline.runtime.device import autocast, worker_count
 from pipeline.runtime.distributed import gather_on_main, ranks
 
@@ -29,16 +30,27 @@ class ProtocolCounts:
     """Pixel counts of one protocol: the whole split's confusion matrix and, per image, what a bootstrap needs."""
 
     confusion: NDArray[np.int64]  # (K, K)
-    images: list[NDArray[np.int64]] = field(default_factory=list)  # (3, K) each: intersection, prediction, truth
+    images: list[NDArray[np.int64]] = field(default_factory=list)  # (3, K), or (6, K) with those near boundaries
 
-    def add(self, confusion: NDArray[np.int64]) -> None:
-        """Count one more image, given its (K, K) matrix."""
+    def add(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8], boundaries: bool) -> None:
+        """Count one more image, label maps (H, W)."""
+        classes = len(self.confusion)
+        confusion = confusion_matrix(prediction, truth, classes)
         self.confusion += confusion
-        self.images.append(np.stack([confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)]))
+        counts = [confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)]
+        if boundaries:
+            near = (near_boundaries(labels, truth == IGNORE_INDEX, classes) for labels in (prediction, truth))
+            matrix = confusion_matrix(*near, classes + 1)  # the last class is what is not near
+            counts += [part[:classes] for part in (matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1))]
+        self.images.append(np.stack(counts))
 
     def per_image(self) -> Counts:
         """(N, K) each."""
-        return Counts(*np.stack(self.images, axis=1))
+        return Counts(*np.stack(self.images, axis=1)[:3])
+
+    def per_boundary(self) -> Counts:
+        """(N, K) each, of the pixels near a boundary of the prediction, of the truth, or of both (`intersection`)."""
+        return Counts(*np.stack(self.images, axis=1)[3:])
 
 
 Classify = Callable[[Tensor, Sequence[EvalSample]], dict[str, Tensor]]
@@ -67,6 +79,7 @@ def evaluate(
     *,
     precision: str = "float32",
     batch_size: int = 1,
+    boundaries: bool = False,
     on_prediction: OnPrediction | None = None,
     progress: str | None = None,
     total: int | None = None,
@@ -74,8 +87,9 @@ def evaluate(
     """(image ids, counts by name) of `model` over `samples`; the model's mode is put back afterwards.
 
     Neighbours of equal size share a batch of at most `batch_size`. classify: the label maps (B, H, W) int64 of images
-    (B, 3, h, w) and their samples, by name (of a protocol, or a probe). on_prediction receives every image's id and its
-    (H, W) uint8 label map by name. progress: label of the progress bar, None for no bar.
+    (B, 3, h, w) and their samples, by name (of a protocol, or a probe). boundaries: count the pixels near them too.
+    on_prediction receives every image's id and its (H, W) uint8 label map by name. progress: label of the progress bar,
+    None for no bar.
     """
     was_training = model.training
     model.eval()
@@ -95,7 +109,7 @@ def evaluate(
                     for name, prediction in predictions.items() if sample.label is not None else ():
                         if name not in counts:
                             counts[name] = ProtocolCounts(np.zeros((num_classes, num_classes), np.int64))
-                        counts[name].add(confusion_matrix(prediction, sample.label, num_classes))
+                        counts[name].add(prediction, sample.label, boundaries)
                     if on_prediction is not None:
                         on_prediction(sample.id, predictions)
                 bar.update(len(batch))

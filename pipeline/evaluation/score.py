@@ -20,8 +20,15 @@ from pipeline.evaluation.submission import joined, submission_archives
 from pipeline.files.storage import write_png
 from pipeline.layout import Layout
 from pipeline.models import load_segmentor
-from pipeline.results.metrics import Counts, summarise
-from pipeline.results.record import EvaluationCost, EvaluationFiles, EvaluationRecord, ProtocolScores, TrainingFiles
+from pipeline.results.metrics import Counts, miou, summarise
+from pipeline.results.record import (
+    BOUNDARY,
+    EvaluationCost,
+    EvaluationFiles,
+    EvaluationRecord,
+    ProtocolScores,
+    TrainingFiles,
+)
 from pipeline.results.statistics import frame_blocks, scores
 from pipeline.runtime.device import make_deterministic, resolve_device
 from pipeline.runtime.distributed import gather_on_main, ranks
@@ -56,7 +63,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
             write_png(files.prediction(image_id), maps[PRIMARY])
 
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
-        options = {"on_prediction": on_prediction, "progress": f"{benchmark.id} seed {seed} {name}"}
+        options = {"on_prediction": on_prediction, "progress": f"{benchmark.id} seed {seed} {name}", "boundaries": True}
         resize, classes = benchmark.inference.resize, len(spec.classes)
         classify = by_protocol(model, protocols, spec.flip_pairs, benchmark.inference.cascade)
         return evaluate_split(model, images, resize, classify, classes, device, runtime, **options)
@@ -82,6 +89,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in archives.items()}
     ids, counts = scored
     per_image = {name: c.per_image() for name, c in counts.items()}
+    near = {name: c.per_boundary() for name, c in counts.items()}
     blocks = frame_blocks(ids, spec.frames_per_block)
     record = EvaluationRecord(
         **{key: getattr(training.record, key) for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
@@ -91,19 +99,25 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         checkpoint=benchmark.inference.checkpoint,
         panel=panel,
         protocol=benchmark.inference.model_dump(mode="json"),
-        scores={name: _scores(c.confusion, per_image[name], blocks) for name, c in counts.items()},
+        scores={name: _scores(c.confusion, per_image[name], near[name], blocks) for name, c in counts.items()},
         attention_entropy=probed[1] if probed else {},
     )
     probes = {name: c.per_image() for name, c in probed[0][1].items()} if probed else {}
     number = len(ids) + (submission["images"] if submission else 0)
     cost = EvaluationCost(seconds, seconds / number, str(device))
     confusion = {name: c.confusion for name, c in counts.items()}
+    per_image |= {BOUNDARY[name]: c for name, c in near.items()}
     files.write(record, cost, spec.classes, ids, per_image, confusion, probes)
     return files.folder
 
 
-def _scores(confusion: NDArray[np.int64], counts: Counts, blocks: NDArray[np.int64]) -> ProtocolScores:
-    """confusion: (K, K); counts: (N, K); blocks: (N,). The interval is that of the report for a single seed."""
+def _scores(confusion: NDArray[np.int64], counts: Counts, near: Counts, blocks: NDArray[np.int64]) -> ProtocolScores:
+    """confusion: (K, K); counts: (N, K), near: of pixels near boundaries; blocks: (N,).
+
+    The interval is that of the report for a single seed.
+    """
     summary = summarise(confusion)
     estimate = scores(Counts.of_seeds([counts]), blocks).mean()
-    return ProtocolScores(summary.miou, estimate.low, estimate.high, summary.pixel_accuracy, summary.mean_accuracy)
+    accuracies = summary.pixel_accuracy, summary.mean_accuracy
+    boundary = float(miou(*(part.sum(axis=0) for part in near)))
+    return ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies, boundary)

@@ -62,6 +62,7 @@ class ProtocolScores(Section):
     miou_high: float
     pixel_accuracy: float
     mean_accuracy: float
+    boundary_miou: float | None = None
 
 
 class Evaluation(Section):

@@ -324,12 +324,30 @@ def pictures(panels: Sequence[Panel], spec: DatasetSpec) -> bytes:
         row[0].text(0.0, -0.03, panel.id, transform=row[0].transAxes, va="top", fontsize=8)
     for axes, title in zip(grid[0], ("Image", "Truth", "Without", "With", "Only one is right"), strict=True):
         axes.set_title(title)
-    labels = [m.ravel() for p in panels for m in (p.truth, p.before, p.after)]
-    counted = np.bincount(np.concatenate(labels), minlength=256)[: len(spec.classes)]
+    _class_legend(figure, [labels for p in panels for labels in (p.truth, p.before, p.after)], spec)
+    return _to_png(figure)
+
+
+@_styled
+def samples(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]], spec: DatasetSpec) -> bytes:
+    """Images (H, W, 3) above their label maps (H, W)."""
+    ratio = np.mean([image.shape[0] / image.shape[1] for image, _ in pairs])
+    figure = _canvas(13, 2 * (13 / len(pairs)) * ratio + 1.0)
+    for column, (image, labels) in zip(figure.subplots(2, len(pairs), squeeze=False).T, pairs, strict=True):
+        shown = _shrunk(image, cv2.INTER_AREA), _shrunk(colourise(labels, spec.palette), cv2.INTER_NEAREST)
+        for axes, picture in zip(column, shown, strict=True):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set_axis_off()
+    _class_legend(figure, [labels for _, labels in pairs], spec)
+    return _to_png(figure)
+
+
+def _class_legend(figure: Figure, maps: Sequence[NDArray[np.uint8]], spec: DatasetSpec) -> None:
+    """The most frequent classes of label maps (H, W), below the pictures."""
+    counted = np.bincount(np.concatenate([m.ravel() for m in maps]), minlength=256)[: len(spec.classes)]
     seen = [int(k) for k in np.argsort(-counted, kind="stable") if counted[k] > 0]
     legend = [(spec.classes[k], "#{:02x}{:02x}{:02x}".format(*spec.palette[k])) for k in sorted(seen[:_PANEL_CLASSES])]
     figure.legend(handles=_patches(legend), loc="outside lower center", ncols=min(len(legend), 8), fontsize=9)
-    return _to_png(figure)
 
 
 def _difference(panel: Panel) -> NDArray[np.uint8]:

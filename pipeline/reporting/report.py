@@ -12,16 +12,16 @@ from pipeline.config.study import Plan
 from pipeline.files.locks import exclusive
 from pipeline.files.storage import new_file
 from pipeline.reporting import page
-from pipeline.reporting.chapters import compared, inside, measured, origin, probes, rows, verdict
+from pipeline.reporting.chapters import compared, images, inside, measured, origin, probes, rows, verdict
 from pipeline.reporting.page import Figure, Report
 from pipeline.reporting.study import Study, chosen_study, recorded_study
 from pipeline.reporting.words import listing, plural
 from pipeline.results.run import result_table
 
 CHAPTERS = (
-    *(verdict.verdict, compared.headline, compared.comparisons, measured.scores, compared.classes, measured.curves),
-    *(measured.confusion, measured.pictures, probes.probes, inside.inside, measured.cost),
-    *(origin.provenance, rows.published, origin.reading),
+    *(verdict.verdict, compared.headline, compared.comparisons, measured.scores, measured.boundaries),
+    *(compared.classes, measured.curves, measured.confusion, images.pictures, images.worst, probes.probes),
+    *(inside.inside, measured.cost, images.data, origin.provenance, rows.published, origin.reading),
 )
 
 

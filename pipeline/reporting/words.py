@@ -116,6 +116,11 @@ def millions(number: float) -> str:
     return f"{number / 1e6:.2f} M"
 
 
+def operations(number: float | None) -> str:
+    """Floating-point operations in units of 10^9: 12.3 G; None -> a dash."""
+    return NONE if number is None else f"{number / 1e9:.3g} G"
+
+
 def plural(number: int, noun: str) -> str:
     """1 seed, 2 seeds, 3 classes."""
     suffix = "" if number == 1 else "es" if noun.endswith("s") else "s"

@@ -6,14 +6,18 @@ memory does not grow with the size of the images, and per image only three vecto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.spec import IGNORE_INDEX
+
+_NEAR = 0.02  # of the image's diagonal
 
 
 class Counts(NamedTuple):
@@ -34,6 +38,20 @@ def confusion_matrix(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], nu
     valid = truth != IGNORE_INDEX
     index = truth[valid].astype(np.int64) * num_classes + prediction[valid]  # (valid pixels,)
     return np.bincount(index, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def near_boundaries(labels: NDArray[np.uint8], ignored: NDArray[np.bool_], inside: int) -> NDArray[np.uint8]:
+    """Label map (H, W) with `inside` in place of each class whose pixel has no other class near it.
+
+    Near is 2 % of the image's diagonal along both axes, as in Boundary IoU (Cheng et al., CVPR 2021); ignored pixels
+    and what is beyond the image count as another class.
+    """
+    reach = max(1, round(_NEAR * math.hypot(*labels.shape)))
+    valid = np.where(ignored, np.uint8(IGNORE_INDEX), labels)
+    framed = cv2.copyMakeBorder(valid, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    alone = (cv2.erode(framed, window) == cv2.dilate(framed, window))[1:-1, 1:-1]
+    return np.where(alone, np.uint8(inside), labels)
 
 
 def iou(intersection: NDArray, prediction: NDArray, truth: NDArray) -> NDArray[np.float64]:

@@ -38,6 +38,7 @@ HISTORY = (
     *("grad_norm", "memory_momentum"),
 )
 VALIDATION = ("epoch", "iteration", "miou", "pixel_accuracy")
+BOUNDARY = {protocol: f"{protocol}_boundary" for protocol in PROTOCOLS}  # counts of pixels near a boundary
 PROBES = {  # what is changed about the memory of a trained network, see `evaluation.probes`
     "final": "as trained",
     "coarse": "coarse logits, before the memory is read",
@@ -66,6 +67,7 @@ class TrainingRecord:
     epochs: int
     iterations: int
     parameters: dict[str, int]  # total, encoder, head; the memory is a buffer and not counted
+    flops: int  # of one image of the size of a training crop, as it is tested; an addition and a product are two
     weights: str | None  # sha256 of the file that the training started from, or that was imported
     checkpoint: dict[str, Any] | None  # the published file of an import: url, file, bytes, sha256, generation
     best: dict[str, Any] | None  # epoch and miou of the best validation
@@ -99,6 +101,7 @@ class ProtocolScores:
     miou_high: float
     pixel_accuracy: float
     mean_accuracy: float
+    boundary_miou: float | None = None  # see `metrics.near_boundaries`; None in records of older commits
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ class TrainingFiles(_Files):
 
 
 class EvaluationFiles(_Files):
-    """The files of one evaluation. Counts per image and confusion matrices are by protocol."""
+    """The files of one evaluation. Confusion matrices are by protocol, counts per image by protocol and BOUNDARY."""
 
     _stage = "evaluate-msflip"
 
@@ -303,7 +306,8 @@ class EvaluationFiles(_Files):
     ) -> None:
         """Everything but label maps and archives.
 
-        counts: (N, K) per protocol; confusion: (K, K), row = truth; probes: counts by probe, empty without memory.
+        counts: (N, K) by protocol and BOUNDARY; confusion: (K, K), row = truth; probes: counts by probe, empty without
+        memory.
         """
         truth = next(iter(confusion.values())).sum(axis=1)
         per_class = {"class": classes, **{f"{p}_iou": iou(*_totals(c)) for p, c in confusion.items()}}
@@ -340,7 +344,7 @@ class EvaluationFiles(_Files):
 
     @cached_property
     def counts(self) -> tuple[tuple[str, ...], dict[str, Counts]]:
-        """Ids of the N images, and their counts (N, K) per protocol."""
+        """Ids of the N images, and their counts (N, K) by protocol and BOUNDARY."""
         return self._read(self.details / "per_image.npz", read_counts)
 
     @cached_property
@@ -362,8 +366,8 @@ class EvaluationFiles(_Files):
         ids, counts = self.counts
         if len(ids) != self.record.images:
             raise self.error("per_image.npz", f"{len(ids)} images, but evaluation.json says {self.record.images}")
-        for protocol, parts in counts.items():
-            totals = Counts(*(part.sum(axis=0) for part in parts))
+        for protocol in PROTOCOLS:
+            totals = Counts(*(part.sum(axis=0) for part in counts[protocol]))
             measured, stated = float(np.nanmean(iou(*totals))), self.record.scores[protocol].miou
             if not np.isclose(measured, stated, rtol=0, atol=1e-9):
                 raise self.error("per_image.npz", f"{protocol}.miou is {measured}, but metrics.json says {stated}")

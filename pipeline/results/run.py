@@ -24,6 +24,7 @@ from pipeline.files.storage import read_json, write_json
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts, iou
 from pipeline.results.record import (
+    BOUNDARY,
     EvaluationFiles,
     ProtocolScores,
     TrainingFiles,
@@ -47,6 +48,7 @@ class Run:
     precision: str
     iterations: int
     parameters: dict[str, int]
+    flops: int | None  # None in records of older commits
     split: str  # that was scored
     scores: dict[str, ProtocolScores]
     validation_miou: float | None  # of the last weights, single scale; None: imported
@@ -59,7 +61,7 @@ class Run:
     hardware: dict[str, Any]
     libraries: dict[str, str]
     ids: tuple[str, ...]  # N images
-    counts: dict[str, Counts]  # (N, K) per protocol
+    counts: dict[str, Counts]  # (N, K) by protocol and, except in records of older commits, BOUNDARY
     probes: dict[str, Counts] = field(default_factory=dict)  # by probe, see `evaluation.probes`; empty without memory
     attention_entropy: dict[str, float] = field(default_factory=dict)  # of the attention over memory and context
     validation_curve: tuple[tuple[int, float], ...] = ()  # (epoch, mIoU); empty: imported, or recorded by older commits
@@ -109,6 +111,7 @@ def read_run(layout: Layout, benchmark: Benchmark, seed: int, fingerprint: str, 
         precision=trained.precision,
         iterations=trained.iterations,
         parameters=trained.parameters,
+        flops=trained.flops,
         split=split,
         scores=tested.scores,
         validation_miou=trained.final and trained.final["miou"],
@@ -154,6 +157,7 @@ def keep_record(run: Run, folder: Path, command: str, classes: Sequence[str]) ->
         "uncommitted_changes": run.dirty,
         "weights": run.weights,
         "attention_entropy": run.attention_entropy,
+        "flops": run.flops,
         "command": command,
     }
     write_json(path, data)  # last: its presence says that the record is complete
@@ -198,8 +202,9 @@ def read_record(folder: Path, name: str, seed: int) -> Run | None:
             evaluation_seconds=data["evaluation_seconds"],
             dirty=data["uncommitted_changes"],
             ids=ids,
-            counts={protocol: counts.pop(protocol) for protocol in PROTOCOLS},
+            counts={name: counts.pop(name) for name in (*PROTOCOLS, *BOUNDARY.values()) if name in counts},
             probes=counts,
+            flops=data.get("flops"),
             attention_entropy=data.get("attention_entropy", {}),
             validation_curve=tuple((epoch, miou) for epoch, miou in data["validation"].get("curve", ())),
             command=data["command"],

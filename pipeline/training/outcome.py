@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config import Benchmark, config_hash
 from pipeline.models import Segmentor
@@ -45,6 +47,7 @@ def training_record(
         epochs=0 if checkpoint else benchmark.schedule.epochs,
         iterations=progress.iteration,
         parameters={"total": total, "encoder": encoder, "head": total - encoder},
+        flops=_flops(model, benchmark.augmentation.crop),
         weights=weights,
         checkpoint=checkpoint,
         best=best and {"epoch": best["epoch"], "miou": best["miou"]},
@@ -52,6 +55,14 @@ def training_record(
         training_loss=late_loss(history) if history else None,
         untouched_memory=[name for name, seen in zip(data["classes"], touched, strict=False) if not seen],
     )
+
+
+def _flops(model: Segmentor, size: tuple[int, int]) -> int:
+    """Of the forward pass of one image in evaluation mode, counted without any arithmetic."""
+    twin = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(torch.empty(1, 3, *size, device="meta", dtype=next(twin.parameters()).dtype))
+    return counter.get_total_flops()
 
 
 def memory_record(model: Segmentor, progress: Progress) -> Memory | None:

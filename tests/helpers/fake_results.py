@@ -24,8 +24,9 @@ from pipeline.config import Benchmark, config_hash, resolved_yaml
 from pipeline.config.parse import parse
 from pipeline.datasets import IGNORE_INDEX, DatasetSpec, get_dataset, scored_split
 from pipeline.layout import Layout
-from pipeline.results.metrics import Counts, confusion_matrix, summarise
+from pipeline.results.metrics import Counts, confusion_matrix, miou, near_boundaries, summarise
 from pipeline.results.record import (
+    BOUNDARY,
     PROBES,
     PROTOCOLS,
     Cost,
@@ -217,6 +218,7 @@ def _write_training(root: Path, planned: Benchmark, seed: int, fingerprint: str)
         epochs=0 if imported else 10,
         iterations=0 if imported else ITERATIONS,
         parameters={"total": parameters, "encoder": 11_000_000, "head": parameters - 11_000_000},
+        flops=3_000_000_000 + 500_000_000 * (planned.memory is not None),
         weights=None,
         checkpoint=file if imported else None,
         best=best and {key: best[key] for key in ("epoch", "miou")},
@@ -274,30 +276,37 @@ def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[st
     key = 0 if planned.mode == "import" else seed  # every seed evaluates the same published checkpoint
     framework, memory = planned.segmentor.framework, planned.memory is not None
 
-    def of_views(views: int, keep: bool = False) -> NDArray[np.int64]:
-        """Confusion matrices (N, K, K) of a prediction from so many views; keep: also the label maps of the panel."""
-        matrices = []
+    def of_views(views: int, keep: bool = False) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Confusion matrices (N, K, K) of a prediction from so many views, and (N, K + 1, K + 1) near boundaries.
+
+        keep: also the label maps of the panel.
+        """
+        matrices, boundaries = [], []
         for index, (image_id, scene) in enumerate(scenes.items()):
             prediction = damage(scene, framework, memory, views, [key, index, max(views, 1)])
             matrices.append(confusion_matrix(prediction, scene, len(spec.classes)))
+            near = [near_boundaries(labels, scene == IGNORE_INDEX, len(spec.classes)) for labels in (prediction, scene)]
+            boundaries.append(confusion_matrix(*near, len(spec.classes) + 1))
             if keep and image_id in panel:
                 cv2.imwrite(str(files.prediction(image_id)), prediction)
-        return np.stack(matrices)
+        return np.stack(matrices), np.stack(boundaries)
 
     def counted(stacked: NDArray[np.int64]) -> Counts:
-        return Counts(stacked.diagonal(0, 1, 2), stacked.sum(1), stacked.sum(2))
+        parts = stacked.diagonal(0, 1, 2), stacked.sum(1), stacked.sum(2)
+        return Counts(*(part[:, : len(spec.classes)] for part in parts))
 
     for protocol, views in zip(PROTOCOLS, (1, 4), strict=True):
-        stacked = of_views(views, keep=protocol == "ms_flip")
+        stacked, near = of_views(views, keep=protocol == "ms_flip")
         confusion[protocol] = stacked.sum(axis=0)
-        counts[protocol] = counted(stacked)
+        counts |= {protocol: counted(stacked), BOUNDARY[protocol]: counted(near)}
         summary = summarise(confusion[protocol])
         estimate = scores(Counts.of_seeds([counts[protocol]]), np.arange(len(ids)), samples=50).mean()
         accuracies = (summary.pixel_accuracy, summary.mean_accuracy)
-        measured[protocol] = ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies)
+        boundary = float(miou(*(part.sum(axis=0) for part in counts[BOUNDARY[protocol]])))
+        measured[protocol] = ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies, boundary)
     about = {"run_key": _identity(planned, seed)["run_key"], "split": split, "submission": submission, "panel": panel}
     # Of the memory, all that matters to these predictions is that a pixel reads its own class.
-    probes = dict.fromkeys(PROBES, counts["single_scale"]) | {"shuffled": counted(of_views(-9))} if memory else {}
+    probes = dict.fromkeys(PROBES, counts["single_scale"]) | {"shuffled": counted(of_views(-9)[0])} if memory else {}
     write_counted(root, planned, seed, ids, counts, confusion, probes, scores=measured, **about)
 
 

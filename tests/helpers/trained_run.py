@@ -99,7 +99,7 @@ def write_counted(
         scores=dict.fromkeys(PROTOCOLS, ProtocolScores(**SCORES)),
         attention_entropy={"memory": 0.5} if probes else {},
     )
-    confusion = confusion or {protocol: np.diag(found.truth.sum(axis=0)) for protocol, found in counts.items()}
+    confusion = confusion or {protocol: np.diag(counts[protocol].truth.sum(axis=0)) for protocol in PROTOCOLS}
     cost = EvaluationCost(0.1 * len(ids), 0.1, "cpu")
     files.write(replace(record, **changes), cost, dataset.classes, ids, counts, confusion, probes or {})
     return files

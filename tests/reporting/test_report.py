@@ -17,6 +17,7 @@ from helpers.project import edit_yaml
 from helpers.report_tables import tables, words
 
 from pipeline.config.schema import DatasetConfig
+from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.reporting import page
@@ -25,6 +26,8 @@ from pipeline.reporting.chapters.origin import provenance
 from pipeline.reporting.page import Report
 from pipeline.reporting.report import write_report
 from pipeline.reporting.study import chosen_study
+from pipeline.results.metrics import iou
+from pipeline.results.record import EvaluationFiles
 
 BENCHMARKS = ("camvid-fcn", "camvid-fcn-mcibi", "camvid-deeplabv3", "camvid-deeplabv3-mcibi")
 PROTOCOLS = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
@@ -108,6 +111,43 @@ def test_a_difference_is_that_of_the_scores_and_separates_a_real_gain_from_none(
         assert row["Verdict"] == ("gain" if _number(row["p, adjusted"].strip("< ")) < 0.05 else "not resolved")
         assert low < with_ - without < high
     assert [row["Verdict"] for row in rows[:2]] == ["gain", "gain"]  # FCN; the other memory damages as much
+
+
+def test_boundary_iou_and_its_differences_are_those_of_the_stored_counts(finished: Path) -> None:
+    found = tables(_markdown(finished))
+    rows = {row["Variant"]: row for row in found["boundaries: Boundary IoU, mean over classes"]}
+    (fcn, _) = found["boundaries: Difference in boundary IoU"]
+    for protocol, head in (("single_scale", "Single scale"), ("ms_flip", "ms+flip")):
+        stated = {}
+        for name in BENCHMARKS:
+            files = [EvaluationFiles(Layout(finished), name, seed) for seed in (0, 1, 2)]
+            stated[name] = 100 * np.mean([file.record.scores[protocol].boundary_miou for file in files])
+            assert _number(rows[name][f"{head} %"]) == pytest.approx(stated[name], abs=0.006)
+        change = stated["camvid-fcn-mcibi"] - stated["camvid-fcn"]
+        assert _number(fcn[f"{head}, points"]) == pytest.approx(change, abs=0.006)
+        low, high = _interval(fcn[f"{head}: 95 % interval"])
+        assert low < change < high
+
+
+def test_the_worst_images_are_those_with_the_lowest_mean_over_the_seeds(finished: Path) -> None:
+    rows = tables(_markdown(finished))["worst: Worst images of camvid-fcn-mcibi"]
+    own = []
+    for seed in (0, 1, 2):
+        ids, counts = EvaluationFiles(Layout(finished), "camvid-fcn-mcibi", seed).counts
+        own.append([100 * np.nanmean(iou(*(part[i] for part in counts["ms_flip"]))) for i in range(len(ids))])
+    means = dict(zip(ids, np.mean(own, axis=0), strict=True))
+    assert [row["Image"] for row in rows] == sorted(ids, key=means.get)[:5]
+    for row in rows:
+        assert _number(row["camvid-fcn-mcibi %"]) == pytest.approx(means[row["Image"]], abs=0.006)
+
+
+def test_the_data_chapter_counts_pixels_and_images_of_every_class(finished: Path) -> None:
+    rows = tables(_markdown(finished))["data: Classes of camvid"]
+    table = Prepared(Layout(finished).prepared("camvid")).table
+    pixels = np.stack(table["histogram"])[:, :-1]
+    assert [row["Class"] for row in rows] == list(DATASET.classes)
+    assert sum(_number(row["test: pixels %"]) for row in rows) == pytest.approx(100, abs=0.5)
+    assert [row["test: images"] for row in rows] == [f"{n} of {len(table)}" for n in (pixels > 0).sum(axis=0)]
 
 
 def test_the_class_table_has_iou_share_and_gain_of_every_class(finished: Path) -> None:

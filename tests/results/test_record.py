@@ -99,10 +99,12 @@ def test_a_record_in_git_holds_the_run(finished: Path, tmp_path: Path) -> None:
     assert kept is not None
     assert kept.command == "a command"
     same = ("config_hash", "evaluation_hash", "scores", "ids", "training_loss", "validation_miou", "validation_curve")
-    for name in (*same, "hardware"):
+    for name in (*same, "hardware", "flops"):
         assert getattr(kept, name) == getattr(run, name), name
     assert np.array_equal(kept.class_iou("ms_flip"), run.class_iou("ms_flip"))
     assert all(map(np.array_equal, kept.probes["shuffled"], run.probes["shuffled"]))
+    assert all(map(np.array_equal, kept.counts["ms_flip_boundary"], run.counts["ms_flip_boundary"]))
+    assert kept.probes.keys() == run.probes.keys()
     assert kept.attention_entropy == run.attention_entropy != {}
     assert kept.is_of(load_resolved(Layout(finished).resolved(MEMORY)))
     table = result_table([kept], get_dataset("camvid").classes)

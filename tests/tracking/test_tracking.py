@@ -30,7 +30,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.score import evaluate_benchmark
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts
-from pipeline.results.record import EvaluationFiles
+from pipeline.results.record import BOUNDARY, PROTOCOLS, EvaluationFiles
 from pipeline.results.statistics import frame_blocks, scores
 from pipeline.tracking.identity import flat_parameters
 from pipeline.tracking.model import log_model
@@ -349,11 +349,14 @@ def test_intervals_in_the_record_and_in_mlflow_are_those_of_the_statistics(
     (tracked,) = runs_of(load_mlflow().MlflowClient(tracking_uri=tracking_uri(root)), "evaluate-msflip")
     ids, counts = files.counts
     blocks = frame_blocks(ids, get_dataset("digits").frames_per_block)
-    for protocol, measured in counts.items():
-        expected = scores(Counts.of_seeds([measured]), blocks).mean()
+    for protocol in PROTOCOLS:
+        expected = scores(Counts.of_seeds([counts[protocol]]), blocks).mean()
         record, metrics = files.record.scores[protocol], tracked.data.metrics
         assert (record.miou_low, record.miou_high) == (expected.low, expected.high)
         assert (metrics[f"miou_low_{protocol}"], metrics[f"miou_high_{protocol}"]) == (expected.low, expected.high)
+        near = scores(Counts.of_seeds([counts[BOUNDARY[protocol]]]), blocks).mean()
+        assert record.boundary_miou == metrics[f"boundary_miou_{protocol}"] == pytest.approx(near.value)
+        assert 0 < record.boundary_miou < record.miou
 
 
 def test_ui_is_offered_the_snippet_that_works(root: Path, client: Any, benchmark: Benchmark) -> None:

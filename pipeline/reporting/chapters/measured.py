@@ -1,4 +1,4 @@
-"""Chapters about single variants: scores, curves, confusion, pictures, cost."""
+"""Chapters about single variants: scores, boundaries, curves, confusion, cost."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.schema import PRIMARY, PROTOCOLS
-from pipeline.datasets.prepared import read_image, read_label
 from pipeline.reporting import figures
 from pipeline.reporting.chapters.compared import SHORT, validation
 from pipeline.reporting.chapters.origin import commit_of
 from pipeline.reporting.page import Figure, Section, Table, section
-from pipeline.reporting.study import Pair, Study, Variant
+from pipeline.reporting.study import Study, Variant
 from pipeline.reporting.words import (
     NONE,
     PROTOCOL_NAMES,
     duration,
+    image_interval,
     listing,
     memory_size,
     millions,
+    operations,
     percent,
     percent_interval,
     plain,
     points,
+    points_interval,
     protocol,
     short_time,
 )
-from pipeline.results.record import EvaluationFiles
+from pipeline.results.record import BOUNDARY
 from pipeline.results.run import Run
 
-PICTURES = 4  # per pair
 CHANGES = 6  # rows of the table of mistakes that changed most
 
 
@@ -78,6 +79,31 @@ def scores(study: Study) -> Section:
         compared=bool(study.comparisons),
         runs=Table("Every run", [_line(run) for run in study.runs]),
     )
+
+
+def boundaries(study: Study) -> Section | None:
+    """Scores near the boundaries of the classes, and what each pair differs by; records of older commits lack them."""
+    if not all(BOUNDARY[PRIMARY] in run.counts for run in study.runs):
+        return None
+    rows = []
+    for variant in study.ran:
+        row = {"Variant": f"`{variant.name}`"}
+        for name in PROTOCOLS:
+            estimate = study.score(variant.name, BOUNDARY[name])
+            row[f"{SHORT[name]} %"] = percent(estimate.value)
+            row[f"{SHORT[name]}: 95 % interval"] = percent_interval(estimate)
+        rows.append(row)
+    changes = []
+    for pair in study.pairs:
+        row = {"Difference": plain(study.label(pair))}
+        for name in PROTOCOLS:
+            estimate = study.gain([pair], BOUNDARY[name])
+            interval = points_interval(estimate) if estimate.covers_seeds else f"{image_interval(estimate)} over images"
+            row |= {f"{SHORT[name]}, points": points(estimate.value), f"{SHORT[name]}: 95 % interval": interval}
+        changes.append(row)
+    tables = [Table("Boundary IoU, mean over classes", rows)]
+    tables += [Table("Difference in boundary IoU", changes)] if changes else []
+    return section("boundaries", "boundaries", tables=tables)
 
 
 def tested_on(variant: Variant) -> str:
@@ -161,18 +187,9 @@ def confusion(study: Study) -> Section | None:
     return section("confusion", "confusion", blocks=blocks, protocol=PROTOCOL_NAMES[PRIMARY]) if blocks else None
 
 
-def pictures(study: Study) -> Section | None:
-    """The same images for every pair of a dataset, chosen before anything was predicted."""
-    pairs = [pair for pair in study.pairs if study.has_files and study.variants[pair[1]].spec.shown]
-    if not pairs:
-        return None
-    blocks, seed = [_pictures(study, pair) for pair in pairs], study.seeds(pairs[0])[0]
-    return section("pictures", "pictures", blocks=blocks, shown=PICTURES, protocol=PROTOCOL_NAMES[PRIMARY], seed=seed)
-
-
 def cost(study: Study) -> Section:
-    """Mean over seeds of time and memory; parameters; what each pair's second side adds."""
-    rows = []
+    """Mean over seeds of time and memory; parameters and operations; what each pair's second side adds."""
+    rows, counted = [], any(run.flops is not None for run in study.runs)
     for variant in study.ran:
         parameters = variant.runs[0].parameters
         row = {
@@ -183,6 +200,7 @@ def cost(study: Study) -> Section:
             "of the encoder": millions(parameters["encoder"]),
             "of the head": millions(parameters["head"]),
         }
+        row |= {"Operations": operations(variant.runs[0].flops)} if counted else {}
         if study.has_files:
             costs = [run.training.cost for run in variant.runs]
             row |= {
@@ -195,8 +213,8 @@ def cost(study: Study) -> Section:
     pairs = study.pairs if study.has_files else []
     overheads = {study.label(pair): _overhead(*study.sides(pair)) for pair in pairs}
     imported = len(study.trained) < len(study.ran)
-    table = Table("Cost", rows)
-    return section("cost", "cost", table=table, overheads=overheads, imported=imported, has_files=study.has_files)
+    about = {"imported": imported, "has_files": study.has_files, "counted": counted}
+    return section("cost", "cost", table=Table("Cost", rows), overheads=overheads, **about)
 
 
 def normalised(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -263,36 +281,6 @@ def _worst(values: NDArray, names: Sequence[str]) -> str:
     return f"Most frequent mistake: {percent(values[i, j], 1)} % of {names[i]} taken for {names[j]}."
 
 
-def _pictures(study: Study, pair: Pair) -> Figure:
-    without, with_ = study.sides(pair)
-    sides: list[EvaluationFiles] = [without.runs[0].evaluation, with_.runs[0].evaluation]
-    table = with_.prepared.split([with_.split]).set_index("id")
-    stored = sides[1].record.panel
-    positions = np.linspace(0, len(stored) - 1, min(PICTURES, len(stored))).round().astype(int)
-    panels = [
-        figures.Panel(
-            image_id,
-            read_image(table.loc[image_id, "image"]),
-            read_label(table.loc[image_id, "label"]),
-            *(read_label(side.existing_prediction(image_id)) for side in sides),
-        )
-        for image_id in (stored[i] for i in positions)
-    ]
-    places = listing([with_.ids.index(panel.id) + 1 for panel in panels])
-    shares = [
-        f"{p.id}: only without {percent(p.shares[0], 1)} %, only with {percent(p.shares[1], 1)} %" for p in panels
-    ]
-    return Figure(
-        f"pictures-{with_.name}",
-        partial(figures.pictures, panels, with_.spec),
-        f"Pictures, truth and predictions of {study.label(pair)}. Share of pixels right in one of the two: "
-        f"{'; '.join(shares)}.",
-        f"{plain(study.label(pair))}: images {places} of {len(with_.ids)}. Light grey: not annotated. Last column: "
-        f"blue where only {plain(without.name)} is right, orange where only {plain(with_.name)} is, with their shares "
-        "of the annotated pixels.",
-    )
-
-
 def _over(variant: Variant, value: Callable[[Run], float]) -> float:
     return float(np.mean([value(run) for run in variant.runs]))
 
@@ -309,6 +297,7 @@ def _per_image(variant: Variant) -> float:
 def _overhead(without: Variant, with_: Variant) -> str:
     before, after = (variant.runs[0].parameters["total"] for variant in (without, with_))
     parts = [f"{_relative(before, after)} parameters ({millions(after - before)})"]
+    parts.append(f"{_relative(without.runs[0].flops, with_.runs[0].flops)} operations")
     iterations = _per_iteration(without), _per_iteration(with_)
     if None not in iterations:
         parts.append(f"{_relative(*iterations)} time per training iteration")
