@@ -17,6 +17,7 @@ import torch
 from benchmarks import machine, table
 from benchmarks.measure import Case, extra_memory, in_turns
 from benchmarks.rows import data, evaluation, memory_module, memory_update, precision, report, training_step
+from pipeline.runtime.device import set_kernels
 
 _ROWS = (memory_update, memory_module, training_step, evaluation, data, report)
 
@@ -32,9 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("torch").setLevel(logging.ERROR)
     device = torch.device(arguments.device)
-    # As in a training: exact float32 on the GPU too.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
+    set_kernels(device, "float32")
     builders = {name: build for row in _ROWS for name, build in row.cases(device).items()}
     if arguments.memory:
         name, side = arguments.memory

@@ -17,7 +17,7 @@ from benchmarks.networks import CLASSES, ade_benchmark, ade_network, batch
 from benchmarks.reference.network import reference_network
 from benchmarks.reference.step import reference_step
 from benchmarks.rows.training_step import make_trainer
-from pipeline.runtime.device import autocast
+from pipeline.runtime.device import autocast, set_kernels
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import compiled, training_step
 
@@ -26,6 +26,7 @@ _VARIANTS = {  # precision, channels last, compiled
     "float32": ("float32", False, False),
     "float32, channels last": ("float32", True, False),
     "float32, channels last, compiled": ("float32", True, True),
+    "tf32, channels last": ("tf32", True, False),
     "bfloat16": ("bfloat16", False, False),
     "bfloat16, channels last": ("bfloat16", True, False),
     "bfloat16, channels last, compiled": ("bfloat16", True, True),
@@ -61,6 +62,7 @@ def _variant(
     name: str, device: torch.device, images: torch.Tensor, labels: torch.Tensor, rounds: int, baseline: float
 ) -> dict[str, object]:
     precision, channels_last, in_one_graph = _VARIANTS[name]
+    set_kernels(device, precision)
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     model = ade_network(device).train()
@@ -121,7 +123,7 @@ def _work(model: torch.nn.Module, images: torch.Tensor, precision: str) -> tuple
 def _matmul_rate(device: torch.device, precision: str) -> float:
     """Operations per second of one large matrix product."""
     side = 8192 if device.type == "cuda" else 1024
-    dtype = getattr(torch, precision)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(5))
 

@@ -374,7 +374,7 @@ class RuntimeConfig(Section):
     devices: Positive = 1  # per node; each takes an equal share of the global batch
     nodes: Positive = 1
     accumulate: Positive = 1  # parts into which a device's share is divided, to save memory
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"  # tf32: on a GPU, 10 bits in products
     compile: bool = False  # torch.compile the network in training; see `pipeline.config.limits`
     workers: Annotated[int, Field(ge=0)] | None = None  # data-loading processes per device; null: automatic
     log_every: Positive = 10  # iterations between two points of a curve

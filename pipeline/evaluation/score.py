@@ -30,7 +30,7 @@ from pipeline.results.record import (
     TrainingFiles,
 )
 from pipeline.results.statistics import frame_blocks, scores
-from pipeline.runtime.device import make_deterministic, resolve_device
+from pipeline.runtime.device import resolve_device, set_kernels
 from pipeline.runtime.distributed import gather_on_main, ranks
 
 PANEL_IMAGES = 8  # label maps kept for the report's pictures
@@ -46,7 +46,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     writes the scores.
     """
     layout, device = Layout(root), resolve_device(runtime.device)
-    make_deterministic(device)
+    set_kernels(device, runtime.precision)
     spec, prepared = get_dataset(benchmark.dataset.name), Prepared(layout.prepared(benchmark.dataset.name))
     split = scored_split(benchmark.dataset, spec)
     table = prepared.split([split])

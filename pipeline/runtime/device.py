@@ -33,8 +33,8 @@ def resolve_device(name: str, key: str = "runtime.device") -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """Mixed precision context; a null context for float32."""
-    if precision == "float32":
+    """Mixed precision context; a null context for float32 and tf32."""
+    if precision not in _DTYPES:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=_DTYPES[precision])
 
@@ -46,8 +46,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def make_deterministic(device: torch.device) -> None:
-    """Bit-reproducible kernels on the CPU; on a GPU the fastest ones, since bilinear backward has no exact one."""
+def set_kernels(device: torch.device, precision: str) -> None:
+    """Bit-reproducible kernels on the CPU; on a GPU the fastest ones, since bilinear backward has no exact one.
+
+    precision: PyTorch's own default computes convolutions of float32 in TF32; here only `tf32` does.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.use_deterministic_algorithms(device.type == "cpu")
     # Deterministic mode also clears every new tensor, a tenth of a small step; nothing here reads one before writing.
     torch.utils.deterministic.fill_uninitialized_memory = False

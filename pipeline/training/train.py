@@ -25,7 +25,7 @@ from pipeline.layout import Layout
 from pipeline.models import build_segmentor, start_from
 from pipeline.results.metrics import summarise
 from pipeline.results.record import TrainingFiles
-from pipeline.runtime.device import make_deterministic, resolve_device, seed_everything, worker_count
+from pipeline.runtime.device import resolve_device, seed_everything, set_kernels, worker_count
 from pipeline.runtime.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
 from pipeline.runtime.provenance import loaded_code
 from pipeline.training.loop import Log, save_weights, train
@@ -48,7 +48,7 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     layout = Layout(root)
     loaded_code(root)  # before the work: cost.json is to name the commit that was loaded
     device = resolve_device(runtime.device)
-    make_deterministic(device)
+    set_kernels(device, runtime.precision)
     seed_everything(seed)
     started = datetime.datetime.now(datetime.UTC)
     prepared = Prepared(layout.prepared(benchmark.dataset.name))

@@ -12,7 +12,7 @@ import torch
 from helpers.project import ROOT
 
 from pipeline.runtime import device
-from pipeline.runtime.device import worker_count
+from pipeline.runtime.device import autocast, set_kernels, worker_count
 from pipeline.training.loop import peak_memory
 
 
@@ -28,6 +28,16 @@ def test_ranks_on_one_machine_share_its_cores(
 def test_a_number_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert worker_count(5) == 5
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_products_of_float32_are_exact_on_a_gpu_unless_tf32_is_asked_for(precision: str, rounded: bool) -> None:
+    set_kernels(torch.device("cpu"), precision)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (rounded, rounded)
+    with autocast(torch.device("cpu"), precision):
+        expected = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+    set_kernels(torch.device("cpu"), "float32")
 
 
 def test_peak_memory_is_in_bytes_whatever_unit_the_system_counts_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from helpers.golden_recipe import golden_files, golden_memory, replayed_updates
 from helpers.markdown import tables
 from helpers.project import ROOT
 
-from benchmarks import encoders
+from benchmarks import encoders, gpu
 from benchmarks.measure import extra_memory, in_turns, require_close
 from benchmarks.reference.inference import reference_predict
 from benchmarks.reference.network import reference_network
@@ -93,6 +93,28 @@ def test_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert found["about"]["command"].startswith("python -m benchmarks --device cpu")
     assert found["rows"]["memory update"]["ratio"] > 1
     assert set(found["rows"]["memory update"]["memory"]) == {"ours", "reference"}
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_of_the_gpu_checks_ends_with_equal_weights_on_the_cpu() -> None:
+    found = gpu.resume(CPU, seconds=600, epochs=1)
+    assert found == {"iterations": 75, "repeated": 0, "resumed": 0}
+
+
+def test_a_part_that_fails_does_not_stop_the_others_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(device: torch.device, seconds: float) -> dict[str, object]:
+        raise RuntimeError(f"nothing on {device} in time")
+
+    monkeypatch.setattr(gpu, "PARTS", {"slow": slow, "quick": lambda device, seconds: {"summary": "all equal"}})
+    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path), "--device", "cpu", "--parts", "slow,quick"])
+    assert gpu.main() == 1
+    (table,) = tables((tmp_path / "gpu.md").read_text(encoding="utf-8"))
+    assert [row[0] for row in table.cells] == ["slow", "quick"]
+    assert table.cells[0][2] == "FAILED: RuntimeError: nothing on cpu in time"
+    assert table.cells[1][2] == "summary all equal"
+    assert json.loads((tmp_path / "gpu.json").read_text())["quick"]["summary"] == "all equal"
 
 
 def test_ratios_come_from_rounds_in_which_both_ran() -> None:

@@ -38,8 +38,11 @@ from pipeline.datasets.transforms import EvalTransform
 from pipeline.evaluation.views import predict
 from pipeline.models import build_segmentor
 from pipeline.models.distribution import DistributionMemory, class_codes
+from pipeline.runtime.device import set_kernels
 from pipeline.training.step import training_step
 
+DEVICE = os.environ.get("GOLDENS_DEVICE", "cpu")  # for networks, their training and label maps
+set_kernels(torch.device(DEVICE), "float32")
 SAMPLES = Path(os.environ.get("SAMPLES", ROOT.parent / "shared" / "data" / "samples"))
 TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
 TERMS |= {"loss_cls": "final", "loss_pr": "coarse", "loss_cwi": "context"}  # MCIBI++
@@ -53,7 +56,7 @@ def each_golden(kind, pattern, slow=frozenset()):
 
 def relative_error(ours, golden):
     golden = torch.from_numpy(golden)
-    return ((ours - golden).abs().max() / golden.std()).item()
+    return ((ours.cpu() - golden).abs().max() / golden.std()).item()
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -99,7 +102,7 @@ def test_memory_forward_is_the_authors(path):
 def test_logits_are_the_authors(path):
     segmentor, golden = published_segmentor(path)
     with torch.no_grad():
-        output = segmentor(unit("input", tuple(golden.meta["input_shape"])))
+        output = segmentor.to(DEVICE)(unit("input", tuple(golden.meta["input_shape"])).to(DEVICE))
     assert relative_error(output.logits, golden.arrays["logits"]) < 1e-3
     taps = {"decoder_stage1": output.coarse, "decoder_pr": output.coarse, "decoder_cwi": output.context}
     for name, logits in taps.items():
@@ -176,10 +179,11 @@ def golden_steps(path, dtype):
     trainer = golden_trainer(meta, norms)
     trainer.model.to(dtype)
     if isinstance(trainer.model.memory, DistributionMemory):  # the authors draw in the precision of the network
-        trainer.model.memory.codes = class_codes(*trainer.model.memory.codes.shape, dtype=dtype)
+        trainer.model.memory.codes = class_codes(*trainer.model.memory.codes.shape, dtype=dtype).to(DEVICE)
     for step, golden in enumerate(log):
         images, labels = golden_batch(meta, step)
-        values = training_step(trainer, [(images.to(dtype), labels)], step, step // meta["iters_per_epoch"] + 1)
+        part = images.to(DEVICE, dtype), labels.to(DEVICE)
+        values = training_step(trainer, [part], step, step // meta["iters_per_epoch"] + 1)
         yield step, golden, {name: float(value) for name, value in values.items()}, trainer.model.memory.memory, arrays
 
 
@@ -211,7 +215,7 @@ def golden_trainer(meta, norms):
     if meta.get("memory") == "zeros" or "memory starts at zeros" in meta["note"]:
         state["memory.memory"] = initial  # zeros; of a distribution memory mean 0 and deviation 1
     model.load_state_dict(state)
-    return trainer_of(config, model.train(), total=meta["epochs"] * meta["iters_per_epoch"])
+    return trainer_of(config, model.train().to(DEVICE), total=meta["epochs"] * meta["iters_per_epoch"], device=DEVICE)
 
 
 def golden_batch(meta, step):
@@ -262,11 +266,12 @@ def test_label_maps_of_real_pictures_are_the_authors(path, names):
     for file in golden["files"]:
         image = read_image(picture(file))
         with torch.inference_mode():
-            maps = predict(segmentor, transform(image)[None], protocols, image.shape[:2], spec.flip_pairs)
+            images = transform(image)[None].to(DEVICE)
+            maps = predict(segmentor.to(DEVICE), images, protocols, image.shape[:2], spec.flip_pairs)
         for name, found in maps.items():
             label_map = str(path.parent / f"{path.stem}__{name}__{Path(file).stem}.png")
             expected = cv2.imread(label_map, cv2.IMREAD_GRAYSCALE)
-            assert np.mean(found[0].numpy() == expected) > 0.995, (file, name)
+            assert np.mean(found[0].cpu().numpy() == expected) > 0.995, (file, name)
 
 
 def picture(file):
