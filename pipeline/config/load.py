@@ -125,6 +125,8 @@ _LATER = {
     "memory": ("fusion", "kind", "head"),
     "loss": ("class_weights", "context"),
     "inference": ("cascade",),
+    "inference.single_scale": ("resize",),
+    "inference.ms_flip": ("resize",),
     "optimizer": ("decay_encoder_norms",),
     "schedule": ("warmup_iterations", "warmup_ratio"),
 }
@@ -133,11 +135,13 @@ _LATER = {
 def hashed(benchmark: Benchmark) -> dict[str, Any]:
     """What the hashes are made of: every key, except `_LATER` ones at their default."""
     data = benchmark.model_dump(mode="json", exclude=None if benchmark.start else {"start"})
-    for name, keys in _LATER.items():
-        section = getattr(benchmark, name)
+    for path, keys in _LATER.items():
+        section, part = benchmark, data
+        for name in path.split("."):
+            section, part = section and getattr(section, name), part and part[name]
         for key in keys if section is not None else ():
             if getattr(section, key) == type(section).model_fields[key].default:
-                del data[name][key]
+                del part[key]
     return data
 
 

@@ -244,6 +244,7 @@ class ProtocolConfig(Section):
     scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
     flip: bool = False
     average: Literal["logits", "probabilities"] = "logits"  # what scales and flips average
+    resize: ResizeConfig | None = None  # of the test image, if another than that of `inference`
 
     @model_validator(mode="after")
     def _window(self) -> ProtocolConfig:
@@ -277,6 +278,10 @@ class InferenceConfig(Section):
     def protocols(self) -> dict[str, ProtocolConfig]:
         """By name, in the order of PROTOCOLS."""
         return {name: getattr(self, name) for name in PROTOCOLS}
+
+    def resized(self, protocol: ProtocolConfig) -> ResizeConfig | None:
+        """How the test image is resized before the views of `protocol` are made."""
+        return self.resize if protocol.resize is None else protocol.resize
 
 
 class PublishedScores(Section):

@@ -50,7 +50,8 @@ def probe_split(
     """
     prober = _Prober(model, inference)
     classes = model.memory.memory.shape[0]
-    found = evaluate_split(model, table, inference.resize, prober.classify, classes, device, runtime, progress=progress)
+    resize = inference.resized(inference.single_scale)
+    found = evaluate_split(model, table, resize, prober.classify, classes, device, runtime, progress=progress)
     entropies = gather_on_main(prober.entropies)
     if found is None or entropies is None:
         return None

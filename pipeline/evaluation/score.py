@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -53,20 +54,26 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     files, training = EvaluationFiles(layout, benchmark.id, seed), TrainingFiles(layout, benchmark.id, seed)
     model = load_segmentor(benchmark, len(spec.classes), training.weights(benchmark.inference.checkpoint))
     model = fold_batch_norm(model.to(device))
-    protocols = benchmark.inference.protocols
+    inference, protocols = benchmark.inference, benchmark.inference.protocols
     # Spread evenly over the split: the same for every benchmark, chosen without looking at any result.
     positions = np.linspace(0, len(table) - 1, min(PANEL_IMAGES, len(table))).round().astype(int)
     panel = table["id"].iloc[positions].tolist()
 
     def keep(image_id: str, maps: dict[str, Prediction]) -> None:
-        if image_id in panel:
+        if image_id in panel and PRIMARY in maps:
             write_png(files.prediction(image_id), maps[PRIMARY])
 
     def predict(images: pd.DataFrame, name: str, on_prediction: OnPrediction) -> Evaluated | None:
+        """In one pass over `images`, or one per size if the protocols resize them differently."""
         options = {"on_prediction": on_prediction, "progress": f"{benchmark.id} seed {seed} {name}", "boundaries": True}
-        resize, classes = benchmark.inference.resize, len(spec.classes)
-        classify = by_protocol(model, protocols, spec.flip_pairs, benchmark.inference.cascade)
-        return evaluate_split(model, images, resize, classify, classes, device, runtime, **options)
+        evaluated: list[Evaluated | None] = []
+        for resize, group in groupby(protocols, key=lambda name: inference.resized(protocols[name])):
+            chosen = {name: protocols[name] for name in group}
+            classify = by_protocol(model, chosen, spec.flip_pairs, inference.cascade)
+            found = evaluate_split(model, images, resize, classify, len(spec.classes), device, runtime, **options)
+            evaluated.append(found)
+        passes = [each for each in evaluated if each is not None]  # of the main rank
+        return (passes[0][0], {name: c for _, counts in passes for name, c in counts.items()}) if passes else None
 
     started = time.perf_counter()
     scored = predict(table, split, keep)

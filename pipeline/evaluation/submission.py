@@ -26,26 +26,27 @@ _READABLE = 0o644 << 16
 def submission_archives(
     folder: Path, protocols: Sequence[str], ids: Sequence[int], rank: int = 0
 ) -> Iterator[OnPrediction]:
-    """A function that adds the train ids (H, W) uint8 of one image under every protocol; nothing is held in memory.
+    """A function that adds the train ids (H, W) uint8 of one image by protocol; nothing is held in memory.
 
     The archives appear under their names when the block ends well. Each rank writes its own; `joined` makes them one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = np.array(ids, dtype=np.uint8)  # (K,) train id -> id in the server's format
-    written: set[str] = set()
+    written: set[tuple[str, str]] = set()
     with contextlib.ExitStack() as stack:
         archives = {protocol: stack.enter_context(_archive(folder, protocol, rank)) for protocol in protocols}
 
         def add(image_id: str, predictions: Mapping[str, Prediction]) -> None:
             name = f"{PurePosixPath(image_id).name}.png"
-            if name in written:
-                raise PipelineError(f"{name}: two images of the split have this name; a server cannot tell them apart")
-            written.add(name)
-            for protocol, archive in archives.items():
-                _, encoded = cv2.imencode(".png", table[predictions[protocol]])
+            for protocol, prediction in predictions.items():
+                if (protocol, name) in written:
+                    problem = "two images of the split have this name; a server cannot tell them apart"
+                    raise PipelineError(f"{name}: {problem}")
+                written.add((protocol, name))
+                _, encoded = cv2.imencode(".png", table[prediction])
                 entry = zipfile.ZipInfo(name, _ANY_TIME)
                 entry.create_system, entry.external_attr = _UNIX, _READABLE
-                archive.writestr(entry, encoded.tobytes())
+                archives[protocol].writestr(entry, encoded.tobytes())
 
         yield add
 

@@ -19,11 +19,11 @@ Colour = tuple[int, int, int]
 
 
 class Preprocessing(Section):
-    """From a file to the network's input; the resize of the test image is `benchmark.inference.resize`."""
+    """From a file to the network's input; the resize of the test image is in `benchmark.inference`."""
 
     steps: tuple[str, ...] = (
         "decode to RGB, 8 bits per channel, orientation of the EXIF data applied",
-        "resize as benchmark.inference.resize says, bilinear without antialiasing; null: not at all",
+        "resize as benchmark.inference says, bilinear without antialiasing; null: not at all",
         "subtract mean, divide by std",
         "arrange as (B, 3, H, W) float32",
     )

@@ -127,9 +127,10 @@ def _network_sizes(benchmark: Benchmark, spec: DatasetSpec) -> dict[tuple[int, i
     """(height, width) of what the network reads, and what has that size; of images of any size, an awkward example."""
     crop, inference = benchmark.augmentation.crop, benchmark.inference
     sizes = {crop: "a training crop"} if benchmark.mode == "train" else {}
-    fixed = spec.image_size if inference.resize is None else inference.resize.size
-    height, width = fixed or (crop[0] + _AWKWARD[0], crop[1] + _AWKWARD[1])
     for protocol in inference.protocols.values():
+        resize = inference.resized(protocol)
+        fixed = spec.image_size if resize is None else resize.size
+        height, width = fixed or (crop[0] + _AWKWARD[0], crop[1] + _AWKWARD[1])
         for scale in protocol.scales:
             view = (int(height * scale), int(width * scale))
             if protocol.mode == "slide" and protocol.crop is not None:

@@ -99,7 +99,7 @@ def predict_folder(
 def _predict(predictor: Predictor, pictures: Sequence[Picture], batch: int) -> list[str]:
     """Predict and write; returns the errors, one per picture."""
     failed: list[str] = []
-    transform = EvalTransform(predictor.card.benchmark.inference.resize)
+    transform = EvalTransform(predictor.card.benchmark.inference.resized(predictor.protocol))
     with tqdm(total=len(pictures), desc="predict", unit="picture", dynamic_ncols=True) as bar:
         for samples in batches(_samples(pictures, transform, predictor.protocol, failed), batch):
             with _noting(failed, [sample.picture for sample in samples]):

@@ -145,6 +145,10 @@ def protocol(config: ProtocolConfig) -> str:
         window, step = config.crop, config.stride
         parts = [f"windows of {window[0]}×{window[1]} every {step[0]}×{step[1]}"]
     scales = ", ".join(f"{scale:g}" for scale in config.scales)
+    if config.resize is not None and config.resize.size is not None:
+        parts.insert(0, f"images of {config.resize.size[0]}×{config.resize.size[1]}")
+    elif config.resize is not None:
+        parts.insert(0, f"images within {config.resize.long}×{config.resize.short}")
     parts.append(f"scale {scales}" if len(config.scales) == 1 else f"scales {scales}")
     parts += ["flip"] if config.flip else []
     parts += [f"{config.average} averaged"] if config.flip or len(config.scales) > 1 else []

@@ -168,6 +168,7 @@ def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> d
     inference, classes = trainer.benchmark.inference, prepared.info["num_classes"]
     table = prepared.split([trainer.benchmark.dataset.validation_split])
     classify = by_protocol(trainer.model, {"single_scale": inference.single_scale})
-    merged = evaluate_split(trainer.model, table, inference.resize, classify, classes, trainer.device, runtime)
+    resize = inference.resized(inference.single_scale)
+    merged = evaluate_split(trainer.model, table, resize, classify, classes, trainer.device, runtime)
     summary = from_main(summarise(merged[1]["single_scale"].confusion) if merged else None)
     return {"miou": summary.miou, "pixel_accuracy": summary.pixel_accuracy}
