@@ -2,8 +2,8 @@
 
 *identical*: every training has the weights of a reference training with its seed, bit for bit, and the same score.
 *reproduced*: inside the interval in which the mean over as many further seeds falls with 95 %, for all judgements of a
-table together (Bonferroni). *different*: outside. *not comparable*: other configuration, data or precision, or
-nothing to compare with.
+table together (Bonferroni). *different*: outside, or a memory that was never written, whatever the score. *not
+comparable*: other configuration, data or precision, or nothing to compare with.
 
 The seed is the unit: trainings with one seed on several kernels resemble each other, so each seed's mean counts once.
 """
@@ -62,6 +62,7 @@ class _Judged:
     reference: NDArray[np.float64]
     identical: bool
     obstacle: str
+    fault: str = ""  # what makes it different whatever the numbers
 
 
 def verdicts(
@@ -81,7 +82,8 @@ def verdicts(
             trainings = () if obstacle or not reference else reference.trainings
             others = _by_seed((training.seed, training.scores[protocol]) for training in trainings)
             same = not obstacle and all(_is_identical(run, protocol, reference) for run in own)
-            judged.append(_Judged((name,), protocol, yours, np.array(others), same, obstacle))
+            fault = next((found for run in own if (found := _memory_fault(benchmark, run))), "")
+            judged.append(_Judged((name,), protocol, yours, np.array(others), same, obstacle, fault))
     of = {(each.names[0], each.protocol): each for each in judged}
     for pair in pairs:
         mine = [{run.seed: run for run in runs[name][1]} for name in pair]
@@ -141,6 +143,15 @@ def _obstacle(benchmark: Benchmark, run: Run, reference: Reference | None) -> st
     return ""
 
 
+def _memory_fault(benchmark: Benchmark, run: Run) -> str:
+    """That no class of a memory that training should write was ever written; empty if one was, or it is not known."""
+    if benchmark.memory is None or benchmark.memory.content != "dataset" or run.training is None:
+        return ""
+    classes = run.counts[PROTOCOLS[0]].truth.shape[1]
+    never = len(run.training.record.untouched_memory) == classes
+    return f"the memory of seed {run.seed} was never written" if never else ""
+
+
 def _is_identical(run: Run, protocol: str, reference: Reference | None) -> bool:
     digest = run.weights
     return reference is not None and any(
@@ -182,4 +193,6 @@ def _verdict(judged: _Judged, level: float) -> Verdict:
         reason = f"{number} reference seed has no spread to judge by"
     if judged.identical:
         word, reason = "identical", ""
+    if judged.fault:
+        word, reason = "different", judged.fault
     return Verdict(judged.names, judged.protocol, yours, seeds, mean, deviation, number, interval, word, reason)

@@ -11,6 +11,7 @@ import pytest
 from helpers.fake_results import benchmark, row, write_results
 
 from pipeline.config import Benchmark
+from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.reporting.study import chosen_study
 from pipeline.reporting.verdicts import judge
@@ -52,6 +53,21 @@ def test_a_rerun_within_the_spread_of_the_reference_trainings_is_reproduced(runs
     assert [(v.names, v.protocol) for v in found[4:]] == [(PAIR, "single_scale"), (PAIR, "ms_flip")]
     assert _words(found) == {"reproduced"}
     assert worst(found) == "reproduced"
+
+
+def test_a_memory_that_was_never_written_is_different_whatever_the_score(tmp_path: Path) -> None:
+    write_results(tmp_path, images=6, benchmarks=[benchmark("fcn", memory) for memory in (False, True)])
+    runs = {v.name: (v.benchmark, v.runs) for v in chosen_study(tmp_path).ran}
+    references = {name: Reference.of_runs(*ran) for name, ran in runs.items()}
+    assert _words(verdicts(runs, [], references)) == {"identical"}
+    summary = runs[PAIR[1]][1][1].training.folder / "summary.json"
+    classes = list(get_dataset("camvid").classes)
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"untouched_memory": classes}))
+    runs = {v.name: (v.benchmark, v.runs) for v in chosen_study(tmp_path).ran}
+    without, with_ = (verdicts({name: runs[name]}, [], references) for name in PAIR)
+    assert _words(without) == {"identical"}
+    assert _words(with_) == {"different"}
+    assert {verdict.reason for verdict in with_} == {"the memory of seed 1 was never written"}
 
 
 def test_a_rerun_outside_is_different_and_so_is_its_gain(runs: dict) -> None:
