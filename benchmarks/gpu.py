@@ -37,10 +37,11 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import write_index
+from pipeline.errors import report_user_errors
 from pipeline.layout import Layout
 from pipeline.planning.plan import write_plan
 from pipeline.results.record import TrainingFiles
-from pipeline.runtime.device import set_kernels
+from pipeline.runtime.device import resolve_device, set_kernels
 from pipeline.training.step import training_step
 from pipeline.training.train import train_benchmark
 
@@ -184,7 +185,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.parts if name not in PARTS]:
         parser.error(f"--parts: {', '.join(unknown)} unknown; choose from {', '.join(PARTS)}")
-    device, end = torch.device(arguments.device), time.monotonic() + arguments.seconds
+    with report_user_errors():
+        device = resolve_device(arguments.device, "--device")
+    end = time.monotonic() + arguments.seconds
     arguments.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Found] = {"about": machine.describe(device, "benchmarks.gpu")}
     for name in arguments.parts:
