@@ -122,6 +122,7 @@ def evaluation_hash(benchmark: Benchmark) -> str:
 # Keys that came after the first committed results. At their default they are left out of the hash, so that those
 # results stay results of the configuration that made them.
 _LATER = {
+    "": ("start",),
     "memory": ("fusion", "kind", "head"),
     "loss": ("class_weights", "context"),
     "inference": ("cascade",),
@@ -134,10 +135,10 @@ _LATER = {
 
 def hashed(benchmark: Benchmark) -> dict[str, Any]:
     """What the hashes are made of: every key, except `_LATER` ones at their default."""
-    data = benchmark.model_dump(mode="json", exclude=None if benchmark.start else {"start"})
+    data = benchmark.model_dump(mode="json")
     for path, keys in _LATER.items():
         section, part = benchmark, data
-        for name in path.split("."):
+        for name in filter(None, path.split(".")):
             section, part = section and getattr(section, name), part and part[name]
         for key in keys if section is not None else ():
             if getattr(section, key) == type(section).model_fields[key].default:
