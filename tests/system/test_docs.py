@@ -192,6 +192,21 @@ def test_times_and_memory_are_those_measured() -> None:
         assert agrees(row["Time"], record["ours_s"] * (1000 if " ms " in row["Time"] else 1)), row
 
 
+def test_the_profile_and_what_follows_from_it_are_as_measured() -> None:
+    record = json.loads(read("benchmarks/measured/step-profile.json"))
+    (profile,) = (table.rows for table in tables(PERFORMANCE) if "operations" in table.columns)
+    bounds = []
+    for name in ("training step", "evaluation, ms+flip"):
+        for row in profile:
+            assert row[name] == f"{100 * record[name].get(row['operations'], 0):.1f} %"
+        most = 1 / record[name]["convolutions"]
+        bounds += [f"{most:.2f}", f"{MEASURED['rows'][name]['ratio'] * most:.2f}x"]
+    step, step_ratio, views, views_ratio = bounds
+    text = " ".join(PERFORMANCE.split())
+    assert f"a training step would be {step} times and ms+flip {views} times as fast" in text
+    assert f"could become {step_ratio} and {views_ratio}" in text
+
+
 def test_the_distribution_update_is_as_measured() -> None:
     record = json.loads(read("benchmarks/measured/distribution-update.json"))["rows"]["distribution update"]
     shown = re.search(r": (\S+) s against (\S+) s, (\S+)x, and (\S+) MiB\nagainst (\S+) MiB", PERFORMANCE)
