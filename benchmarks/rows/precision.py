@@ -62,7 +62,8 @@ def _variant(
     name: str, device: torch.device, images: torch.Tensor, labels: torch.Tensor, rounds: int, baseline: float
 ) -> dict[str, object]:
     precision, channels_last, in_one_graph = _VARIANTS[name]
-    set_kernels(device, precision)
+    if device.type == "cuda":
+        set_kernels(device, precision)
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     model = ade_network(device).train()

@@ -120,7 +120,7 @@ def test_every_entry_of_the_tree_exists() -> None:
     assert not missing
 
 
-# --- the studies -------------------------------------------------------------------------------------------------
+# --- the studies ------------------------------------------------------------------------------------------------------
 
 STUDY = read("docs/camvid.md") + read("docs/evidence.md")
 OWN_WORDS = {"Dataset", "Form"}  # columns of the summary that no report has

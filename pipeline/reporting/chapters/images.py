@@ -30,7 +30,7 @@ def data(study: Study) -> Section | None:
         blocks.append(Table(f"Classes of {name}", _class_rows(variant)))
         if variant.spec.shown:
             blocks.append(_samples(variant))
-    return section("data", "data", blocks=blocks, shown=PICTURES)
+    return section("data", "data", blocks=blocks)
 
 
 def pictures(study: Study) -> Section | None:
@@ -51,13 +51,6 @@ def worst(study: Study) -> Section | None:
     return section("worst", "worst", tables=tables, number=WORST, protocol=PROTOCOL_NAMES[PRIMARY])
 
 
-def image_miou(variant: Variant) -> NDArray[np.float64]:
-    """mIoU of each image by itself (N,), mean over the seeds; NaN without any valid pixel."""
-    found = np.stack([iou(*run.counts[PRIMARY]) for run in variant.runs])  # (S, N, K)
-    with np.errstate(invalid="ignore"):
-        return (np.nansum(found, axis=2) / (~np.isnan(found)).sum(axis=2)).mean(axis=0)
-
-
 def _class_rows(variant: Variant) -> list[dict[str, str]]:
     splits = [*variant.benchmark.dataset.train_splits, variant.split]
     tables = {split: variant.prepared.split([split])["histogram"].dropna() for split in dict.fromkeys(splits)}
@@ -75,7 +68,7 @@ def _class_rows(variant: Variant) -> list[dict[str, str]]:
 def _samples(variant: Variant) -> Figure:
     table = variant.prepared.split(variant.benchmark.dataset.train_splits).dropna(subset="label")
     table = table if len(table) else variant.prepared.split([variant.split])
-    rows = table.iloc[np.linspace(0, len(table) - 1, min(PICTURES, len(table))).round().astype(int)]
+    rows = table.iloc[_evenly(len(table))]
     pictures = [(read_image(row.image), read_label(row.label)) for row in rows.itertuples()]
     return Figure(
         f"samples-{variant.spec.name}",
@@ -85,8 +78,20 @@ def _samples(variant: Variant) -> Figure:
     )
 
 
+def _evenly(number: int) -> NDArray[np.int64]:
+    """Positions of PICTURES among so many, evenly spaced; of all if they are fewer."""
+    return np.linspace(0, number - 1, min(PICTURES, number)).round().astype(int)
+
+
+def _image_miou(variant: Variant) -> NDArray[np.float64]:
+    """mIoU of each image by itself (N,), mean over the seeds; NaN without any valid pixel."""
+    found = np.stack([iou(*run.counts[PRIMARY]) for run in variant.runs])  # (S, N, K)
+    with np.errstate(invalid="ignore"):
+        return (np.nansum(found, axis=2) / (~np.isnan(found)).sum(axis=2)).mean(axis=0)
+
+
 def _worst_rows(variants: tuple[Variant, ...]) -> list[dict[str, str]]:
-    values = {variant.name: image_miou(variant) for variant in variants}  # (N,) each
+    values = {variant.name: _image_miou(variant) for variant in variants}  # (N,) each
     last = values[variants[-1].name]
     order = [int(i) for i in np.argsort(last, kind="stable") if not np.isnan(last[i])][:WORST]
     return [
@@ -100,7 +105,6 @@ def _pictures(study: Study, pair: Pair) -> Figure:
     sides: list[EvaluationFiles] = [without.runs[0].evaluation, with_.runs[0].evaluation]
     table = with_.prepared.split([with_.split]).set_index("id")
     stored = sides[1].record.panel
-    positions = np.linspace(0, len(stored) - 1, min(PICTURES, len(stored))).round().astype(int)
     panels = [
         figures.Panel(
             image_id,
@@ -108,7 +112,7 @@ def _pictures(study: Study, pair: Pair) -> Figure:
             read_label(table.loc[image_id, "label"]),
             *(read_label(side.existing_prediction(image_id)) for side in sides),
         )
-        for image_id in (stored[i] for i in positions)
+        for image_id in (stored[i] for i in _evenly(len(stored)))
     ]
     places = listing([with_.ids.index(panel.id) + 1 for panel in panels])
     shares = [
