@@ -41,21 +41,23 @@ def main() -> None:
         case = builders[name]()
         print(json.dumps(extra_memory(getattr(case, side), device)))
         return
-    chosen = [name for name in builders if not arguments.only or any(part in name for part in arguments.only)]
+    names = [*builders, *(["precision"] if device.type == "cuda" or arguments.compile else [])]
+    chosen = [name for name in names if not arguments.only or any(part in name for part in arguments.only)]
     about, results = machine.describe(device), {}
     print(table.heading(about))
     started = time.perf_counter()
     for name in chosen:
-        results[name] = _measured(name, builders[name], device)
-        print(table.line(name, results[name]), flush=True)
-    if device.type == "cuda" or arguments.compile:
-        results["precision"] = precision.measure(device)
-        print(table.precision(results["precision"]), flush=True)
-    about["seconds"] = time.perf_counter() - started
-    print(f"\n{about['seconds']:.0f} s in all")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"about": about, "rows": results}, indent=2) + "\n", encoding="utf-8")
+        if name == "precision":
+            results[name] = precision.measure(device)
+            print(table.precision(results[name]), flush=True)
+        else:
+            results[name] = _measured(name, builders[name], device)
+            print(table.line(name, results[name]), flush=True)
+        about["seconds"] = time.perf_counter() - started
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps({"about": about, "rows": results}, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{time.perf_counter() - started:.0f} s in all")
 
 
 def _measured(name: str, build: Callable[[], Case], device: torch.device) -> dict[str, object]:

@@ -16,10 +16,13 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe(device: torch.device, module: str = "benchmarks") -> dict[str, object]:
-    """Processor, device, versions, threads, commit, command, and how busy the machine was at the start."""
+    """Processor, device, versions, threads, commit, command, and how busy the machine was at the start.
+
+    The variable COMMIT names the commit where a copy without history is measured.
+    """
     return {
         "command": " ".join([f"python -m {module}", *sys.argv[1:]]),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": os.environ.get("COMMIT") or _git("rev-parse", "HEAD"),
         "changed_files": len(_git("status", "--porcelain").splitlines()),
         "system": platform.platform(),
         "processor": _processor(),
