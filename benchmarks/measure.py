@@ -13,7 +13,7 @@ import torch
 
 Run = Callable[[], object]
 _SAMPLING_SECONDS = 0.002
-_GPU_ROUNDS = 15  # a round is short there
+_GPU_ROUNDS, _GPU_SECONDS = 15, 5.0  # a round is short there; but no further one after so many seconds
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Case:
     ours: Run
     reference: Run | None = None
     check: Callable[[object, object], dict[str, float]] | None = None
-    rounds: int = 3  # on the CPU
+    rounds: int = 3  # on the CPU; on a GPU at least
     per: float = 1.0  # units of work in one call: times are given per unit
     unit: str = "call"
 
@@ -56,7 +56,10 @@ def in_turns(case: Case, device: torch.device) -> dict[str, object]:
         del expected
     del first
     ours, theirs = [], []
-    for _ in range(case.rounds if device.type == "cpu" else _GPU_ROUNDS):
+    started = time.perf_counter()
+    for done in range(case.rounds if device.type == "cpu" else _GPU_ROUNDS):
+        if device.type != "cpu" and done >= case.rounds and time.perf_counter() - started > _GPU_SECONDS:
+            break
         if case.reference is not None:
             theirs.append(timed(case.reference, device) / case.per)
         ours.append(timed(case.ours, device) / case.per)

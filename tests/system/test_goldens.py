@@ -44,6 +44,8 @@ from pipeline.training.step import training_step
 DEVICE = os.environ.get("GOLDENS_DEVICE", "cpu")  # for networks, their training and label maps
 if DEVICE != "cpu":  # on the CPU it would set the deterministic mode for all tests of this process
     set_kernels(torch.device(DEVICE), "float32")
+# A GPU adds in another order than the processor that the goldens were made on; so do other instructions of a processor.
+ROUNDING = 1 if DEVICE == "cpu" else 10
 SAMPLES = Path(os.environ.get("SAMPLES", ROOT.parent / "shared" / "data" / "samples"))
 TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
 TERMS |= {"loss_cls": "final", "loss_pr": "coarse", "loss_cwi": "context"}  # MCIBI++
@@ -104,11 +106,11 @@ def test_logits_are_the_authors(path):
     segmentor, golden = published_segmentor(path)
     with torch.no_grad():
         output = segmentor.to(DEVICE)(unit("input", tuple(golden.meta["input_shape"])).to(DEVICE))
-    assert relative_error(output.logits, golden.arrays["logits"]) < 1e-3
+    assert relative_error(output.logits, golden.arrays["logits"]) < ROUNDING * 1e-3
     taps = {"decoder_stage1": output.coarse, "decoder_pr": output.coarse, "decoder_cwi": output.context}
     for name, logits in taps.items():
         if f"tap/{name}" in golden.arrays and logits is not None:
-            assert relative_error(logits, golden.arrays[f"tap/{name}"]) < 1e-3
+            assert relative_error(logits, golden.arrays[f"tap/{name}"]) < ROUNDING * 1e-3
 
 
 def published_segmentor(path):
@@ -148,13 +150,13 @@ def test_training_steps_are_the_authors(path, many_threads):
     """
     for step, golden, values, memory, arrays in golden_steps(path, torch.float32):
         assert values["lr"] == pytest.approx(golden["lr"], rel=1e-9)
-        tolerance = 1e-3 if step < 2 else 0.2
+        tolerance = ROUNDING * 1e-3 if step < 2 else 0.2
         assert values["loss"] == pytest.approx(golden["loss"], rel=tolerance)
         for term, expected in by_our_terms(golden["losses"]).items():
             assert values[f"loss_{term}"] == pytest.approx(expected, rel=tolerance), (step, term)
         if step == 0:
-            assert values["grad_norm"] == pytest.approx(golden["grad_norm"], rel=1e-3)
-            assert relative_error(memory, arrays["memory0"]) < 1e-4
+            assert values["grad_norm"] == pytest.approx(golden["grad_norm"], rel=ROUNDING * 1e-3)
+            assert relative_error(memory, arrays["memory0"]) < ROUNDING * 1e-4
 
 
 @pytest.mark.slow
@@ -167,8 +169,9 @@ def test_training_steps_in_float64_are_the_authors_to_rounding(path):
     """
     for step, golden, values, memory, arrays in golden_steps(path, torch.float64):
         for term, loss in by_our_terms(golden["losses"]).items():
-            assert values[f"loss_{term}"] == pytest.approx(loss, rel=1e-7), (step, term)
+            assert values[f"loss_{term}"] == pytest.approx(loss, rel=ROUNDING * 1e-7), (step, term)
         norm_tolerance, memory_tolerance = (1e-7, 1e-6) if f"memory{step + 1}" in arrays else (1e-5, 1e-5)
+        norm_tolerance, memory_tolerance = ROUNDING * norm_tolerance, ROUNDING * memory_tolerance
         assert values["grad_norm"] == pytest.approx(golden["grad_norm"], rel=norm_tolerance), step
         assert relative_error(memory, arrays[f"memory{step}"]) < memory_tolerance, step
 
