@@ -1,6 +1,6 @@
 """Is everything right on a GPU, and how fast is it? All in one call of limited time, see gpu.sh.
 
-    python -m benchmarks.gpu --out FOLDER [--parts goldens,waits,...] [--seconds 480] [-- COMMAND ...]
+    python -m benchmarks.gpu --out FOLDER [--parts goldens,waits,...] [--seconds 1500] [-- COMMAND ...]
 
 Parts run one after the other, and what each found, or why it failed, is written at once to FOLDER/gpu.json and
 FOLDER/gpu.md. Exit status 1 when one failed. COMMAND gets the time that is left.
@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), metavar="NAME,...")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=480.0)
+    parser.add_argument("--seconds", type=float, default=1500.0)
     parser.add_argument("command", nargs="*", metavar="COMMAND")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.parts if name not in PARTS]:

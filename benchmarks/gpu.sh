@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks and measurements on a machine with a GPU, at most eight minutes in all:
+# Checks and measurements on a machine with a GPU, at most 25 minutes in all:
 #   benchmarks/gpu.sh OUT [COMMAND ...]        the minutes that are left go to COMMAND
 # Without `make env` here it takes python3 with its own torch, and wheels/*.whl for what that lacks (docs/performance.md).
 set -eu

@@ -192,6 +192,23 @@ def test_times_and_memory_are_those_measured() -> None:
         assert agrees(row["Time"], record["ours_s"] * (1000 if " ms " in row["Time"] else 1)), row
 
 
+def test_times_and_memory_on_a_gpu_are_those_measured() -> None:
+    record = json.loads(read("benchmarks/measured/h100.json"))
+    (table,) = (table for table in tables(PERFORMANCE) if "Row on one H100" in table.columns)
+    assert [row["Row on one H100"] for row in table.rows] == list(record["rows"])
+    for row, measured in zip(table.rows, record["rows"].values(), strict=True):
+        memory = {side: value["extra"] / 2**20 for side, value in measured["memory"].items()}
+        assert row["Setting"] == measured["setting"]
+        assert agrees(row["Time, here"], 1000 * measured["ours_s"]), row
+        assert agrees(row["Time, reference"], 1000 * measured["reference_s"]), row
+        assert agrees(row["Faster"], measured["ratio"]), row
+        assert agrees(row["Memory, here"], memory["ours"]), row
+        assert agrees(row["Memory, reference"], memory["reference"]), row
+        assert agrees(row["Smaller"], memory["reference"] / memory["ours"]), row
+    assert record["waits"]["per_step"] == 1
+    assert record["about"]["commit"][:7] in PERFORMANCE
+
+
 def test_the_profile_and_what_follows_from_it_are_as_measured() -> None:
     record = json.loads(read("benchmarks/measured/step-profile.json"))
     (profile,) = (table.rows for table in tables(PERFORMANCE) if "operations" in table.columns)
