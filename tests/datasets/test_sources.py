@@ -171,6 +171,7 @@ def test_camvid_splits_are_the_lists(tmp_path):
     assert data.table["id"].tolist() == ["train_0", "train_1", "train_2", "val_0"]
 
 
+@pytest.mark.slow  # all of its pictures
 @needs_samples
 def test_the_local_copy_of_camvid(tmp_path):
     data = prepared(get_dataset("camvid"), DATA / "CamVid", tmp_path)
@@ -198,6 +199,7 @@ def test_the_split_of_ccp_depends_on_the_ids_alone(tmp_path):
     assert {row.id: row.split for row in data.table.itertuples()}.items() <= splits.items()
 
 
+@pytest.mark.slow  # all of its pictures
 @needs_samples
 def test_the_local_copy_of_ccp(tmp_path):
     data = prepared(get_dataset("ccp"), DATA / "CCP", tmp_path)

@@ -48,7 +48,11 @@ def test_peak_memory_is_in_bytes_whatever_unit_the_system_counts_in(monkeypatch:
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
-    [({}, "10000"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"), ({"GOMP_SPINCOUNT": "7"}, "7")],
+    [
+        ({}, "10000"),
+        pytest.param({"OMP_WAIT_POLICY": "PASSIVE"}, "0", marks=pytest.mark.slow),
+        pytest.param({"GOMP_SPINCOUNT": "7"}, "7", marks=pytest.mark.slow),
+    ],
     ids=["default", "passive", "own"],
 )
 def test_threads_spin_briefly_unless_the_user_chooses(chosen: dict[str, str], expected: str) -> None:

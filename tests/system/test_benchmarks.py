@@ -117,6 +117,7 @@ def test_a_part_that_fails_does_not_stop_the_others_and_is_told(
     assert json.loads((tmp_path / "gpu.json").read_text())["quick"]["summary"] == "all equal"
 
 
+@pytest.mark.slow
 def test_ratios_come_from_rounds_in_which_both_ran() -> None:
     case = step_case(CPU, 64, rounds=1)
     found = in_turns(case, CPU)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 from helpers.repro import commit, run, stages_run
 from helpers.short_project import short_repository
@@ -19,6 +20,7 @@ def recorded(root: Path) -> list[str]:
     return list(yaml.safe_load((root / "dvc.lock").read_text())["stages"])
 
 
+@pytest.mark.slow
 def test_the_stage_fails_is_not_recorded_and_runs_again(tmp_path: Path) -> None:
     root = short_repository(tmp_path / "project")
     script = root / "stages" / "download.py"
