@@ -141,7 +141,7 @@ def _bench(device: torch.device, seconds: float, *names: str) -> Found:
         command = [sys.executable, "-m", "benchmarks", "--device", str(device), "--json", str(out)]
         try:
             said = _run(command + [argument for name in names for argument in ("--only", name)], seconds)
-        except Exception:
+        except (RuntimeError, subprocess.TimeoutExpired):
             if not out.exists():
                 raise
             return {"failed": traceback.format_exc(limit=3), **json.loads(out.read_text())}
