@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("torch").setLevel(logging.ERROR)
     device = torch.device(arguments.device)
-    if device.type == "cuda":  # as in a training; on the CPU that is deterministic mode, which is no matter of the rows
+    if device.type == "cuda":  # as in a training; on the CPU that sets deterministic mode, which the rows do not need
         set_kernels(device, "float32")
     builders = {name: build for row in _ROWS for name, build in row.cases(device).items()}
     if arguments.memory:

@@ -23,7 +23,7 @@ from pipeline.results.statistics import pooled_gain, scores
 SETTINGS = ((1, 2), (1, 3), (1, 5), (1, 10), (4, 2))  # pairs of models that are pooled, seeds
 RATIOS = (0.0, 0.05, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # variance of the images' part to that between trainings
 INTERACTIONS = (0.0, 1.0)  # the same, of seed by image
-IMAGES, PIXELS = 100, 1e9  # pixels per image: so many that rounding does not matter
+IMAGES, PIXELS = 100, 1e9  # pixels per image: enough for rounding not to matter
 SPREAD = 0.004  # standard deviation of IoU between trainings
 
 

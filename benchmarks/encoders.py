@@ -51,7 +51,7 @@ _HEADER = ("encoder", "M parameters", "stride", "to 16, 8", "step", "odd size", 
 
 
 def examine(name: str) -> tuple[str, ...]:
-    """One row of the table. What the project itself refuses stands in the last column; any other error is raised."""
+    """One row of the table. What the project refuses is in the last column; any other error is raised."""
     torch.manual_seed(0)
     sizes = {(_CROP, _CROP): "a training crop", _ODD: "a test image"}
     try:

@@ -211,7 +211,7 @@ def main() -> int:
         started = time.monotonic()
         try:
             found[name] = PARTS[name](device, end - started)
-        except Exception:  # the other parts are worth having, and the exit status tells
+        except Exception:  # the other parts still count; the exit status says that one failed
             found[name] = {"failed": traceback.format_exc(limit=3)}
         found[name]["took"] = took = round(time.monotonic() - started, 1)
         print(f"{name}: {'FAILED' if 'failed' in found[name] else 'done'} in {took} s", flush=True)
@@ -256,7 +256,7 @@ def _run(
     allowed: Sequence[int] = (0,),
     show: bool = False,
 ) -> str:
-    """Standard output of a command that has so many seconds; RuntimeError with the last of what it said."""
+    """Standard output of a command with a time limit in seconds; RuntimeError with the end of its output."""
     environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"} | (environment or {})
     pipes: dict[str, Any] = {} if show else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     done = subprocess.run(command, cwd=cwd, env=environment, text=True, check=False, timeout=max(seconds, 1), **pipes)

@@ -39,7 +39,7 @@ def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"  # an exported copy is no repository
+        return "unknown"  # an exported copy, without git
     return done.stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""Timing two implementations in turns, and the memory that one call needs beyond what stood before it."""
+"""Timing two implementations in turns, and the memory that one call needs beyond what was allocated before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 Run = Callable[[], object]
 _SAMPLING_SECONDS = 0.002
-_GPU_ROUNDS, _GPU_SECONDS = 15, 5.0  # a round is short there; but no further one after so many seconds
+_GPU_ROUNDS, _GPU_SECONDS = 15, 5.0  # rounds are short there; none begins after these seconds
 
 
 @dataclass(frozen=True)

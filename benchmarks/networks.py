@@ -20,7 +20,7 @@ _BLOCK = 16  # px, side of the squares of equal label
 def ade_benchmark() -> Benchmark:
     """`params/ade20k-resnet50os8.yaml`, without downloaded weights.
 
-    The memory's gradient is the exact one here: the authors' reading of an overwritten buffer is no matter of speed.
+    The memory's gradient is the exact one here: the authors' reading of an overwritten buffer does not affect speed.
     """
     return load_benchmark(ROOT, "ade20k-resnet50os8", {"encoder": {"weights": None}, "memory": {"gradient": "exact"}})
 

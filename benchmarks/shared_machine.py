@@ -1,7 +1,7 @@
 """A training step while other processes use the cores: `python -m benchmarks.shared_machine [--json FILE]`.
 
 OpenMP's threads wait for each other by spinning, which stalls all of them once another process holds a core. Measured
-are OpenMP's own setting, that of `pipeline` (its `__init__`), and no spinning at all, each in a process of its own.
+are OpenMP's own setting, that of `pipeline` (its `__init__`), and no spinning at all, each in its own process.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _KINDS = {  # part of an operation's name -> kind; the first that fits
     "softmax": "losses",
     "CrossEntropy": "losses",
     "nll_loss": "losses",
-    "exp": "losses",
+    "aten::exp_": "losses",
     "copy": "copies",
     "cat": "copies",
     "upsample": "resizes",

@@ -2,7 +2,7 @@
 
 Usage: python -m stages.train BENCHMARK SEED
 
-An interrupted training resumes by itself.
+An interrupted training resumes when the stage runs again.
 """
 
 import sys

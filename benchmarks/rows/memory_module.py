@@ -1,4 +1,4 @@
-"""The memory module by itself, forward and backward: two attentions and two fusions."""
+"""The memory module alone, forward and backward: two attentions and two fusions."""
 
 from __future__ import annotations
 

@@ -37,15 +37,12 @@ def share_problem(benchmark: Benchmark, runtime: RuntimeConfig) -> str | None:
     if benchmark.mode == "import" or (batch % parts == 0 and batch // parts >= least):
         return None
     divisors = ", ".join(str(n) for n in range(1, batch // least + 1) if batch % n == 0)
+    reason = "these cannot share equally"
     if batch % parts == 0:
-        return (
-            f"params.yaml: runtime: devices: {runtime.devices}, nodes: {runtime.nodes}, accumulate: "
-            f"{runtime.accumulate} leave one image of {benchmark.id}'s schedule.batch_size: {batch} to each part, but "
-            f"batch norm after the global pooling of {benchmark.segmentor.framework} needs two; devices x nodes x "
-            f"accumulate may be {divisors}"
-        )
+        framework = benchmark.segmentor.framework
+        reason = f"leaves one image to each part, and batch norm after the global pooling of {framework} needs two"
     return (
         f"params.yaml: runtime: devices: {runtime.devices}, nodes: {runtime.nodes}, accumulate: {runtime.accumulate}, "
-        f"but {benchmark.id} has schedule.batch_size: {batch}, which these cannot share equally; devices x nodes x "
-        f"accumulate may be {divisors}"
+        f"but {benchmark.id} has schedule.batch_size: {batch}, which {reason}; devices x nodes x accumulate may be "
+        f"{divisors}"
     )

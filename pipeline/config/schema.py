@@ -105,7 +105,7 @@ class MemoryConfig(Section):
     """The dataset-level memory (docs/method.md, Architecture, Memory update and MCIBI++)."""
 
     # Class vectors (`features`, MCIBI), or a mean and a deviation per class that scale a fixed random code
-    # (`distribution`, MCIBI++), which has a `head` of its own, and no slots, strategy and gradient.
+    # (`distribution`, MCIBI++), which has its own `head`, and no slots, strategy and gradient.
     kind: Literal["features", "distribution"] = "features"
     head: DistributionHead = DistributionHead()
     # What the module reads: class vectors of the whole dataset, updated in training (the method); or, as controls with

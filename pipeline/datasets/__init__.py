@@ -28,7 +28,7 @@ def dataset_names() -> list[str]:
 
 
 def get_dataset(name: str, images: Mapping[str, int] | None = None) -> DatasetSpec:
-    """The dataset `name`; `images` declares a part of it, with so many images in each split (0 if not named).
+    """The dataset `name`; `images` declares a part of it by the number of images in each split (0 if not named).
 
     Raises PipelineError with the nearest valid name for an unknown dataset or split.
     """

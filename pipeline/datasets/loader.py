@@ -148,7 +148,7 @@ class _Items(Dataset):
 
 
 def _require_classes(label: NDArray[np.uint8], classes: int, path: Path) -> None:
-    """Raise PipelineError for a value that is no class: here it can be named; on a GPU it only stops the process."""
+    """Raise PipelineError for a value that is not a class: here it can be named; on a GPU it only stops the process."""
     stray = (label >= classes) & (label != IGNORE_INDEX)
     if stray.any():
         found = np.unique(label[stray]).tolist()

@@ -51,6 +51,11 @@ def subsample(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
     return rows.iloc[kept].reset_index(drop=True)
 
 
+def evenly_spaced(total: int, number: int) -> list[int]:
+    """`number` positions from 0 to `total` - 1 at equal distances; every position if there are fewer."""
+    return np.linspace(0, total - 1, min(number, total)).round().astype(int).tolist()
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """RGB uint8 (H, W, 3); grey files become three equal channels. Raises PipelineError if unreadable."""
     return decode_image(file_bytes(path), path)
@@ -70,7 +75,7 @@ def file_bytes(path: Path) -> bytes:
 
 
 def decode_image(data: bytes, path: Path, flag: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
-    """What OpenCV makes of the content `data` of the file `path`. Raises PipelineError if it is no image."""
+    """Decode the content `data` of the file `path` with OpenCV. Raises PipelineError if it is not an image."""
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
     if decoded is None:
         raise PipelineError(f"{path}: cannot be decoded as an image ({len(data)} bytes)")

@@ -66,7 +66,7 @@ class DatasetSpec:
         if not set(self.unlabelled_splits) <= set(self.splits):
             raise ValueError(f"{self.name}: unlabelled splits {self.unlabelled_splits} are not all among its splits")
         if not set((self.label_colours or {}).values()) <= set(self.raw_values()):
-            raise ValueError(f"{self.name}: values of label_colours are no raw label values of the dataset")
+            raise ValueError(f"{self.name}: label_colours has values that are not raw label values of the dataset")
         ids = self.submission_ids or ()
         if (ids or self.unlabelled_splits) and len(ids) != len(self.classes):
             raise ValueError(f"{self.name}: {len(ids)} submission ids, {len(self.classes)} classes")

@@ -74,7 +74,7 @@ View = Whole | Sliding
 
 
 def label_map(views: Sequence[View], size: tuple[int, int]) -> Tensor:
-    """Class with the largest sum over `views`, each resized to `size` = (H, W) by itself: (B, H, W) int64."""
+    """Class with the largest sum over `views`, each resized to `size` = (H, W) separately: (B, H, W) int64."""
     sample = views[0].rows(0, 1)  # (B, 1, w, K)
     labels = torch.empty(sample.shape[0], *size, dtype=torch.int64, device=sample.device)
     for start, total in summed_bands(views, size):
@@ -83,7 +83,7 @@ def label_map(views: Sequence[View], size: tuple[int, int]) -> Tensor:
 
 
 def summed_bands(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
-    """The sum over `views`, each resized to `size` = (H, W) by itself, in bands of rows: (first row, (B, n, W, K))."""
+    """The sum over `views`, each resized to `size` = (H, W) separately, in bands of rows: (first row, (B, n, W, K))."""
     height, width = size
     batch, *_, classes = views[0].rows(0, 1).shape  # (B, 1, w, K)
     rows = max(1, _BAND_VALUES // (batch * width * classes))

@@ -24,6 +24,8 @@ from pipeline.results.metrics import Counts, confusion_matrix, near_boundaries
 from pipeline.runtime.device import autocast, worker_count
 from pipeline.runtime.distributed import gather_on_main, ranks
 
+Prediction = NDArray[np.uint8]  # a label map (H, W)
+
 
 @dataclass
 class ProtocolCounts:
@@ -32,15 +34,15 @@ class ProtocolCounts:
     confusion: NDArray[np.int64]  # (K, K)
     images: list[NDArray[np.int64]] = field(default_factory=list)  # (3, K), or (6, K) with those near boundaries
 
-    def add(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8], boundaries: bool) -> None:
-        """Count one more image, label maps (H, W)."""
+    def add(self, prediction: Prediction, truth: Prediction, near_truth: Prediction | None) -> None:
+        """Count one more image, label maps (H, W). near_truth: `near_boundaries` of the truth; None: leave them out."""
         classes = len(self.confusion)
         confusion = confusion_matrix(prediction, truth, classes)
         self.confusion += confusion
         counts = [confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)]
-        if boundaries:
-            near = (near_boundaries(labels, truth == IGNORE_INDEX, classes) for labels in (prediction, truth))
-            matrix = confusion_matrix(*near, classes + 1)  # the last class is what is not near
+        if near_truth is not None:
+            near = near_boundaries(prediction, truth == IGNORE_INDEX, classes)
+            matrix = confusion_matrix(near, near_truth, classes + 1)  # the last class is what is not near
             counts += [part[:classes] for part in (matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1))]
         self.images.append(np.stack(counts))
 
@@ -54,7 +56,6 @@ class ProtocolCounts:
 
 
 Classify = Callable[[Tensor, Sequence[EvalSample]], dict[str, Tensor]]
-Prediction = NDArray[np.uint8]
 OnPrediction = Callable[[str, dict[str, Prediction]], None]
 Evaluated = tuple[list[str], dict[str, ProtocolCounts]]
 
@@ -106,10 +107,13 @@ def evaluate(
                 for i, sample in enumerate(batch):
                     predictions = {name: array[i] for name, array in arrays.items()}
                     ids.append(sample.id)
-                    for name, prediction in predictions.items() if sample.label is not None else ():
+                    truth, near = sample.label, None
+                    if truth is not None and boundaries:
+                        near = near_boundaries(truth, truth == IGNORE_INDEX, num_classes)
+                    for name, prediction in predictions.items() if truth is not None else ():
                         if name not in counts:
                             counts[name] = ProtocolCounts(np.zeros((num_classes, num_classes), np.int64))
-                        counts[name].add(prediction, sample.label, boundaries)
+                        counts[name].add(prediction, truth, near)
                     if on_prediction is not None:
                         on_prediction(sample.id, predictions)
                 bar.update(len(batch))

@@ -1,7 +1,7 @@
 """Does a trained network use its memory? Label maps of the network while one thing about the memory is changed.
 
 Nothing is trained. Every probe reads the same pixel representations, coarse logits and context, which are computed once
-for all of them. What a probe costs or gains against `final` says what the network makes of the part that it changes.
+for all of them. The difference between `final` and a probe is what the network gains from the part that is changed.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _Prober:
 def class_shares(labels: Tensor, like: Tensor) -> Tensor:
     """Share of each class in the valid pixels of each cell of a coarser grid, zero where there are none.
 
-    labels: (B, H, W) int64, pixels that are no class are ignored. like: (B, K, h, w), whose shape and dtype it returns.
+    labels: (B, H, W) int64, ignored pixels have no share. like: (B, K, h, w), whose shape and dtype it returns.
     """
     batch, classes, height, width = like.shape
     rows = torch.arange(labels.shape[1], device=labels.device) * height // labels.shape[1]  # (H,) row of the grid

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.config import Benchmark
 from pipeline.config.schema import PRIMARY, PROTOCOLS, InferenceConfig, RuntimeConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
-from pipeline.datasets.prepared import Prepared
+from pipeline.datasets.prepared import Prepared, evenly_spaced
 from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, by_protocol, evaluate_split
 from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.probes import probe_split
@@ -43,23 +43,20 @@ PANEL_IMAGES = 8  # label maps kept for the report's pictures
 def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> Path:
     """Single-scale and ms+flip scores of the checkpoint that `inference.checkpoint` names; returns their folder.
 
-    Of a network with memory, also the counts of its probes.
-
-    When the labels of the evaluation split are not public, archives for their server are written beside the scores,
-    which are then those of the validation split. Every rank runs this on its share of the images; the main one alone
-    writes the scores.
+    A network with memory is also probed. When the labels of the evaluation split are not public, archives for their
+    server are written beside the scores, which are then those of the validation split. Every rank runs this on its
+    share of the images; the main one alone writes the scores.
     """
     layout, device = Layout(root), resolve_device(runtime.device)
     set_kernels(device, runtime.precision)
     spec, prepared = get_dataset(benchmark.dataset.name), Prepared(layout.prepared(benchmark.dataset.name))
-    split = scored_split(benchmark.dataset, spec)
+    split, wanted = scored_split(benchmark.dataset, spec), benchmark.dataset.evaluation_split
     table = prepared.split([split])
     files, training = EvaluationFiles(layout, benchmark.id, seed), TrainingFiles(layout, benchmark.id, seed)
     model = load_segmentor(benchmark, len(spec.classes), training.weights(benchmark.inference.checkpoint))
     model = fold_batch_norm(model.to(device))
-    # Spread evenly over the split: the same for every benchmark, chosen without looking at any result.
-    positions = np.linspace(0, len(table) - 1, min(PANEL_IMAGES, len(table))).round().astype(int)
-    panel = table["id"].iloc[positions].tolist()
+    # The same images for every benchmark, chosen without looking at any result.
+    panel = table["id"].iloc[evenly_spaced(len(table), PANEL_IMAGES)].tolist()
 
     def keep(image_id: str, maps: dict[str, Prediction]) -> None:
         if image_id in panel and PRIMARY in maps:
@@ -71,16 +68,12 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
 
     started = time.perf_counter()
     scored = run(table, split, keep)
-    hidden = prepared.split([benchmark.dataset.evaluation_split])
-    submission = None
-    if split != benchmark.dataset.evaluation_split and not hidden.empty:  # a declared part may lack the test images
+    submission, tested = None, len(table)
+    if split != wanted and not (hidden := prepared.split([wanted])).empty:  # a declared part may lack the test images
         with submission_archives(files.details, PROTOCOLS, spec.submission_ids, ranks().rank) as add:
-            run(hidden, benchmark.dataset.evaluation_split, add)
-        submission = {"split": benchmark.dataset.evaluation_split, "images": len(hidden)}
+            run(hidden, wanted, add)
         gather_on_main(None)  # every rank's archives are complete
-        if scored is not None:
-            archives = {name: joined(files.details, name, ranks().world) for name in PROTOCOLS}
-            submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in archives.items()}
+        submission, tested = {"split": wanted, "images": len(hidden)}, tested + len(hidden)
     seconds = time.perf_counter() - started
     probed = None
     if model.memory is not None:
@@ -88,9 +81,13 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         probed = probe_split(model, table, benchmark.inference, device, runtime, name)
     if scored is None:
         return files.folder
-    counts = {name: c.per_image() for name, c in scored[1].items()}
-    counts |= {BOUNDARY[name]: c.per_boundary() for name, c in scored[1].items()}
-    confusion = {name: c.confusion for name, c in scored[1].items()}
+    if submission is not None:
+        archives = {name: joined(files.details, name, ranks().world) for name in PROTOCOLS}
+        submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in archives.items()}
+    ids, found = scored
+    counts = {name: c.per_image() for name, c in found.items()}
+    counts |= {BOUNDARY[name]: c.per_boundary() for name, c in found.items()}
+    confusion = {name: c.confusion for name, c in found.items()}
     record = EvaluationRecord(
         **{key: getattr(training.record, key) for key in ("benchmark", "seed", "config_hash", "run_key", "dataset")},
         images=len(table),
@@ -99,12 +96,12 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         checkpoint=benchmark.inference.checkpoint,
         panel=panel,
         protocol=benchmark.inference.model_dump(mode="json"),
-        scores=_scores(confusion, counts, frame_blocks(scored[0], spec.frames_per_block)),
+        scores=_scores(confusion, counts, frame_blocks(ids, spec.frames_per_block)),
         attention_entropy=probed[1] if probed else {},
     )
-    cost = EvaluationCost(seconds, seconds / (len(table) + (len(hidden) if submission else 0)), str(device))
     probes = {name: c.per_image() for name, c in probed[0][1].items()} if probed else {}
-    files.write(record, cost, spec.classes, scored[0], counts, confusion, probes)
+    cost = EvaluationCost(seconds, seconds / tested, str(device))
+    files.write(record, cost, spec.classes, ids, counts, confusion, probes)
     return files.folder
 
 

@@ -40,7 +40,7 @@ def submission_archives(
             name = f"{PurePosixPath(image_id).name}.png"
             for protocol, prediction in predictions.items():
                 if (protocol, name) in written:
-                    problem = "two images of the split have this name; a server cannot tell them apart"
+                    problem = "two images of the split have this name; a server cannot distinguish them"
                     raise PipelineError(f"{name}: {problem}")
                 written.add((protocol, name))
                 _, encoded = cv2.imencode(".png", table[prediction])

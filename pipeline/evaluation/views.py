@@ -47,7 +47,7 @@ def predict(
 
     model: maps (B, 3, h, w) to an output whose `logits` are (B, K, h', w'); in eval mode. images: (B, 3, h, w) float32,
     normalised. size: original (H, W), where the maps are averaged and compared. flip_pairs: classes that swap in a
-    mirror image (LIP's left and right). Every view is resized to `size` by itself and all count alike. cascade: whether
+    mirror image (LIP's left and right). Each view is resized to `size` separately; all count alike. cascade: whether
     a second pass gets the average of the first (whole images only; the model is a `Segmentor`).
     """
     views = views_of(model, images, protocols, flip_pairs)

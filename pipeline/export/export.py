@@ -59,7 +59,7 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
 def _earlier(card: Card, weights: Path, formats: Sequence[GraphFormat]) -> tuple[list[Graph], list[Path]]:
     """Graphs beside `weights` of formats that are not written now: those that fit `card`, and the files of the others.
 
-    Raises PipelineError for a graph whose origin is unknown: there is no card, or it does not describe the file.
+    Raises PipelineError for a graph whose origin is unknown: the card is missing or does not describe the file.
     """
     kept, outdated = [], []
     for format, ending in ENDINGS.items():

@@ -1,4 +1,4 @@
-"""Context within the image: what a framework adds to each pixel from the rest of its own image.
+"""Context within the image: what a framework adds to each pixel from the rest of the image.
 
 The paper puts its memory, the context beyond the image, on top of these modules. To add one, write the module, built
 from (HeadShape, its options), and enter it in `FRAMEWORKS` under the name that `segmentor.framework` has for it.

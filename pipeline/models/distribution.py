@@ -28,11 +28,12 @@ class DistributionMemory(FeatureMemory):
     attention(context -> augmented) in the place of `augmented`; `"residual"` is that of `FeatureMemory`. `halved` runs
     the attention to the memory at half the resolution.
 
-    The buffer `memory` (K, 2) holds mean and deviation and starts at (0, 1). The codes are no part of the state dict:
+    The buffer `memory` (K, 2) holds mean and deviation and starts at (0, 1). The codes are not part of the state dict:
     class c draws from a generator seeded with c, which gives the authors' values bit for bit.
     """
 
     codes: Tensor  # (K, C)
+    fuses_context = False
 
     def __init__(
         self,
@@ -59,7 +60,6 @@ class DistributionMemory(FeatureMemory):
             sync=sync,
         )
         self.content = content
-        self.context_fusion = None  # what it would fuse is concatenated for the final decoder
         self.halving = conv_bn_act(channels, channels, 3, activation, stride=2) if halved else None
         self.memory = torch.tensor([0.0, 1.0]).repeat(num_classes, 1)
         self.register_buffer("codes", class_codes(num_classes, channels).to(self.memory.device), persistent=False)

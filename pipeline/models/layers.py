@@ -63,5 +63,5 @@ class ChannelNorm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Every position by itself."""
+        """Normalise each position separately."""
         return super().forward(maps.movedim(1, -1)).movedim(-1, 1)

@@ -46,15 +46,16 @@ class FeatureMemory(nn.Module):
     learned from 0: at first the network without memory.
 
     The buffer `memory` (K, S, C) starts at zero and is part of the state dict. An all-zero slot has not been written
-    yet: there is no other flag, as in the published files.
+    yet; no other flag exists, as in the published files.
 
     Controls keep the module and change what it reads: `content="random"` fills the buffer with rectified normal noise,
     as fresh pixel representations are, and never updates it; `content="batch"` leaves it at zero and reads the class
-    means of the representations at hand (see `_batch_means`); `content="none"` reads nothing and has no attention to
+    means of the current representations (see `_batch_means`); `content="none"` reads nothing and has no attention to
     it, augmented = CBA3([pixels, pixels]): the module's depth alone.
     """
 
     memory: Tensor
+    fuses_context = True  # here, and not in the final decoder
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class FeatureMemory(nn.Module):
         self.slot_fusion = conv_bn_act(slots * channels, channels, 1, activation) if slots > 1 else nn.Identity()
         self.memory_fusion = conv_bn_act(2 * channels, channels, 3, activation)
         self.context_attention = attention() if fuse_context and fusion == "attention" else None
-        concatenated = fuse_context and fusion != "residual"
+        concatenated = fuse_context and fusion != "residual" and self.fuses_context
         self.context_fusion = conv_bn_act(2 * channels, channels, 3, activation) if concatenated else None
         self.gain = nn.Parameter(torch.zeros(())) if fusion == "residual" else None
 

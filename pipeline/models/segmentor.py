@@ -22,7 +22,7 @@ from pipeline.models.memory import FeatureMemory
 # Keys of `memory` that its module takes.
 _OF_BOTH = {"aggregation", "content", "fusion", "sync"}
 _OF_FEATURES = _OF_BOTH | {"slots", "strategy", "gradient"}
-_CASCADE = (2.0, 1.5)  # weight of the pass at hand, and of the earlier one
+_CASCADE = (2.0, 1.5)  # weights of the current pass and of the earlier one
 
 
 class SegmentorOutput(NamedTuple):
@@ -81,13 +81,7 @@ class Segmentor(nn.Module):
         if memory is not None:
             final = final if memory.fusion == "residual" else {"kernel_size": memory.head.final_kernel}
             self.coarse_decoder = decoder(channels, channels, num_classes, config, memory.head.coarse_kernel)
-            settings = memory.model_dump(include=_OF_FEATURES if memory.kind == "features" else _OF_BOTH)
-            settings |= {"fuse_context": context is not None, "activation": activation}
-            shape_of_memory = (num_classes, channels, config.attention_channels)
-            if memory.kind == "features":
-                self.memory = FeatureMemory(*shape_of_memory, **settings)
-            else:
-                self.memory = DistributionMemory(*shape_of_memory, **settings, halved=memory.head.halved)
+            self.memory = _build_memory(benchmark, num_classes, fuse_context=context is not None)
             if memory.kind == "distribution" and context is not None:
                 self.context_decoder = decoder(channels, channels, num_classes, config, memory.head.context_kernel)
                 width = channels if memory.fusion == "residual" else 2 * channels
@@ -178,6 +172,16 @@ def build_segmentor(benchmark: Benchmark, num_classes: int, pretrained: bool = T
     from disk, which checks a configuration quickly. Raises PipelineError for what is wrong in the configuration.
     """
     return Segmentor(benchmark, num_classes, pretrained)
+
+
+def _build_memory(benchmark: Benchmark, num_classes: int, fuse_context: bool) -> FeatureMemory:
+    head, memory = benchmark.segmentor, benchmark.memory
+    settings = memory.model_dump(include=_OF_FEATURES if memory.kind == "features" else _OF_BOTH)
+    settings |= {"fuse_context": fuse_context, "activation": head.activation}
+    if memory.kind == "features":
+        return FeatureMemory(num_classes, head.channels, head.attention_channels, **settings)
+    settings["halved"] = memory.head.halved
+    return DistributionMemory(num_classes, head.channels, head.attention_channels, **settings)
 
 
 def _check_parts(

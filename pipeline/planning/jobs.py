@@ -1,6 +1,6 @@
 """The command `run`: what `dvc repro` does, with several trainings at once, one share of the machine each.
 
-Every stage still runs through DVC, in a `dvc repro --single-item` of its own, so that dvc.lock, cache and `dvc status`
+Every stage still runs through DVC, in its own `dvc repro --single-item`, so that dvc.lock, cache and `dvc status`
 are those of `dvc repro`. On a cluster the stages are started through a command that waits for its job, such as `srun`.
 """
 
@@ -65,7 +65,7 @@ class Jobs:
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [*self.launcher, sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
         with log.open("wb") as output:
-            # A session of its own: an interrupt in the terminal reaches every stage once, through `interrupt`.
+            # Its own session: an interrupt in the terminal reaches every stage once, through `interrupt`.
             process = subprocess.Popen(
                 command,
                 cwd=self.root,

@@ -63,7 +63,7 @@ def file_problems(root: Path, benchmark_id: str) -> list[str]:
 
 
 def name_problems(benchmark: Benchmark, where: str) -> list[str]:
-    """Framework, encoder and options that do not exist: what is cheap to tell of a model that is not built."""
+    """Framework, encoder and options that do not exist: cheap to find without building the network."""
     from pipeline.models.context import framework_options  # imports torch, which takes seconds
     from pipeline.models.encoder import encoder_options
 

@@ -88,7 +88,7 @@ def _decoded(file: Path) -> Image.Image:
                 raise PipelineError(f"{file}: {damage}; most of it may be wrong")
             frames = getattr(opened, "n_frames", 1)
             if frames > 1 and opened.format != "MPO":  # MPO: a photograph with a smaller copy of itself
-                raise PipelineError(f"{file}: {frames} frames; save the one to label as a picture of its own")
+                raise PipelineError(f"{file}: {frames} frames; save the one to label as a separate picture")
             return ImageOps.exif_transpose(opened)
     except (PipelineError, MemoryError):
         raise

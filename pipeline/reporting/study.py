@@ -1,7 +1,7 @@
 """What a report is about: variants that were run, and comparisons between them.
 
 A study comes from `params.yaml` (`chosen_study`: the chosen benchmarks, compared with their `baseline:`) or from the
-records of a study in Git (`recorded_study`). The first has all result files at hand, the second scores and counts only.
+records of a study in Git (`recorded_study`). The first reads all result files, the second scores and counts only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Variant:
     benchmark: Benchmark
     spec: DatasetSpec
     runs: tuple[Run, ...]
-    prepared: Prepared | None = None  # None: only records in Git are at hand
+    prepared: Prepared | None = None  # None for records in Git
 
     @property
     def imported(self) -> bool:
@@ -131,7 +131,7 @@ class Study:
 
     @property
     def has_files(self) -> bool:
-        """Whether curves, confusion matrices, memories and pictures are at hand."""
+        """Whether curves, confusion matrices, memories and pictures are available."""
         return any(run.training is not None for run in self.runs)
 
     @property

@@ -66,7 +66,7 @@ class Run:
     attention_entropy: dict[str, float] = field(default_factory=dict)  # of the attention over memory and context
     validation_curve: tuple[tuple[int, float], ...] = ()  # (epoch, mIoU); empty: imported, or recorded by older commits
     command: str | None = None
-    training: TrainingFiles | None = None  # None: only the record in Git is at hand
+    training: TrainingFiles | None = None  # None for a record in Git
     evaluation: EvaluationFiles | None = None
     recorded_weights: str | None = None  # sha256 in a record; None in those that older commits wrote
 

@@ -26,7 +26,7 @@ RESAMPLES = 2000  # two generators then differ by about a tenth of the interval'
 _CHUNK = 250  # resamples per matrix product: bounds the scratch memory
 ALPHA = 0.05
 _POWER = 1.35  # of the variances that weigh two quantiles of t; chosen by simulation alone (docs/verification.md)
-_SMALLEST = 1e-9  # p-values below are not told apart
+_SMALLEST = 1e-9  # smaller p-values are not distinguished
 
 Floats = NDArray[np.float64]
 

@@ -40,7 +40,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (CPU and every GPU). Loader workers seed each sample by themselves."""
+    """Seed Python, NumPy and torch (CPU and every GPU). Loader workers seed each sample separately."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - third-party code may draw from the global generator
     torch.manual_seed(seed)

@@ -33,7 +33,7 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that logs and writes files."""
+        """Whether this process logs and writes files."""
         return self.rank == 0
 
 
@@ -53,7 +53,7 @@ def arithmetic(runtime: RuntimeConfig) -> str:
     """What changes a training's numbers besides its configuration: precision, compilation, how the batch is divided.
 
     Losses, gradients and the memory are those of one device, but batch norm sees parts (all ranks of a GPU run
-    together, else every rank and part by itself), and dropout is drawn per rank.
+    together, otherwise each rank and part separately), and dropout is drawn per rank.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     described = [runtime.precision]

@@ -27,7 +27,7 @@ _GENERATED = ("dvc.lock", "weights.lock.json", "runs", "reports")
 def git_state(root: Path, without: Sequence[str] = ()) -> tuple[str | None, bool]:
     """Commit checked out at `root` and whether tracked or new files differ from it; (None, False) without a commit.
 
-    without: further paths that do not count, because nothing in them can move the result at hand.
+    without: further paths to ignore, because nothing in them can change the result.
     """
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:

@@ -1,6 +1,6 @@
 """Addresses of artifacts in a repository that was moved or copied.
 
-MLflow stores where artifacts lie as absolute addresses and has no command to change them. Without a repair a moved
+MLflow stores the places of artifacts as absolute addresses and has no command to change them. Without a repair a moved
 repository writes to its old place again, and a copy writes into the original.
 """
 

@@ -87,7 +87,7 @@ def tracking_uri(root: Path) -> str:
 def open_store(root: Path) -> Iterator[Store]:
     """The tracking store of `root`, created when absent; inside the block MLflow's own functions use it too.
 
-    A run that the environment names is left alone: every stage has a run of its own. Raises PipelineError when the
+    A run that the environment names is left alone: every stage has its own run. Raises PipelineError when the
     store cannot be reached, before any work depends on it.
     """
     mlflow = load_mlflow()

@@ -52,7 +52,7 @@ def train(
 
     validate: scores of the current model, among them `miou` (fraction); the weights of the best ones are kept as
     `state_dir/best.safetensors`. log: called with (iteration, values) at every log point and validation. On SIGINT or
-    SIGTERM the iteration at hand is finished and saved, then KeyboardInterrupt is raised. Raises PipelineError when an
+    SIGTERM the current iteration is finished and saved, then KeyboardInterrupt is raised. Raises PipelineError when an
     image cannot be read, once the state is saved, and when a step is not finite, once its batch is kept beside the last
     state. Every rank runs all of this; the main one alone logs and writes.
     """
@@ -193,7 +193,7 @@ def peak_memory(device: torch.device) -> int:
 @contextmanager
 def _stop_request() -> Iterator[Callable[[], bool]]:
     """Turn the first SIGINT or SIGTERM into a request to stop after the iteration; the same one again acts at once."""
-    # The other one does not: after Ctrl-C torchrun sends SIGTERM to ranks that are about to stop by themselves.
+    # The other one does not: after Ctrl-C torchrun sends SIGTERM to ranks that are about to stop anyway.
     requested: set[int] = set()
 
     def request(number: int, frame: FrameType | None) -> None:
@@ -205,7 +205,7 @@ def _stop_request() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(requested)
     except RuntimeError as error:
-        # SIGTERM to the whole process group also ends the loader's workers, which breaks the iteration at hand.
+        # SIGTERM to the whole process group also ends the loader's workers, which breaks the current iteration.
         if requested:
             raise KeyboardInterrupt("stopped; run again to resume from the last saved iteration") from error
         raise

@@ -58,44 +58,16 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     only one for whose answer the host waits.
     """
     benchmark, optimizer, scaler = trainer.benchmark, trainer.optimizer, trainer.scaler
-    memory = trainer.model.memory if trainer.model.memory is not None and trainer.model.memory.learns else None
     lr = poly_lr(iteration, trainer.total_iterations, benchmark.optimizer, benchmark.schedule)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_multiplier"]
     optimizer.zero_grad(set_to_none=True)
     values: dict[str, Tensor | float] = {"lr": lr}
-    if memory is not None:
-        values["memory_momentum"] = memory_momentum(lr, benchmark.memory, benchmark.optimizer)
+    momentum = None
+    if trainer.model.memory is not None and trainer.model.memory.learns:
+        momentum = values["memory_momentum"] = memory_momentum(lr, benchmark.memory, benchmark.optimizer)
 
-    valid = torch.stack([valid_pixels(labels, trainer.class_weights) for _, labels in parts]).sum()
-    sum_over_ranks(valid)
-    totals: dict[str, Tensor] = {}
-    statistics: list[MemoryStatistics] = []
-    for index, (images, labels) in enumerate(parts):
-        last = index == len(parts) - 1
-        exchange: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if not last and isinstance(trainer.parallel, DistributedDataParallel):
-            exchange = trainer.parallel.no_sync()  # gradients are exchanged with the other ranks once, at the end
-        with autocast(trainer.device, trainer.precision), exchange:
-            output = trainer.parallel(images)
-            terms = pixel_losses(output, labels, benchmark.loss, valid, trainer.class_weights)
-            # The gradients of the ranks will be averaged, but theirs are parts of one sum.
-            loss = torch.stack(list(terms.values())).sum() * ranks().world
-            if memory is not None:
-                statistics.append(memory.statistics(output.representations, labels))
-            if memory is not None and last:
-                memory.update_from(statistics, float(values["memory_momentum"]))
-            # After the pixel pass and after the update: the final decoder's batch norm sees the memory's vectors last.
-            if last and benchmark.loss.consistency > 0 and epoch >= benchmark.loss.consistency_from_epoch:
-                term = consistency_loss(trainer.model, benchmark.loss.consistency)
-                loss = loss + term
-                terms["consistency"] = term / ranks().world
-            for name, term in terms.items():
-                totals[name] = totals.get(name, 0) + term.detach()
-            scaler.scale(loss).backward()
-    if memory is not None:
-        memory.average_over_ranks()
-
+    totals = _backward(trainer, parts, momentum, epoch)
     losses = torch.stack(list(totals.values()))
     sum_over_ranks(losses)
     scaler.unscale_(optimizer)
@@ -114,3 +86,40 @@ def training_step(trainer: Trainer, parts: Sequence[Part], iteration: int, epoch
     scaler.update()
     values |= {f"loss_{name}": loss for name, loss in zip(totals, losses.unbind(), strict=True)}
     return values | {"loss": losses.sum(), "grad_norm": norm}
+
+
+def _backward(trainer: Trainer, parts: Sequence[Part], momentum: float | None, epoch: int) -> dict[str, Tensor]:
+    """Gradients of all parts, and the update of the memory unless `momentum` is None.
+
+    Returns this rank's share of each weighted loss term, summed over its parts and detached.
+    """
+    weights, model = trainer.benchmark.loss, trainer.model
+    valid = torch.stack([valid_pixels(labels, trainer.class_weights) for _, labels in parts]).sum()
+    sum_over_ranks(valid)
+    totals: dict[str, Tensor] = {}
+    statistics: list[MemoryStatistics] = []
+    for index, (images, labels) in enumerate(parts):
+        last = index == len(parts) - 1
+        exchange: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if not last and isinstance(trainer.parallel, DistributedDataParallel):
+            exchange = trainer.parallel.no_sync()  # gradients are exchanged with the other ranks once, at the end
+        with autocast(trainer.device, trainer.precision), exchange:
+            output = trainer.parallel(images)
+            terms = pixel_losses(output, labels, weights, valid, trainer.class_weights)
+            # The gradients of the ranks will be averaged, but theirs are parts of one sum.
+            loss = torch.stack(list(terms.values())).sum() * ranks().world
+            if momentum is not None:
+                statistics.append(model.memory.statistics(output.representations, labels))
+            if momentum is not None and last:
+                model.memory.update_from(statistics, momentum)
+            # After the pixel pass and after the update: the final decoder's batch norm sees the memory's vectors last.
+            if last and weights.consistency > 0 and epoch >= weights.consistency_from_epoch:
+                term = consistency_loss(model, weights.consistency)
+                loss = loss + term
+                terms["consistency"] = term / ranks().world
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0) + term.detach()
+            trainer.scaler.scale(loss).backward()
+    if momentum is not None:
+        model.memory.average_over_ranks()
+    return totals

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
 from pipeline.config.limits import compile_problem
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets import get_dataset
+from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.loader import Share, TrainLoader
 from pipeline.datasets.prepared import Prepared, subsample
 from pipeline.datasets.transforms import TrainTransform
@@ -22,7 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import by_protocol, evaluate_split
 from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
-from pipeline.models import build_segmentor, start_from
+from pipeline.models import Segmentor, build_segmentor, start_from
 from pipeline.results.metrics import summarise
 from pipeline.results.record import TrainingFiles
 from pipeline.runtime.device import resolve_device, seed_everything, set_kernels, worker_count
@@ -108,7 +109,7 @@ def _build(
     device: torch.device,
     weights: Path | None,
 ) -> tuple[Trainer, TrainLoader]:
-    """weights: the file in place of `encoder.weights: imagenet:NAME`, or of a trained network if there is a `start`."""
+    """weights: see `_network`. Raises PipelineError for data that the benchmark cannot be trained on."""
     spec = get_dataset(benchmark.dataset.name)
     table = subsample(prepared.split(benchmark.dataset.train_splits), benchmark.dataset.train_fraction, seed)
     loader = TrainLoader(
@@ -119,8 +120,37 @@ def _build(
         workers=worker_count(runtime.workers),
         share=Share(ranks().rank, ranks().world, runtime.accumulate),
     )
-    total = benchmark.schedule.epochs * loader.iterations_per_epoch
-    if loader.iterations_per_epoch == 0:
+    counts = np.stack(table["histogram"])[:, : len(spec.classes)]  # (N, K), without the ignored pixels
+    _require_trainable(benchmark, spec, loader.iterations_per_epoch, counts)
+    model = _network(benchmark, len(spec.classes), weights, device)
+    if ranks().rank > 0:
+        seed_everything(seed + ranks().rank)  # equal weights so far, different dropout from here on
+    class_weights = None
+    if benchmark.loss.class_weights == "median_frequency":
+        class_weights = median_frequency(counts).to(device)
+    trainer = Trainer(
+        benchmark,
+        model,
+        compiled(model) if runtime.compile else wrap(model, device),
+        build_optimizer(model, benchmark.optimizer),
+        torch.amp.GradScaler(device.type, enabled=runtime.precision == "float16"),
+        device,
+        runtime.precision,
+        benchmark.schedule.epochs * loader.iterations_per_epoch,
+        class_weights,
+    )
+    return trainer, loader
+
+
+def _require_trainable(
+    benchmark: Benchmark, spec: DatasetSpec, iterations_per_epoch: int, counts: NDArray[np.int64]
+) -> None:
+    """Raise PipelineError for too few images or iterations, or no label. counts: (N, K) pixels of the training images.
+
+    A class that occurs in no image is only named.
+    """
+    total = benchmark.schedule.epochs * iterations_per_epoch
+    if iterations_per_epoch == 0:
         raise PipelineError(
             f"params/{benchmark.id}.yaml: schedule.batch_size: {benchmark.schedule.batch_size} is larger than the "
             f"training split of {benchmark.dataset.name}; use a smaller batch"
@@ -130,37 +160,32 @@ def _build(
             f"params/{benchmark.id}.yaml: schedule.warmup_iterations: {benchmark.schedule.warmup_iterations}, but the "
             f"whole training has {total} iterations; use fewer, or more epochs"
         )
-    counts = np.stack(table["histogram"])[:, : len(spec.classes)]  # (N, K), without the ignored pixels
     absent = [name for name, pixels in zip(spec.classes, counts.sum(axis=0), strict=True) if not pixels]
     if len(absent) == len(spec.classes):
         raise PipelineError(
-            f"{spec.name}: every pixel of the {len(table)} training images is ignored; check the labels and "
+            f"{spec.name}: every pixel of the {len(counts)} training images is ignored; check the labels and "
             f"`label_map` of pipeline/datasets/sources/{spec.name}.py"
         )
     if absent and ranks().is_main:
         print(f"{spec.name}: no training image has {', '.join(absent)}")
+
+
+def _network(benchmark: Benchmark, classes: int, weights: Path | None, device: torch.device) -> Segmentor:
+    """The network before the first step.
+
+    weights: the file in place of `encoder.weights: imagenet:NAME`, or of a trained network if there is a `start`.
+    """
     initial = benchmark
     if weights is not None and benchmark.start is None:
         encoder = benchmark.encoder.model_copy(update={"weights": f"file:{weights}"})
         initial = benchmark.model_copy(update={"encoder": encoder})
-    # Channels last is the layout that convolution libraries work in, on the CPU and on the GPU.
-    model = build_segmentor(initial, len(spec.classes))
+    model = build_segmentor(initial, classes)
     if benchmark.start is not None:
         fresh = start_from(model, weights)
         if ranks().is_main:
             print(f"{benchmark.id}: starts from {benchmark.start.benchmark}; new parts: {', '.join(fresh) or 'none'}")
-    model = model.to(device, memory_format=torch.channels_last)
-    model = with_synchronised_norm(model, device)
-    if ranks().rank > 0:
-        seed_everything(seed + ranks().rank)  # equal weights so far, different dropout from here on
-    scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "float16")
-    optimizer = build_optimizer(model, benchmark.optimizer)
-    parallel = compiled(model) if runtime.compile else wrap(model, device)
-    class_weights = None
-    if benchmark.loss.class_weights == "median_frequency":
-        class_weights = median_frequency(counts).to(device)
-    about = (device, runtime.precision, total, class_weights)
-    return Trainer(benchmark, model, parallel, optimizer, scaler, *about), loader
+    # Channels last is the layout that convolution libraries work in, on the CPU and on the GPU.
+    return with_synchronised_norm(model.to(device, memory_format=torch.channels_last), device)
 
 
 def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> dict[str, float]:

@@ -30,7 +30,7 @@ def test_the_frameworks_that_need_two_images_are_those_that_pool_to_one_cell(fra
 def test_parts_of_one_image_are_refused_where_batch_norm_needs_two() -> None:
     problem = share_problem(of_batch("pspnet", 4), RuntimeConfig(accumulate=4))
     assert problem is not None
-    assert "leave one image" in problem
+    assert "leaves one image" in problem
     assert problem.endswith("devices x nodes x accumulate may be 1, 2")
     assert share_problem(of_batch("pspnet", 4), RuntimeConfig(accumulate=2)) is None
     assert share_problem(of_batch("fcn", 4), RuntimeConfig(accumulate=4)) is None

@@ -73,7 +73,7 @@ def test_a_mistake_in_the_study_names_the_key_and_the_nearest_valid_one(project,
     assert message in str(error.value)
 
 
-def test_mistakes_of_all_variants_are_told_at_once_each_where_it_stands(project):
+def test_mistakes_of_all_variants_are_listed_at_once_each_where_it_is(project):
     study = changed("variants.memory.set", {"memory": {"slot": 2}})
     study["variants"]["random"]["set"] = {"los": {}}
     study["variants"]["other"] = {"group": "all", "title": "?", "of": "plan"}

@@ -137,7 +137,7 @@ def test_class_shares_are_means_over_the_valid_pixels_of_a_cell() -> None:
     assert not class_shares(torch.full((1, 4, 4), IGNORE_INDEX), torch.zeros(1, 3, 2, 2)).any()
 
 
-def test_entropy_is_one_for_equal_keys_and_near_zero_for_one_that_stands_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entropy_is_one_for_equal_keys_and_near_zero_for_one_distinct_key(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     block = AttentionBlock(4, 4, "relu").eval()
     queries, keys = torch.rand(2, 4, 3, 5), torch.rand(2, 4, 6, 2)

@@ -72,7 +72,7 @@ def test_an_interrupted_evaluation_leaves_no_archive(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_validation_split_stands_in_where_labels_are_not_public() -> None:
+def test_the_validation_split_is_scored_where_labels_are_not_public() -> None:
     cityscapes, lip = get_dataset("cityscapes"), get_dataset("lip")
     assert scored_split(DatasetConfig(name="cityscapes"), cityscapes) == "val"
     assert scored_split(DatasetConfig(name="cityscapes", evaluation_split="val"), cityscapes) == "val"

@@ -34,7 +34,7 @@ def write_study(root: Path, **keys: Any) -> None:
     write_yaml(root / "studies" / "try.yaml", study | keys)
 
 
-def test_mistakes_of_all_files_are_told_at_once_each_with_file_key_and_remedy(project: Path, tiny: Any) -> None:
+def test_mistakes_of_all_files_are_listed_at_once_each_with_file_key_and_remedy(project: Path, tiny: Any) -> None:
     edit_yaml(
         project / "params.yaml",
         seds=[1],
@@ -93,7 +93,7 @@ def test_data_that_no_program_can_fetch_is_a_problem(project: Path, tiny: Any) -
     assert "set `sources: {lip: PATH}` in params.yaml" in line
 
 
-def test_a_mistake_in_a_studys_benchmark_is_told_once(project: Path) -> None:
+def test_a_mistake_in_a_studys_benchmark_is_listed_once(project: Path) -> None:
     edit_benchmark(project, "tiny-fcn", encoder={"name": "resnet81"})
     edit_yaml(project / "params.yaml", benchmarks=["tiny-fcn-mcibi"])
     write_study(project)

@@ -68,7 +68,7 @@ def test_a_training_starts_from_imagenet_weights_with_the_given_seeds(root: Path
     assert "-S 'seeds=[3,4]' -S ++ablation.mode=train" in text
 
 
-def test_a_folder_without_git_is_told_what_a_row_needs(root: Path) -> None:
+def test_a_row_without_git_says_what_it_needs(root: Path) -> None:
     with pytest.raises(PipelineError, match=r"needs a commit: not a git repository.*git init"):
         run_row(root, ROW, "import", None, dry_run=False)
 

@@ -33,7 +33,7 @@ def test_the_model_zoo_counts_and_agreement_with_the_paper_alone_is_said_as_such
     assert found.verdict == "of the paper's number only"
 
 
-def test_the_paper_stands_in_where_the_model_zoo_has_no_number() -> None:
+def test_the_papers_number_is_used_where_the_model_zoo_has_none() -> None:
     found = _compare(60.0, paper=60.05, zoo=None)
     assert (found.published, found.paper, found.verdict) == (60.05, None, "yes")
 

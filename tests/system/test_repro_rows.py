@@ -117,7 +117,7 @@ def test_dvc_runs_every_stage_of_a_row(repository: Path) -> None:
 
 
 @each_row([*ROWS.values(), DISTRIBUTION])
-def test_an_imported_checkpoint_stands_where_a_trained_one_would(evaluated: Path, row: str) -> None:
+def test_an_imported_checkpoint_is_where_a_trained_one_would_be(evaluated: Path, row: str) -> None:
     folder, file = evaluated / "runs" / "train" / row / "0", checkpoint(evaluated, row)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["mode"], summary["epochs"], summary["iterations"]) == ("import", 0, 0)

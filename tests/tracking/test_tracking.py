@@ -142,7 +142,7 @@ def test_four_processes_may_create_the_store_at_once(tmp_path: Path) -> None:
     assert len(client.search_runs([experiment.experiment_id])) == 4
 
 
-def test_store_lies_at_the_root_unless_the_user_or_dvc_says_otherwise(
+def test_store_is_at_the_root_unless_the_user_or_dvc_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tracking_uri(tmp_path / "here") == f"sqlite:///{tmp_path}/here/mlflow.db"

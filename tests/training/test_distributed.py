@@ -26,6 +26,7 @@ from pipeline.layout import Layout
 from pipeline.models import FeatureMemory
 from pipeline.models.distribution import DistributionMemory
 from pipeline.models.segmentor import SegmentorOutput
+from pipeline.results.metrics import near_boundaries
 from pipeline.runtime.distributed import ranks, wrap
 from pipeline.runtime.launch import relaunch_with_torchrun, torchrun_command
 from pipeline.training import loop
@@ -134,7 +135,7 @@ def a_share_of_counts(rank, world, order):
     counts = ProtocolCounts(np.zeros((2, 2), np.int64))
     for image_id in ids:
         truth = np.tile(np.array([0, 1], np.uint8), (8, int(image_id)))  # (8, 2 * id)
-        counts.add(np.roll(truth, 3, axis=0), truth, boundaries=True)
+        counts.add(np.roll(truth, 3, axis=0), truth, near_boundaries(truth, truth == IGNORE_INDEX, 2))
     return gather_results((ids, {"single_scale": counts}), order)
 
 

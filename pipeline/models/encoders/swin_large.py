@@ -1,6 +1,6 @@
 """Swin-L (patch 4, window 12) as the authors run it (docs/method.md, "Encoders"): maps at strides 4, 8, 16 and 32.
 
-Each of the four maps has a norm of its own. Windows are 12 x 12 in every stage and for every image: maps are padded
+Each of the four maps has its own norm. Windows are 12 x 12 in every stage and for every image: maps are padded
 with zeros, right and bottom, before they are shifted (timm shifts first), and the mask follows the padded size.
 """
 
@@ -26,7 +26,6 @@ from pipeline.models.encoders import require_only_stride
 
 TIMM_NAME = "swin_large_patch4_window12_384"
 PATCH = 4  # px
-WIDTHS = (192, 384, 768, 1536)
 
 
 class Options(Section):
@@ -100,8 +99,9 @@ def adapt_weights(state: StateDict) -> StateDict:
         if not key.endswith(("relative_position_index", "attn_mask"))
     }
     renamed = {key.replace("head.", "head.fc."): value for key, value in renamed.items()}
-    for index, width in enumerate(WIDTHS):
-        renamed |= {f"norm{index}.weight": torch.ones(width), f"norm{index}.bias": torch.zeros(width)}
+    for index in range(4):
+        if (like := renamed.get(f"layers.{index}.blocks.0.norm1.weight")) is not None:  # else of another architecture
+            renamed |= {f"norm{index}.weight": torch.ones_like(like), f"norm{index}.bias": torch.zeros_like(like)}
     return renamed
 
 

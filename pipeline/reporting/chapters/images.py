@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.schema import PRIMARY
-from pipeline.datasets.prepared import read_image, read_label
+from pipeline.datasets.prepared import evenly_spaced, read_image, read_label
 from pipeline.reporting import figures
 from pipeline.reporting.page import Figure, Section, Table, section
 from pipeline.reporting.study import Pair, Study, Variant
@@ -43,7 +43,7 @@ def pictures(study: Study) -> Section | None:
 
 
 def worst(study: Study) -> Section | None:
-    """The images with the lowest IoU of each variant, and what the other side of its pair makes of them."""
+    """The images with the lowest IoU of each variant, with the IoU of the other side of its pair."""
     if not study.has_files:
         return None
     groups = [*(study.sides(pair) for pair in study.pairs), *((variant,) for variant in study.unpaired)]
@@ -68,7 +68,7 @@ def _class_rows(variant: Variant) -> list[dict[str, str]]:
 def _samples(variant: Variant) -> Figure:
     table = variant.prepared.split(variant.benchmark.dataset.train_splits).dropna(subset="label")
     table = table if len(table) else variant.prepared.split([variant.split])
-    rows = table.iloc[_evenly(len(table))]
+    rows = table.iloc[evenly_spaced(len(table), PICTURES)]
     pictures = [(read_image(row.image), read_label(row.label)) for row in rows.itertuples()]
     return Figure(
         f"samples-{variant.spec.name}",
@@ -78,13 +78,8 @@ def _samples(variant: Variant) -> Figure:
     )
 
 
-def _evenly(number: int) -> NDArray[np.int64]:
-    """Positions of PICTURES among so many, evenly spaced; of all if they are fewer."""
-    return np.linspace(0, number - 1, min(PICTURES, number)).round().astype(int)
-
-
 def _image_miou(variant: Variant) -> NDArray[np.float64]:
-    """mIoU of each image by itself (N,), mean over the seeds; NaN without any valid pixel."""
+    """mIoU of each single image (N,), mean over the seeds; NaN without any valid pixel."""
     found = np.stack([iou(*run.counts[PRIMARY]) for run in variant.runs])  # (S, N, K)
     with np.errstate(invalid="ignore"):
         return (np.nansum(found, axis=2) / (~np.isnan(found)).sum(axis=2)).mean(axis=0)
@@ -112,7 +107,7 @@ def _pictures(study: Study, pair: Pair) -> Figure:
             read_label(table.loc[image_id, "label"]),
             *(read_label(side.existing_prediction(image_id)) for side in sides),
         )
-        for image_id in (stored[i] for i in _evenly(len(stored)))
+        for image_id in (stored[i] for i in evenly_spaced(len(stored), PICTURES))
     ]
     places = listing([with_.ids.index(panel.id) + 1 for panel in panels])
     shares = [

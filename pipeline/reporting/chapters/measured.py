@@ -247,7 +247,7 @@ def _line(run: Run) -> dict[str, str]:
 
 
 def _groups(study: Study) -> list[tuple[str, str, tuple[Variant, ...]]]:
-    """(name, label, variants) of every pair, and of every variant without a partner, if their files are at hand."""
+    """(name, label, variants) of every pair, and of every variant without a partner, if their files are available."""
     if not study.has_files:
         return []
     pairs = [(pair[1], study.label(pair), study.sides(pair)) for pair in study.pairs]

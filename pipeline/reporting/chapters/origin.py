@@ -70,7 +70,7 @@ def reading(study: Study) -> Section:
 
 
 def warnings(study: Study) -> list[str]:
-    """What differs between runs or leaves their origin open; empty when all is as it should be."""
+    """Differences between runs, and gaps in what is known of their origin; usually empty."""
     runs = study.runs
     commits = sorted({run.commit[:10] for run in runs if run.commit})
     dirty, unknown = ([run for run in runs if test(run)] for test in (lambda r: r.dirty, lambda r: not r.commit))

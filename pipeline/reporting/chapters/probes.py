@@ -17,7 +17,7 @@ from pipeline.results.statistics import Estimate, gain, holm
 class Probed:
     """Of one variant: change of mIoU against the unchanged network in each probe, and mean entropies of attention.
 
-    wrong: the change with the vectors of wrong classes for each training by itself, with intervals over images.
+    wrong: the change with the vectors of wrong classes in each single training, with intervals over images.
     """
 
     name: str
@@ -44,19 +44,18 @@ def probes(study: Study) -> Section | None:
 
 def _probed(study: Study, variant: Variant) -> Probed:
     scored = {probe: study.scores(variant.name, probe) for probe in PROBES if probe in variant.runs[0].probes}
-    final = scored["final"]
-    changes = [gain(final, scores) for probe, scores in scored.items() if probe != "final"]
+    changes = {probe: gain(scored["final"], scores) for probe, scores in scored.items() if probe != "final"}
     entropies = {
         name: float(np.mean([run.attention_entropy[name] for run in variant.runs]))
         for name in variant.runs[0].attention_entropy
     }
-    named = dict(zip([probe for probe in scored if probe != "final"], holm(changes), strict=True))
+    judged = dict(zip(changes, holm([*changes.values()]), strict=True))
     levels = {probe: s.mean().value for probe, s in scored.items()}
     wrong = [
         gain(*(study.scores(variant.name, probe, [run.seed]) for probe in ("final", "shuffled")))
         for run in variant.runs
     ]
-    return Probed(variant.name, named, levels, entropies, wrong)
+    return Probed(variant.name, judged, levels, entropies, wrong)
 
 
 def _rows(probed: Probed, several: bool) -> list[dict[str, str]]:

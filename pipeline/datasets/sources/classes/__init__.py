@@ -9,7 +9,7 @@ Colour = tuple[int, int, int]
 
 
 def class_table(dataset: str) -> Path:
-    """Where the classes of `dataset` stand, if it has a table; few classes stand in the dataset's module itself."""
+    """The table of the classes of `dataset`, if it has one; a few classes are listed in the dataset's module itself."""
     return Path(__file__).with_name(f"{dataset}.csv")
 
 
