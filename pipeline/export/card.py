@@ -14,6 +14,7 @@ from pipeline.datasets import IGNORE_INDEX
 from pipeline.datasets.transforms import MEAN, STD
 from pipeline.errors import PipelineError
 from pipeline.files.storage import file_digest, read_json
+from pipeline.results.record import ProtocolScores
 
 Colour = tuple[int, int, int]
 
@@ -52,17 +53,6 @@ class Output(Section):
 
     logits: str = "(B, K, h, w) float32 at feature resolution, K as in `classes`"
     label_map: str = "resize the logits to the original (H, W), bilinear with align_corners False, then argmax over K"
-
-
-class ProtocolScores(Section):
-    """Fractions of 1; low and high bound the 95 % bootstrap interval over the images."""
-
-    miou: float
-    miou_low: float
-    miou_high: float
-    pixel_accuracy: float
-    mean_accuracy: float
-    boundary_miou: float | None = None
 
 
 class Evaluation(Section):

@@ -7,47 +7,38 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline.config.parse import parse
 from pipeline.errors import PipelineError
 from pipeline.export.card import Card, Graph, card_path
 from pipeline.export.graph import ENDINGS, GraphFormat, Size, compare, trace, write_graph
 from pipeline.export.hub import write_readme
 from pipeline.export.source import find_model
-from pipeline.files.storage import file_digest, read_json, replacing, write_json
+from pipeline.files.storage import file_digest, replacing, write_json
 from pipeline.models import Segmentor
-
-_NETWORK = ("encoder", "segmentor", "memory")  # sections of a benchmark: what a graph depends on besides the weights
 
 
 def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphFormat], size: Size | None) -> None:
     """Write NAME.safetensors, NAME.json and a graph per format to `out`, replacing older ones, and print what they are.
 
-    model: see `find_model`. size: fixed (height, width) of the graphs' input, None: any. A graph of another format from
-    an earlier export is kept, also in the card, if it is of the same network and weights; otherwise it is removed.
-    Files appear once all were compared, and the card last. Raises PipelineError when a comparison fails, or for a graph
-    of unknown origin; the folder is then unchanged.
+    model: see `find_model`. size: fixed (height, width) of the graphs' input, None: any. Files appear once all were
+    compared, and the card last. Raises PipelineError when a comparison fails, or when a graph of another format is left
+    there; the folder is then unchanged.
     """
     source = find_model(root, model)
     network = source.load()
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{source.name}.safetensors"
-    kept, outdated = _earlier(source.card, weights, formats)
+    _require_no_other_graph(weights, formats)
     in_place = weights.exists() and weights.samefile(source.weights)  # an export to which graphs are added
     with ExitStack() as files:
         if not in_place:
             shutil.copyfile(source.weights, files.enter_context(replacing(weights)))
         graphs = _graphs(network, out, source.name, formats, size, files)
-    for path in outdated:
-        path.unlink()
-        print(f"{path}: removed; it is of other weights or another configuration")
     described = source.card.weights.model_copy(update={"file": weights.name})
-    card = source.card.model_copy(update={"weights": described, "graphs": (*kept, *graphs)})
+    card = source.card.model_copy(update={"weights": described, "graphs": graphs})
     write_json(card_path(weights), card.model_dump(mode="json"))
     print(f"{weights}\n{card_path(weights)}: {_scores(card)}")
     if write_readme(card, out):
         print(f"{out / 'README.md'}: kept, it was not written by an export")
-    for graph in kept:
-        print(f"{out / graph.file}: kept from an earlier export of these weights")
     for graph in graphs:
         at = f"{graph.size[0]}x{graph.size[1]}" if graph.size else "several sizes"
         print(
@@ -56,27 +47,14 @@ def export_model(root: Path, model: str, out: Path, formats: Sequence[GraphForma
         )
 
 
-def _earlier(card: Card, weights: Path, formats: Sequence[GraphFormat]) -> tuple[list[Graph], list[Path]]:
-    """Graphs beside `weights` of formats that are not written now: those that fit `card`, and the files of the others.
-
-    Raises PipelineError for a graph whose origin is unknown: the card is missing or does not describe the file.
-    """
-    kept, outdated = [], []
+def _require_no_other_graph(weights: Path, formats: Sequence[GraphFormat]) -> None:
+    """Raise PipelineError for a graph beside `weights` that would stay there, perhaps of another network."""
     for format, ending in ENDINGS.items():
         path = weights.with_suffix(ending)
-        if format in formats or not path.exists():
-            continue
-        remedy = f"write {path.name} again with `--format {format}`, or move it elsewhere"
-        earlier = parse(Card, read_json(card_path(weights), remedy), str(card_path(weights)))
-        graph = next((graph for graph in earlier.graphs if graph.format == format), None)
-        if graph is None or (graph.bytes, graph.sha256) != (path.stat().st_size, file_digest(path)):
-            raise PipelineError(f"{path}: not a graph that {card_path(weights).name} describes; {remedy}")
-        same = all(getattr(earlier.benchmark, key) == getattr(card.benchmark, key) for key in _NETWORK)
-        if same and earlier.weights.sha256 == card.weights.sha256:
-            kept.append(graph)
-        else:
-            outdated.append(path)
-    return kept, outdated
+        if format not in formats and path.exists():
+            raise PipelineError(
+                f"{path}: a graph of an earlier export; write it again with `--format {format}`, or move it elsewhere"
+            )
 
 
 def _graphs(

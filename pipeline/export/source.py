@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Benchmark, config_hash, load_resolved
@@ -70,14 +70,13 @@ def describe_run(layout: Layout, benchmark_id: str, seed: int) -> tuple[Card, Pa
         )
     weights = files.existing_weights(benchmark.inference.checkpoint)
     spec = get_dataset(benchmark.dataset.name)
-    scores = {protocol: asdict(score) for protocol, score in tested.scores.items()} if tested else {}
     card = Card(
         benchmark=benchmark,
         seed=seed,
         classes=spec.classes,
         palette=spec.palette,
         flip_pairs=spec.flip_pairs,
-        evaluation=tested and Evaluation(split=tested.split, images=tested.images, **scores),
+        evaluation=tested and Evaluation(split=tested.split, images=tested.images, **tested.scores),
         provenance=Provenance(
             **{key: getattr(record, key) for key in ("config_hash", "run_key", "data_fingerprint", "precision")},
             **{key: getattr(cost, key) for key in ("commit", "dirty", "finished", "libraries")},

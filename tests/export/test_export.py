@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,10 @@ from pipeline.config.schema import MemoryConfig
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.export import export
-from pipeline.export.card import Graph, card_path, read_card
+from pipeline.export.card import card_path, read_card
 from pipeline.export.export import export_model
 from pipeline.export.graph import ENDINGS, MatrixPooling, SamePadding, compare, trace, write_graph
 from pipeline.export.source import describe_run, find_model
-from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
 from pipeline.models import build_segmentor
 from pipeline.models.segmentor import SegmentorOutput
@@ -69,7 +69,7 @@ def test_the_card_has_the_protocol_and_the_scores_of_these_very_weights(
     Layout(tmp_path).resolved("tiny").unlink()  # the plan has moved on to other benchmarks
     write_scores(tmp_path, tiny_benchmark)
     card, weights = describe_run(Layout(tmp_path), "tiny", 0)
-    assert card.evaluation.single_scale.model_dump() == SCORES
+    assert asdict(card.evaluation.single_scale) == SCORES
     assert (card.evaluation.split, card.evaluation.images) == ("test", 200)
     assert card.benchmark.inference == tiny_benchmark.inference
     assert weights == tmp_path / "runs/train/tiny/0/last.safetensors"
@@ -153,73 +153,38 @@ def test_a_card_that_this_version_cannot_follow_is_refused(exported: Path, chang
 
 
 @pytest.fixture
-def with_graph(tmp_path: Path, tiny_benchmark: Benchmark) -> Path:
-    """The weight file of an export from `tmp_path`, with a stand-in for an ONNX file in the card."""
+def trained_again(tmp_path: Path, tiny_benchmark: Benchmark) -> Path:
+    """The folder of an export from `tmp_path`, whose run has other weights since."""
     write_run(tmp_path, tiny_benchmark)
     export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
-    weights = tmp_path / "out" / "tiny-seed0.safetensors"
-    file = weights.with_suffix(".onnx")
-    file.write_bytes(b"graph")
-    about = {"file": file.name, "bytes": 5, "sha256": file_digest(file), "format": "onnx", "size": None}
-    graph = Graph(**about, largest_difference=1e-6, logits_deviation=1.0)
-    edit_card(weights, graphs=[graph.model_dump(mode="json")])
-    return weights
-
-
-def train_again(root: Path) -> None:
-    """The run has other weights."""
-    run = root / "runs" / "train" / "tiny" / "0"
+    run = tmp_path / "runs" / "train" / "tiny" / "0"
     shutil.copy(run / "best.safetensors", run / "last.safetensors")
+    return tmp_path / "out"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_graph_of_the_same_weights_stays_in_the_card(tmp_path: Path, with_graph: Path) -> None:
-    before = read_card(with_graph)
-    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
-    assert read_card(with_graph) == before
-    assert with_graph.with_suffix(".onnx").read_bytes() == b"graph"
-
-
-@pytest.mark.parametrize("other", ["weights", "network"])
-def test_a_graph_of_other_weights_or_another_network_is_removed_with_a_message(
-    tmp_path: Path, tiny_benchmark: Benchmark, with_graph: Path, capsys: pytest.CaptureFixture[str], other: str
-) -> None:
-    if other == "weights":
-        train_again(tmp_path)
-    else:
-        sharper = tiny_benchmark.segmentor.model_copy(update={"activation": "leaky_relu"})
-        write_run(tmp_path, tiny_benchmark.model_copy(update={"segmentor": sharper}))
-    export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
-    assert sorted(contents(tmp_path / "out")) == ["README.md", "tiny-seed0.json", "tiny-seed0.safetensors"]
-    assert read_card(with_graph).graphs == ()
-    assert "tiny-seed0.onnx: removed; it is of other weights" in capsys.readouterr().out
-
-
-def test_a_graph_of_unknown_origin_is_refused_before_anything_changes(tmp_path: Path, with_graph: Path) -> None:
-    with_graph.with_suffix(".onnx").write_bytes(b"optimised by hand")
-    train_again(tmp_path)
-    before = contents(tmp_path / "out")
-    remedy = r"write tiny-seed0\.onnx again with `--format onnx`, or move it elsewhere"
-    with pytest.raises(PipelineError, match=rf"onnx: not a graph that tiny-seed0\.json describes; {remedy}"):
-        export_model(tmp_path, "tiny/0", tmp_path / "out", (), None)
-    assert contents(tmp_path / "out") == before
+def test_a_graph_that_would_stay_is_refused_before_anything_changes(tmp_path: Path, trained_again: Path) -> None:
+    (trained_again / "tiny-seed0.onnx").write_bytes(b"of an earlier export")
+    before = contents(trained_again)
+    with pytest.raises(PipelineError, match=r"onnx: a graph of an earlier export; write it again with `--format onnx`"):
+        export_model(tmp_path, "tiny/0", trained_again, (), None)
+    assert contents(trained_again) == before
 
 
 def test_an_export_that_fails_leaves_the_earlier_one_as_it_was(
-    tmp_path: Path, with_graph: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained_again: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def untraceable(network: nn.Module, size: object) -> None:
         raise PipelineError("the network cannot be traced")
 
-    train_again(tmp_path)
-    before = contents(tmp_path / "out")
+    before = contents(trained_again)
     monkeypatch.setattr(export, "trace", untraceable)
     with pytest.raises(PipelineError, match="cannot be traced"):
-        export_model(tmp_path, "tiny/0", tmp_path / "out", ("torch",), None)
-    assert contents(tmp_path / "out") == before
+        export_model(tmp_path, "tiny/0", trained_again, ("torch",), None)
+    assert contents(trained_again) == before
 
 
 class Small(nn.Module):
@@ -293,8 +258,6 @@ def test_the_command_writes_graphs_and_notes_how_close_they_are(
     assert capsys.readouterr().out.count("compared with the network on 64x96, largest difference") == 2
     card = read_card(tmp_path / "out" / "tiny-seed0.safetensors")
     assert [(graph.format, graph.size) for graph in card.graphs] == [("torch", (64, 96)), ("onnx", (64, 96))]
-    export_model(tmp_path, str(tmp_path / "out" / "tiny-seed0.safetensors"), tmp_path / "out", (), None)
-    assert read_card(tmp_path / "out" / "tiny-seed0.safetensors").graphs == card.graphs  # unchanged
     session = onnxruntime.InferenceSession(tmp_path / "out" / "tiny-seed0.onnx")
     assert session.get_inputs()[0].shape == ["batch", 3, 64, 96]
     images = np.zeros((3, 3, 64, 96), np.float32)
