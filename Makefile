@@ -62,9 +62,6 @@ test: env  ## lint and the tests (some minutes, no GPU, no network)
 test-slow: env  ## the slow checks that `make test` leaves out (half an hour)
 	$(BIN)/python -m pytest -m slow
 
-check-browser: env  ## check the report and MLflow's pages in a headless Chromium, if installed (minutes)
-	$(BIN)/python -m pytest -m slow tests/system/test_browser.py -rs
-
 bench: env  ## time and memory against a plain reference, on a GPU if there is one (minutes); writes benchmarks/results.json
 	$(BIN)/python -m benchmarks --json benchmarks/results.json
 
@@ -74,4 +71,4 @@ lock: env  ## resolve pyproject.toml into requirements.lock again
 clean:  ## remove the environment (results and data stay)
 	rm -rf $(VENV)
 
-.PHONY: help env reproduce verify reference check row rows study study-report test test-slow check-browser bench lock clean
+.PHONY: help env reproduce verify reference check row rows study study-report test test-slow bench lock clean

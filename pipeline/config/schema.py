@@ -27,7 +27,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(each_once)]
 
-PROTOCOLS = ("single_scale", "ms_flip")  # keys of `inference`, and of every result file
+PROTOCOL_NAMES = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
+PROTOCOLS = tuple(PROTOCOL_NAMES)  # keys of `inference`, and of every result file
 PRIMARY = "ms_flip"  # the protocol of headline numbers, class tables, confusion matrices and pictures
 
 Cascade = Literal["none", "mean", "authors"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.schema import PROTOCOL_NAMES
 from pipeline.export.card import Card, Evaluation, card_path
 
 _MARK = "<!-- written by `python -m pipeline export` -->"
-_PROTOCOLS = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
 
 
 def write_readme(card: Card, folder: Path) -> bool:
@@ -69,7 +69,7 @@ def _metadata(card: Card) -> dict[str, Any]:
     dataset = {"name": card.licence.dataset, "type": card.licence.dataset, "split": card.evaluation.split}
     metrics = [
         {"type": "mean_iou", "name": f"mIoU, {words}", "value": round(100 * getattr(card.evaluation, key).miou, 2)}
-        for key, words in _PROTOCOLS.items()
+        for key, words in PROTOCOL_NAMES.items()
     ]
     result = {"task": {"type": "image-segmentation"}, "dataset": dataset, "metrics": metrics}
     return found | {"model-index": [{"name": card.benchmark.id, "results": [result]}]}
@@ -80,7 +80,7 @@ def _scores(evaluation: Evaluation | None) -> str:
         return "These weights were not evaluated."
     rows = [
         f"| {words} | {100 * scores.miou:.2f} | {100 * scores.miou_low:.2f} to {100 * scores.miou_high:.2f} |"
-        for scores, words in ((getattr(evaluation, key), words) for key, words in _PROTOCOLS.items())
+        for scores, words in ((getattr(evaluation, key), words) for key, words in PROTOCOL_NAMES.items())
     ]
     head = f"| {evaluation.images} images of {evaluation.split} | mIoU % | 95 % interval over images |\n|---|---:|---:|"
     return "\n".join([head, *rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from pipeline.export.card import Card
 from pipeline.export.source import find_model
 from pipeline.files.storage import cached_json, write_json
 from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch
-from pipeline.predict.outputs import ENDINGS, Kind, Outputs, new_array
+from pipeline.predict.outputs import ENDINGS, Kind, Outputs
 from pipeline.predict.pictures import Picture, find_pictures, read_ahead
 from pipeline.runtime.device import resolve_device
 
@@ -140,16 +140,12 @@ def _noting(failed: list[str], pictures: Sequence[Picture]) -> Iterator[None]:
 
 def _predict_together(predictor: Predictor, samples: Sequence[Sample]) -> None:
     """One forward pass for samples of equal size, and their files."""
-    card, outputs, size = predictor.card, predictor.outputs, samples[0].size
+    outputs, pairs = predictor.outputs, predictor.card.flip_pairs
     images = torch.stack([sample.image for sample in samples]).to(predictor.device)
-    with ExitStack() as files:
-        maps: list[NDArray[np.float16]] = []
-        if "probabilities" in outputs.kinds:
-            paths = [outputs.path("probabilities", sample.picture) for sample in samples]
-            maps = [files.enter_context(new_array(path, (len(card.classes), *size))) for path in paths]
-        labels = predict_batch(predictor.model, images, predictor.protocol, size, card.flip_pairs, maps)
-    for sample, label in zip(samples, labels, strict=True):
-        outputs.write(sample.picture, sample.pixels, label)
+    asked = "probabilities" in outputs.kinds
+    labels, shares = predict_batch(predictor.model, images, predictor.protocol, samples[0].size, pairs, asked)
+    for i, sample in enumerate(samples):
+        outputs.write(sample.picture, sample.pixels, labels[i], None if shares is None else shares[i])
 
 
 def _require_apart(images: Path, out: Path) -> None:

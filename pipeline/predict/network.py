@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import torch
@@ -43,22 +41,19 @@ def predict_batch(
     protocol: ProtocolConfig,
     size: tuple[int, int],
     flip_pairs: FlipPairs,
-    probabilities: Sequence[NDArray[np.float16]] = (),
-) -> NDArray[np.uint8]:
-    """Label maps (B, H, W) uint8 of `images` (B, 3, h, w) at `size` = (H, W); see `evaluation.views.predict`.
+    with_probabilities: bool = False,
+) -> tuple[NDArray[np.uint8], NDArray[np.float16] | None]:
+    """Label maps (B, H, W) and probabilities (B, K, H, W) of `images` (B, 3, h, w) at `size` = (H, W), or None.
 
-    probabilities: empty, or per image a (K, H, W) float16 array to fill: the mean of the views' probabilities or, where
-    the protocol averages logits, the softmax of the mean logits.
+    The views are those of `evaluation.views.predict`. Probabilities are the mean of theirs or, where the protocol
+    averages logits, the softmax of the mean logits.
     """
     views = views_of(model, images, {"chosen": protocol}, flip_pairs)["chosen"]
-    labels = np.empty((len(images), *size), np.uint8)
-    for start, total in summed_bands(views, size):  # (B, n, W, K)
-        rows = slice(start, start + total.shape[1])
-        labels[:, rows] = total.argmax(dim=-1).to(torch.uint8).cpu().numpy()
-        if probabilities:
+    labels, probabilities = [], []
+    for _, total in summed_bands(views, size):  # (B, n, W, K)
+        labels.append(total.argmax(dim=-1).to(torch.uint8).cpu().numpy())  # (B, n, W)
+        if with_probabilities:
             mean = total / len(views)
             shares = mean.softmax(dim=-1) if protocol.average == "logits" else mean
-            bands = shares.movedim(-1, 1).to(torch.float16).cpu().numpy()  # (B, K, n, W)
-            for whole, band in zip(probabilities, bands, strict=True):
-                whole[:, rows] = band
-    return labels
+            probabilities.append(shares.movedim(-1, 1).to(torch.float16).cpu().numpy())  # (B, K, n, W)
+    return np.concatenate(labels, axis=1), np.concatenate(probabilities, axis=2) if with_probabilities else None

@@ -11,9 +11,8 @@ under its name when it is complete.
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,8 +62,17 @@ class Outputs:
             current = current and written is not None and written >= changed
         return current
 
-    def write(self, picture: Picture, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-        """Write the label map and the overlay. pixels: RGB uint8 (H, W, 3); labels: (H, W) uint8."""
+    def write(
+        self,
+        picture: Picture,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        probabilities: NDArray[np.float16] | None,
+    ) -> None:
+        """Write all outputs. pixels: RGB uint8 (H, W, 3); labels: (H, W) uint8; probabilities: (K, H, W)."""
+        if probabilities is not None:
+            with replacing(self.path("probabilities", picture)) as temporary, temporary.open("wb") as stream:
+                np.save(stream, probabilities)
         indexed = Image.fromarray(labels)
         indexed.putpalette([channel for colour in self.palette for channel in colour])
         images: dict[Kind, Image.Image] = {"labels": indexed}
@@ -73,19 +81,3 @@ class Outputs:
         for kind, image in images.items():
             with replacing(self.path(kind, picture)) as temporary:
                 image.save(temporary, format="PNG")
-
-
-@contextmanager
-def new_array(path: Path, shape: tuple[int, int, int]) -> Iterator[NDArray[np.float16]]:
-    """A memory-mapped array to fill, of any size; it becomes `path` when the block ends without error.
-
-    All its blocks are reserved first (not on macOS, which has no such call): writing to a mapped file on a full disk
-    would kill the process without a message (SIGBUS).
-    """
-    with replacing(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-        if hasattr(os, "posix_fallocate"):
-            with temporary.open("r+b") as stream:
-                os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
-        yield array
-        array.flush()

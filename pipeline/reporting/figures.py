@@ -20,10 +20,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from pipeline.config.schema import PROTOCOL_NAMES
 from pipeline.datasets import IGNORE_INDEX, DatasetSpec
 from pipeline.datasets.spec import colourise
 from pipeline.reporting.study import Variant
-from pipeline.reporting.words import PROTOCOL_NAMES, class_share, percent, points, points_interval
+from pipeline.reporting.words import class_share, percent, points, points_interval
 from pipeline.results.statistics import Estimate
 
 BASELINE = "#2f6db3"  # blue: without memory, the first side of a pair, and losses

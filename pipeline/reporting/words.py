@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.config.schema import Benchmark, ProtocolConfig
 from pipeline.results.statistics import Estimate
 
-PROTOCOL_NAMES = {"single_scale": "single scale", "ms_flip": "multi-scale + flip"}
 FRAMEWORKS = {
     "fcn": "FCN",
     "pspnet": "PSPNet",

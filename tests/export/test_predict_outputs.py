@@ -18,7 +18,6 @@ from pipeline.evaluation.views import predict
 from pipeline.export.source import find_model
 from pipeline.predict.folder import predict_folder
 from pipeline.predict.network import chosen_protocol
-from pipeline.predict.outputs import new_array
 
 DIGITS = get_dataset("digits")
 
@@ -95,13 +94,6 @@ def test_every_picture_has_its_output_other_files_are_counted_and_hidden_ones_ig
 def test_a_folder_without_pictures_is_an_error(root: Path, images: Path, out: Path) -> None:
     with pytest.raises(PipelineError, match=r"no pictures found; looked for files ending in \.jpg"):
         predict_folder(root, "tiny/0", images, out)
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="macOS cannot reserve blocks")
-def test_probabilities_have_their_blocks_before_they_are_mapped(tmp_path: Path) -> None:
-    with new_array(tmp_path / "a.npy", (5, 400, 400)):
-        (unfinished,) = tmp_path.iterdir()
-        assert unfinished.stat().st_blocks * 512 >= 5 * 400 * 400 * 2
 
 
 def test_a_second_run_predicts_only_missing_or_outdated_outputs(

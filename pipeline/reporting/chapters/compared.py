@@ -8,13 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.config.schema import PRIMARY, PROTOCOLS
+from pipeline.config.schema import PRIMARY, PROTOCOL_NAMES, PROTOCOLS
 from pipeline.reporting import figures
 from pipeline.reporting.page import Fact, Facts, Figure, Section, Table, section
 from pipeline.reporting.study import Comparison, Pair, Study, frequent_first
 from pipeline.reporting.words import (
     NONE,
-    PROTOCOL_NAMES,
     class_share,
     image_interval,
     p_value,

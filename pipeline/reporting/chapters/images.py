@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.schema import PRIMARY
+from pipeline.config.schema import PRIMARY, PROTOCOL_NAMES
 from pipeline.datasets.prepared import evenly_spaced, read_image, read_label
 from pipeline.reporting import figures
 from pipeline.reporting.page import Figure, Section, Table, section
 from pipeline.reporting.study import Pair, Study, Variant
-from pipeline.reporting.words import PROTOCOL_NAMES, class_share, listing, percent, plain
+from pipeline.reporting.words import class_share, listing, percent, plain
 from pipeline.results.metrics import iou
 from pipeline.results.record import EvaluationFiles
 

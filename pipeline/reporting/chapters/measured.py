@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.schema import PRIMARY, PROTOCOLS
+from pipeline.config.schema import PRIMARY, PROTOCOL_NAMES, PROTOCOLS
 from pipeline.reporting import figures
 from pipeline.reporting.chapters.compared import SHORT, validation
 from pipeline.reporting.chapters.origin import commit_of
@@ -16,7 +16,6 @@ from pipeline.reporting.page import Figure, Section, Table, section
 from pipeline.reporting.study import Study, Variant
 from pipeline.reporting.words import (
     NONE,
-    PROTOCOL_NAMES,
     duration,
     image_interval,
     listing,
