@@ -28,7 +28,7 @@ from helpers.golden_recipe import (
 from helpers.model_benchmarks import trainer_of
 from helpers.tensors import after_update
 
-from pipeline.checkpoints.key_names import from_published
+from pipeline.checkpoints.key_names import from_published, rename_backbone
 from pipeline.config import load_benchmark
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets import get_dataset
@@ -38,6 +38,7 @@ from pipeline.datasets.transforms import EvalTransform
 from pipeline.evaluation.views import predict
 from pipeline.models import build_segmentor
 from pipeline.models.distribution import DistributionMemory, class_codes
+from pipeline.models.encoders.swin_large import SwinEncoder
 from pipeline.runtime.device import set_kernels
 from pipeline.training.step import training_step
 
@@ -132,6 +133,64 @@ def what_ran(meta):
     if "stem_relu" in meta:
         ablation["encoder"] = {"options": {"stem_relu": meta["stem_relu"]}}
     return ablation
+
+
+# --- parts of networks, of whose output a sample is stored ------------------------------------------------------------
+
+
+class FixedMaps(torch.nn.Module):
+    """In place of an encoder: the same maps for any image."""
+
+    def __init__(self, maps):
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, images):
+        return [images, *self.maps]
+
+
+def varied(state):
+    """`state` with norms and distribution memories that change something."""
+    found = dict(state)
+    for key, value in state.items():
+        if key.endswith(("running_mean", "running_var")):
+            mean = key.endswith("mean")
+            found[key] = (0.1 if mean else 0.3) * unit(key, tuple(value.shape)) + (not mean)
+        elif key == "memory_module.memory":
+            found[key] = 0.3 * unit(key, tuple(value.shape)) + torch.tensor([0.0, 1.0])
+    return found
+
+
+def sampled_error(ours, golden):
+    """The golden has values at equal distances."""
+    positions = np.linspace(0, ours.numel() - 1, len(golden)).round().astype(int)
+    return relative_error(ours.flatten()[positions], golden)
+
+
+@each_golden("networks", "*-*.npz")
+def test_logits_of_heads_are_the_authors(path):
+    golden = read_golden(path)
+    with torch.device("meta"):
+        segmentor = build_segmentor(load_benchmark(ROOT, path.stem), golden.meta["logits_shape"][1], pretrained=False)
+    own = [key for key in segmentor.state_dict() if not key.startswith(("encoder.", "auxiliary."))]
+    segmentor.load_state_dict(from_published(varied(golden.state), own), strict=False, assign=True)
+    segmentor.encoder = FixedMaps([unit(f"map{i}", tuple(s)) for i, s in enumerate(golden.meta["map_shapes"])])
+    with torch.no_grad():
+        logits = segmentor.eval()(torch.zeros(1, 3, 8, 8)).logits
+    assert list(logits.shape) == golden.meta["logits_shape"]
+    assert sampled_error(logits, golden.arrays["logits"]) < 1e-4
+
+
+@each_golden("networks", "swin_tiny.npz")
+def test_swins_maps_of_a_size_that_needs_padding_are_the_authors(path):
+    golden, encoder = read_golden(path), SwinEncoder(0.0, "swin_tiny_patch4_window7_224").eval()
+    state = rename_backbone({key.removeprefix("backbone_net."): value for key, value in golden.state.items()})
+    encoder.load_state_dict({f"model.{key}": value for key, value in state.items()})
+    with torch.no_grad():
+        maps = encoder(unit("input", tuple(golden.meta["input_shape"])))[1:]
+    assert [list(m.shape) for m in maps] == golden.meta["shapes"]
+    for index, found in enumerate(maps):
+        assert sampled_error(found, golden.arrays[f"map{index}"]) < 1e-4
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
