@@ -77,7 +77,7 @@ def load_encoder_weights(encoder: nn.Module, config: EncoderConfig, dry: bool = 
         return
     renamed = lite0_to_timm(state) if kind == "package" else rename_backbone(state) or state
     if hasattr(own_encoder, "adapt_weights"):
-        renamed = own_encoder.adapt_weights(renamed)
+        renamed = own_encoder.adapt_weights(renamed, encoder)
     timm_name = own_encoder.TIMM_NAME if own_encoder else config.name.removeprefix("tu-")
     with torch.device("meta"):
         complete = timm.create_model(timm_name, pretrained=False).state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -27,6 +28,7 @@ from pipeline.training.outcome import cost_now, memory_record, training_record
 from pipeline.training.state import run_key
 
 _AUXILIARY = "auxiliary_decoder."
+_POSITIONS = "encoder.model.pos_embed"  # of ViT
 _SHOWN = 3  # offending keys in an error
 
 
@@ -100,7 +102,11 @@ def _fitted(benchmark: Benchmark, state: StateDict) -> tuple[Segmentor, StateDic
         if renamed[key].shape != value.shape
     ]
     if misshapen:
-        raise PipelineError(f"{len(misshapen)} tensors of another shape ({'; '.join(misshapen[:_SHOWN])})")
+        remedy = ""
+        if any(problem.startswith(f"{_POSITIONS} ") for problem in misshapen):
+            grid = math.isqrt(renamed[_POSITIONS].shape[1] - 1)  # without the class token
+            remedy = f"; if that is all that differs, set `encoder: {{options: {{grid: {grid}}}}}` in the benchmark"
+        raise PipelineError(f"{len(misshapen)} tensors of another shape ({'; '.join(misshapen[:_SHOWN])}){remedy}")
     # In the network's own types: a file may hold half precision, and the memory as a parameter.
     return model, {key: renamed[key].detach().to(value.dtype) for key, value in own.items()}
 

@@ -93,8 +93,17 @@ def test_vit_positions_are_resized_bilinearly_without_the_class_token():
 
 
 def test_vit_weights_for_384_pixels_are_fitted_to_512():
-    state = vit_large_p16.adapt_weights({"pos_embed": torch.zeros(1, 24 * 24 + 1, 1024)})
+    with torch.device("meta"):
+        encoder = vit_large_p16.VisionTransformerEncoder(grid=32)
+    state = vit_large_p16.adapt_weights({"pos_embed": torch.zeros(1, 24 * 24 + 1, 1024)}, encoder)
     assert state["pos_embed"].shape == (1, 32 * 32 + 1, 1024)
+
+
+def test_vit_may_store_another_grid_of_positions_and_reads_any_size():
+    with torch.device("meta"):
+        encoder = build_encoder(EncoderConfig(name="vit-large-p16", options={"grid": 29}), pretrained=False)
+        assert encoder.model.pos_embed.shape == (1, 29 * 29 + 1, 1024)
+        assert encoder(torch.zeros(1, 3, 512, 512))[-1].shape == (1, 1024, 32, 32)
 
 
 @pytest.mark.parametrize("name", ["hrnetv2-w48", "vit-large-p16"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.miniature import ade20k, source
-from helpers.project import edit_yaml
+from helpers.project import ROOT, edit_yaml
 from helpers.published_files import published_state, write_checkpoint, write_imagenet
 from helpers.rows import THIN, make_rows_project, prepare_all, resolved, small_inference
 from safetensors.torch import load_file
@@ -23,9 +23,11 @@ from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.score import evaluate_benchmark
 from pipeline.layout import Layout
+from pipeline.models import build_segmentor
 from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import load_mlflow, tracking_uri
 from pipeline.tracking.sync import sync
+from pipeline.training import importing
 from pipeline.training.importing import import_benchmark, load_published
 from pipeline.training.train import train_benchmark
 
@@ -82,6 +84,16 @@ def test_half_precision_weights_become_float32(project, row, published, file) ->
 
 
 # --- what does not ----------------------------------------------------------------------------------------------------
+
+
+def test_a_vit_with_another_grid_of_positions_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = load_benchmark(ROOT, "cocostuff10k-vitlarge")
+    with torch.device("meta"):
+        state = build_segmentor(benchmark, 182, pretrained=False).state_dict()
+        state["encoder.model.pos_embed"] = torch.empty(1, 29 * 29 + 1, 1024)
+    monkeypatch.setattr(importing, "from_published", lambda renamed, own: renamed)
+    with pytest.raises(PipelineError, match=r"pos_embed is \(1, 842, 1024\), .*set `encoder: {options: {grid: 29}}`"):
+        importing._fitted(benchmark, state)
 
 
 def without(prefix: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

@@ -3,7 +3,7 @@
 A new one is one new module here, called as `encoder.name` with `-` for `_`. It defines, the first two if needed:
 
     Options        pydantic section: the keys of `encoder.options`
-    adapt_weights  state dict under timm's keys -> the same, fitted to this encoder's shapes
+    adapt_weights  (state dict under timm's keys, encoder) -> the state dict, fitted to this encoder
     TIMM_NAME      timm's complete classifier of this family: what else a weight file may hold
     build          (EncoderConfig, options) -> nn.Module with smp's encoder interface: `out_channels`, the widths of its
                    maps with the image at [0], and a forward from (B, 3, H, W) to those maps, the image itself at [0];

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 
 import timm
-import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer import (
     SwinTransformerBlock,
@@ -91,7 +90,7 @@ def _give_positions(encoder: SwinEncoder, _: object) -> None:
             module.relative_position_index = get_relative_position_index(*module.window_size)
 
 
-def adapt_weights(state: StateDict) -> StateDict:
+def adapt_weights(state: StateDict, encoder: SwinEncoder) -> StateDict:
     """Microsoft's ImageNet weights: without buffers, downsampling in the next stage, and fresh norms of the maps."""
     renamed = {
         re.sub(r"^layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", key): value
@@ -99,10 +98,8 @@ def adapt_weights(state: StateDict) -> StateDict:
         if not key.endswith(("relative_position_index", "attn_mask"))
     }
     renamed = {key.replace("head.", "head.fc."): value for key, value in renamed.items()}
-    for index in range(4):
-        if (like := renamed.get(f"layers.{index}.blocks.0.norm1.weight")) is not None:  # else of another architecture
-            renamed |= {f"norm{index}.weight": torch.ones_like(like), f"norm{index}.bias": torch.zeros_like(like)}
-    return renamed
+    fresh = {key: value for key, value in encoder.model.state_dict().items() if re.match(r"norm\d\.", key)}
+    return renamed | fresh
 
 
 def build(config: EncoderConfig, options: Options) -> nn.Module:

@@ -1,7 +1,7 @@
 """ViT-Large/16 as the authors cut it (docs/method.md, "Encoders"): maps after blocks 9, 14, 19, 23, all at stride 16.
 
 No final norm, class token kept through the blocks and then dropped. Images are padded with zeros (the mean colour) to
-multiples of 16, right and bottom. The position grid of 32 x 32 is resized bilinearly to any other grid (timm: bicubic
+multiples of 16, right and bottom. The stored grid of positions is resized bilinearly to any other grid (timm: bicubic
 with antialiasing).
 """
 
@@ -13,15 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.checkpoints.read import StateDict
-from pipeline.config.schema import EncoderConfig, Section
+from pipeline.config.schema import EncoderConfig, Positive, Section
 from pipeline.models.bilinear import resize
 from pipeline.models.encoders import require_only_stride
 
 TIMM_NAME = "vit_large_patch16_384"
 PATCH = 16  # px
-GRID = 32  # positions per side of the stored grid: crops of 512 x 512
 BLOCKS = (9, 14, 19, 23)
 WIDTH = 1024
+
+
+class Options(Section):
+    """`encoder.options`."""
+
+    grid: Positive = 32  # positions per side of the stored grid: 32 for crops of 512 x 512
 
 
 class VisionTransformerEncoder(nn.Module):
@@ -29,9 +34,10 @@ class VisionTransformerEncoder(nn.Module):
 
     out_channels = (3, *(WIDTH for _ in BLOCKS))
 
-    def __init__(self) -> None:
+    def __init__(self, grid: int) -> None:
         super().__init__()
-        model = timm.create_model(TIMM_NAME, pretrained=False, img_size=GRID * PATCH, num_classes=0, global_pool="")
+        self.grid = grid
+        model = timm.create_model(TIMM_NAME, pretrained=False, img_size=grid * PATCH, num_classes=0, global_pool="")
         model.norm = nn.Identity()  # the head has a norm for each map
         self.model = model
 
@@ -60,12 +66,12 @@ def position_embedding(embedding: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat([embedding[:, :1], _tokens(resize(grid, size))], dim=1)
 
 
-def adapt_weights(state: StateDict) -> StateDict:
+def adapt_weights(state: StateDict, encoder: VisionTransformerEncoder) -> StateDict:
     """ImageNet weights for 384 x 384 pixels have a grid of 24 x 24 positions: resized to ours."""
     embedding = state.get("pos_embed")
     if embedding is None or embedding.ndim != 3:
         return state
-    return {**state, "pos_embed": position_embedding(embedding, (GRID, GRID))}
+    return {**state, "pos_embed": position_embedding(embedding, (encoder.grid, encoder.grid))}
 
 
 def _tokens(maps: Tensor) -> Tensor:
@@ -73,7 +79,7 @@ def _tokens(maps: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2)
 
 
-def build(config: EncoderConfig, options: Section) -> nn.Module:
+def build(config: EncoderConfig, options: Options) -> nn.Module:
     """The encoder at its only stride, 16. Raises PipelineError for another output stride or depth."""
     require_only_stride(config, PATCH)
-    return VisionTransformerEncoder()
+    return VisionTransformerEncoder(options.grid)
