@@ -10,6 +10,7 @@ from helpers.golden_recipe import ROOT
 
 from pipeline.config import benchmark_ids, load_benchmark
 from pipeline.models import build_segmentor
+from pipeline.models.context import framework_options
 from pipeline.training.optimizer import memory_momentum, poly_lr
 
 ROWS = [name for name in benchmark_ids(ROOT) if load_benchmark(ROOT, name).published]
@@ -73,6 +74,15 @@ def test_aspp_dilations_which_no_weight_shows():
     assert small == ["ade20k-vitlarge"]
     questions = load_benchmark(ROOT, "cocostuff10k-vitlarge").published.open_questions
     assert "segmentor.options.dilations" in [question.key for question in questions]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.startswith("base-")])
+def test_baselines_have_the_dilations_and_the_dropout_of_the_toolbox(row):
+    segmentor = load_benchmark(ROOT, row).segmentor
+    if segmentor.framework == "deeplabv3":
+        dilations = framework_options(segmentor).dilations
+        assert dilations == ((1, 6, 12, 18) if "os16" in row else (1, 12, 24, 36))
+    assert segmentor.dropout == (0.0 if segmentor.framework == "ocrnet" else 0.1)
 
 
 def test_every_hrnet_row_runs_without_the_first_stem_relu_and_says_why():
