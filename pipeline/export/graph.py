@@ -20,12 +20,7 @@ GraphFormat = Literal["torch", "onnx"]
 Size = tuple[int, int]
 
 ENDINGS: dict[GraphFormat, str] = {"torch": ".pt2", "onnx": ".onnx"}
-_CHECKED = (
-    (2, 96, 128),
-    (1, 128, 96),
-    (3, 97, 131),
-    (1, 160, 64),
-)  # (B, H, W); odd sizes are not multiples of a stride
+_CHECKED = ((2, 96, 128), (1, 128, 96), (3, 97, 131), (1, 160, 64))  # (B, H, W); 97 and 131 are multiples of no stride
 _REMEDY = "give its images a fixed size with `--size HEIGHT WIDTH`, or leave this format out"
 _TOLERANCE = 1e-3  # relative to the spread of the logits; rounding stays near 1e-6
 
