@@ -24,7 +24,7 @@ from pipeline.results.metrics import Counts, confusion_matrix, near_boundaries
 from pipeline.runtime.device import autocast, worker_count
 from pipeline.runtime.distributed import gather_on_main, ranks
 
-Prediction = NDArray[np.uint8]  # a label map (H, W)
+LabelMap = NDArray[np.uint8]  # (H, W)
 
 
 @dataclass
@@ -34,7 +34,7 @@ class ProtocolCounts:
     confusion: NDArray[np.int64]  # (K, K)
     images: list[NDArray[np.int64]] = field(default_factory=list)  # (3, K), or (6, K) with those near boundaries
 
-    def add(self, prediction: Prediction, truth: Prediction, near_truth: Prediction | None) -> None:
+    def add(self, prediction: LabelMap, truth: LabelMap, near_truth: LabelMap | None) -> None:
         """Count one more image, label maps (H, W). near_truth: `near_boundaries` of the truth; None: leave them out."""
         classes = len(self.confusion)
         confusion = confusion_matrix(prediction, truth, classes)
@@ -56,7 +56,7 @@ class ProtocolCounts:
 
 
 Classify = Callable[[Tensor, Sequence[EvalSample]], dict[str, Tensor]]
-OnPrediction = Callable[[str, dict[str, Prediction]], None]
+OnPrediction = Callable[[str, dict[str, LabelMap]], None]
 Evaluated = tuple[list[str], dict[str, ProtocolCounts]]
 
 

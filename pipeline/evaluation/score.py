@@ -17,7 +17,7 @@ from pipeline.config import Benchmark
 from pipeline.config.schema import PRIMARY, PROTOCOLS, InferenceConfig, RuntimeConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.prepared import Prepared, evenly_spaced
-from pipeline.evaluation.evaluate import Evaluated, OnPrediction, Prediction, by_protocol, evaluate_split
+from pipeline.evaluation.evaluate import Evaluated, LabelMap, OnPrediction, by_protocol, evaluate_split
 from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.probes import probe_split
 from pipeline.evaluation.submission import joined, submission_archives
@@ -58,7 +58,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     # The same images for every benchmark, chosen without looking at any result.
     panel = table["id"].iloc[evenly_spaced(len(table), PANEL_IMAGES)].tolist()
 
-    def keep(image_id: str, maps: dict[str, Prediction]) -> None:
+    def keep(image_id: str, maps: dict[str, LabelMap]) -> None:
         if image_id in panel and PRIMARY in maps:
             write_png(files.prediction(image_id), maps[PRIMARY])
 

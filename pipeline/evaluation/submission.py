@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import OnPrediction, Prediction
+from pipeline.evaluation.evaluate import LabelMap, OnPrediction
 from pipeline.files.storage import replacing
 
 _ANY_TIME = (1980, 1, 1, 0, 0, 0)  # of the files in the zip: the first that the format knows
@@ -36,7 +36,7 @@ def submission_archives(
     with contextlib.ExitStack() as stack:
         archives = {protocol: stack.enter_context(_archive(folder, protocol, rank)) for protocol in protocols}
 
-        def add(image_id: str, predictions: Mapping[str, Prediction]) -> None:
+        def add(image_id: str, predictions: Mapping[str, LabelMap]) -> None:
             name = f"{PurePosixPath(image_id).name}.png"
             for protocol, prediction in predictions.items():
                 if (protocol, name) in written:

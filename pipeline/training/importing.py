@@ -96,17 +96,17 @@ def _fitted(benchmark: Benchmark, state: StateDict) -> tuple[Segmentor, StateDic
     if not len(model.auxiliary):
         state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
     renamed = from_published(state, own)
-    misshapen = [
-        f"{key} is {tuple(renamed[key].shape)}, not {tuple(value.shape)}"
+    misshapen = {
+        key: f"{key} is {tuple(renamed[key].shape)}, not {tuple(value.shape)}"
         for key, value in own.items()
         if renamed[key].shape != value.shape
-    ]
+    }
     if misshapen:
-        remedy = ""
-        if any(problem.startswith(f"{_POSITIONS} ") for problem in misshapen):
+        shown, remedy = "; ".join([*misshapen.values()][:_SHOWN]), ""
+        if _POSITIONS in misshapen and renamed[_POSITIONS].ndim == 3 and renamed[_POSITIONS].shape[1] > 1:
             grid = math.isqrt(renamed[_POSITIONS].shape[1] - 1)  # without the class token
             remedy = f"; if that is all that differs, set `encoder: {{options: {{grid: {grid}}}}}` in the benchmark"
-        raise PipelineError(f"{len(misshapen)} tensors of another shape ({'; '.join(misshapen[:_SHOWN])}){remedy}")
+        raise PipelineError(f"{len(misshapen)} tensors of another shape ({shown}){remedy}")
     # In the network's own types: a file may hold half precision, and the memory as a parameter.
     return model, {key: renamed[key].detach().to(value.dtype) for key, value in own.items()}
 

@@ -120,8 +120,9 @@ def _build(
         workers=worker_count(runtime.workers),
         share=Share(ranks().rank, ranks().world, runtime.accumulate),
     )
+    _require_iterations(benchmark, loader.iterations_per_epoch)
     counts = np.stack(table["histogram"])[:, : len(spec.classes)]  # (N, K), without the ignored pixels
-    _require_trainable(benchmark, spec, loader.iterations_per_epoch, counts)
+    _require_labels(spec, counts)
     model = _network(benchmark, len(spec.classes), weights, device)
     if ranks().rank > 0:
         seed_everything(seed + ranks().rank)  # equal weights so far, different dropout from here on
@@ -142,13 +143,8 @@ def _build(
     return trainer, loader
 
 
-def _require_trainable(
-    benchmark: Benchmark, spec: DatasetSpec, iterations_per_epoch: int, counts: NDArray[np.int64]
-) -> None:
-    """Raise PipelineError for too few images or iterations, or no label. counts: (N, K) pixels of the training images.
-
-    A class that occurs in no image is only named.
-    """
+def _require_iterations(benchmark: Benchmark, iterations_per_epoch: int) -> None:
+    """Raise PipelineError for less than one batch, or a training that ends before its warm-up."""
     total = benchmark.schedule.epochs * iterations_per_epoch
     if iterations_per_epoch == 0:
         raise PipelineError(
@@ -160,6 +156,10 @@ def _require_trainable(
             f"params/{benchmark.id}.yaml: schedule.warmup_iterations: {benchmark.schedule.warmup_iterations}, but the "
             f"whole training has {total} iterations; use fewer, or more epochs"
         )
+
+
+def _require_labels(spec: DatasetSpec, counts: NDArray[np.int64]) -> None:
+    """Raise PipelineError without any label; name classes that have none. counts: (N, K) pixels of the images."""
     absent = [name for name, pixels in zip(spec.classes, counts.sum(axis=0), strict=True) if not pixels]
     if len(absent) == len(spec.classes):
         raise PipelineError(

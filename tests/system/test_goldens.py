@@ -32,7 +32,7 @@ from pipeline.checkpoints.key_names import from_published, rename_backbone
 from pipeline.config import load_benchmark
 from pipeline.config.schema import ProtocolConfig
 from pipeline.datasets import get_dataset
-from pipeline.datasets.prepared import read_image
+from pipeline.datasets.prepared import evenly_spaced, read_image
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.datasets.transforms import EvalTransform
 from pipeline.evaluation.views import predict
@@ -163,8 +163,7 @@ def varied(state):
 
 def sampled_error(ours, golden):
     """The golden has values at equal distances."""
-    positions = np.linspace(0, ours.numel() - 1, len(golden)).round().astype(int)
-    return relative_error(ours.flatten()[positions], golden)
+    return relative_error(ours.flatten()[evenly_spaced(ours.numel(), len(golden))], golden)
 
 
 @each_golden("networks", "*-*.npz")

@@ -19,6 +19,7 @@ from helpers.model_benchmarks import train_tiny
 from helpers.project import edit_yaml
 from safetensors.numpy import load_file
 
+from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 
@@ -133,6 +134,14 @@ def test_batch_larger_than_the_split_is_an_error(trainable: Path) -> None:
     plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
     edit_yaml(plan, schedule={"epochs": 1, "batch_size": 5000})
     with pytest.raises(PipelineError, match=r"schedule.batch_size: 5000 is larger than the training split of digits"):
+        train_tiny(trainable)
+
+
+def test_a_training_split_without_images_is_an_error(trainable: Path) -> None:
+    folder = Layout(trainable).prepared("digits")
+    table = Prepared(folder).table
+    table[table["split"] != "train"].to_parquet(folder / "table.parquet")
+    with pytest.raises(PipelineError, match=r"is larger than the training split of digits"):
         train_tiny(trainable)
 
 
