@@ -6,6 +6,7 @@ STUDY ?= camvid
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+TOOLBOX := sssegmentation==1.7.0 dill==0.4.1  # Apache-2.0 and BSD; outside the lock, since no stage needs it
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
@@ -59,10 +60,13 @@ test: env  ## lint and the tests (some minutes, no GPU, no network)
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/system tests  # the longest first
 
-test-slow: env  ## the slow checks that `make test` leaves out (half an hour)
+toolbox: env  ## install the authors' toolbox, which the parity tests among the slow ones and `make bench` compare with
+	@$(BIN)/python -c "import ssseg" 2>/dev/null || $(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python $(TOOLBOX)
+
+test-slow: toolbox  ## the slow checks that `make test` leaves out (half an hour)
 	$(BIN)/python -m pytest -m slow
 
-bench: env  ## time and memory against a plain reference, on a GPU if there is one (minutes); writes benchmarks/results.json
+bench: toolbox  ## time and memory against the authors' toolbox, on a GPU if there is one (minutes); writes benchmarks/results.json
 	$(BIN)/python -m benchmarks --json benchmarks/results.json
 
 lock: env  ## resolve pyproject.toml into requirements.lock again
@@ -71,4 +75,4 @@ lock: env  ## resolve pyproject.toml into requirements.lock again
 clean:  ## remove the environment (results and data stay)
 	rm -rf $(VENV)
 
-.PHONY: help env reproduce verify reference check row rows study study-report test test-slow bench lock clean
+.PHONY: help env reproduce verify reference check row rows study study-report test toolbox test-slow bench lock clean

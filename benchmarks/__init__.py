@@ -1,1 +1,1 @@
-"""How fast and how small: every row measures this project and a plain reference in one process, on equal results."""
+"""How fast and how small: every row measures this project and the authors' toolbox in one process, on equal results."""

@@ -17,6 +17,7 @@ import torch
 from benchmarks import machine, table
 from benchmarks.measure import Case, extra_memory, in_turns
 from benchmarks.rows import data, evaluation, memory_module, memory_update, precision, report, training_step
+from pipeline.errors import report_user_errors
 from pipeline.runtime.device import set_kernels
 
 _ROWS = (memory_update, memory_module, training_step, evaluation, data, report)
@@ -82,4 +83,5 @@ def _in_own_process(name: str, side: str, device: torch.device) -> dict[str, int
 
 
 if __name__ == "__main__":
-    main()
+    with report_user_errors():
+        main()

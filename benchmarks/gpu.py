@@ -126,7 +126,7 @@ def resume(device: torch.device, seconds: float, epochs: int = 3) -> Found:
 
 
 def rows(device: torch.device, seconds: float) -> Found:
-    """The rows of `make bench` that compute on the device, against the plain reference."""
+    """The rows of `make bench` that compute on the device, against the authors' toolbox."""
     return _bench(device, seconds, "update", "module", "training", "evaluation", "averaging")
 
 

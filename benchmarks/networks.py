@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmarks.toolbox import twins
 from pipeline.config import load_benchmark
 from pipeline.config.schema import Benchmark
 from pipeline.datasets.spec import IGNORE_INDEX
@@ -17,20 +18,23 @@ CLASSES = 150
 _BLOCK = 16  # px, side of the squares of equal label
 
 
-def ade_benchmark() -> Benchmark:
-    """`params/ade20k-resnet50os8.yaml`, without downloaded weights.
-
-    The memory's gradient is the exact one here: the authors' reading of an overwritten buffer does not affect speed.
-    """
-    return load_benchmark(ROOT, "ade20k-resnet50os8", {"encoder": {"weights": None}, "memory": {"gradient": "exact"}})
+def ade_benchmark(row: str = "ade20k-resnet50os8", **memory: object) -> Benchmark:
+    """A row of params/ without downloaded weights and without dropout, which two networks would draw differently."""
+    return load_benchmark(ROOT, row, {"encoder": {"weights": None}, "segmentor": {"dropout": 0.0}, "memory": memory})
 
 
 def ade_network(device: torch.device) -> Segmentor:
-    """The benchmark's segmentor with a memory that was written before."""
+    """Ours alone, its memory written before, with the exact gradient that compiled training needs."""
     torch.manual_seed(0)
-    model = build_segmentor(ade_benchmark(), CLASSES, pretrained=False)
+    model = build_segmentor(ade_benchmark(gradient="exact"), CLASSES, pretrained=False)
     model.memory.memory.copy_(torch.rand(model.memory.memory.shape))
     return model.to(device)
+
+
+def ade_twins(device: torch.device, row: str = "ade20k-resnet50os8") -> tuple[nn.Module, Segmentor]:
+    """The authors' network and ours with equal weights."""
+    theirs, ours = twins(ade_benchmark(row), CLASSES)
+    return theirs.to(device), ours.to(device)
 
 
 def batch(size: int, count: int, device: torch.device, classes: int = CLASSES) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measure import Case
-from benchmarks.networks import CLASSES, ade_benchmark, ade_network
-from benchmarks.reference.inference import reference_predict
-from benchmarks.reference.network import reference_network
+from benchmarks.networks import CLASSES, ade_benchmark, ade_twins
+from benchmarks.toolbox import their_label_map
 from pipeline.evaluation.averaging import Whole, label_map
 from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.views import predict
@@ -33,8 +32,8 @@ def cases(device: torch.device) -> dict[str, Callable[[], Case]]:
 def _case(device: torch.device, size: tuple[int, int], names: tuple[str, ...]) -> Case:
     inference = ade_benchmark().inference
     protocols = {name: getattr(inference, name) for name in names}
-    model = ade_network(device).eval()
-    twin, fast = reference_network(model), fold_batch_norm(model)
+    theirs, model = ade_twins(device)
+    fast = fold_batch_norm(model)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(4)).to(device)
 
     @torch.inference_mode()
@@ -42,7 +41,7 @@ def _case(device: torch.device, size: tuple[int, int], names: tuple[str, ...]) -
         return torch.cat([maps.cpu() for maps in predict(fast, image, protocols, size).values()])
 
     def reference() -> Tensor:
-        return torch.stack([reference_predict(twin, image, protocol, size) for protocol in protocols.values()])
+        return torch.stack([their_label_map(theirs, image, protocol, size) for protocol in protocols.values()])
 
     return Case(
         f"ResNet-50 at stride 8, K={CLASSES}, image {size[0]}x{size[1]}, {' and '.join(names)}",

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Case, require_close
-from benchmarks.networks import CLASSES
-from benchmarks.reference.network import reference_network
-from pipeline.models import FeatureMemory
+from benchmarks.networks import CLASSES, ade_twins
 
 
 def cases(device: torch.device) -> dict[str, Callable[[], Case]]:
@@ -19,23 +17,20 @@ def cases(device: torch.device) -> dict[str, Callable[[], Case]]:
 
 
 def _case(device: torch.device, count: int, side: int) -> Case:
-    torch.manual_seed(0)
-    module = FeatureMemory(CLASSES).to(device)
-    module.memory.copy_(torch.rand(module.memory.shape))
-    twin = reference_network(module)
-    module = module.to(memory_format=torch.channels_last)
+    theirs, model = ade_twins(device)
+    their_memory, memory = theirs.memory_module.train(), model.memory.train().to(memory_format=torch.channels_last)
     inputs = [torch.randn(count, channels, side, side).to(device) for channels in (512, CLASSES, 512)]
 
-    def run(network: FeatureMemory) -> dict[str, Tensor]:
+    def run(read: Callable[..., Tensor]) -> dict[str, Tensor]:
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        out = network(*leaves)
+        out = read(*leaves)
         out.square().mean().backward()
         return {"output": out.detach(), "gradient": leaves[0].grad, "gradient of coarse logits": leaves[1].grad}
 
     return Case(
         f"B={count}, C=512, {side}x{side}, K={CLASSES}, forward and backward",
-        lambda: run(module),
-        lambda: run(twin),
+        lambda: run(memory),
+        lambda: run(lambda *arguments: their_memory(*arguments)[1]),
         compare,
         rounds=2,
     )

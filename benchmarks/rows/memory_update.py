@@ -6,58 +6,53 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.measure import Case, require_close
-from benchmarks.networks import CLASSES, labels
-from benchmarks.reference.update import dense_distribution_update, dense_update
-from pipeline.models.distribution import DistributionMemory
-from pipeline.models.memory_update import blend, class_statistics
+from benchmarks.networks import CLASSES, ade_benchmark, ade_twins, labels
+from benchmarks.toolbox import update_configuration
+from pipeline.training.optimizer import memory_momentum
 
 _CHANNELS, _SIZE = 512, 512
 
 
 def cases(device: torch.device) -> dict[str, Callable[[], Case]]:
     """Two lines: vectors, and the mean and deviation of MCIBI++."""
-    return {"memory update": lambda: _case(device), "distribution update": lambda: _distribution_case(device)}
+    return {
+        "memory update": lambda: _case(device, "ade20k-resnet50os8"),
+        "distribution update": lambda: _case(device, "pp-ade20k-resnet50os8-plain"),
+    }
 
 
-def _batch(device: torch.device) -> tuple[Tensor, Tensor, str]:
-    """Representations, labels, and what they are in words."""
+def _case(device: torch.device, row: str) -> Case:
     torch.manual_seed(0)
     # As a network makes them: after an activation, and equal from pixel to pixel only on average.
     features = torch.randn(2, _CHANNELS, _SIZE // 8, _SIZE // 8).relu().to(device)
     target = labels(_SIZE, 2, CLASSES).to(device)
-    present = len(target.unique()) - 1  # one value is the ignore index
-    size = f"B=2, C={_CHANNELS}, {_SIZE // 8}x{_SIZE // 8} to {_SIZE}x{_SIZE}"
-    return features, target, f"{size}, {present} of {CLASSES} classes present"
-
-
-def _distribution_case(device: torch.device) -> Case:
-    features, target, setting = _batch(device)
-    module = DistributionMemory(CLASSES, _CHANNELS, fuse_context=False).to(device).train()
-    before = module.memory.clone()
+    theirs, model = ade_twins(device, row)
+    benchmark, their_memory, memory = ade_benchmark(row), theirs.memory_module, model.memory.train()
+    before, lr = memory.memory.clone(), benchmark.optimizer.lr
+    momentum = memory_momentum(lr, benchmark.memory, benchmark.optimizer)
+    configuration = update_configuration(benchmark.memory, lr)
 
     def ours() -> Tensor:
-        module.memory = before
-        module.update(features, target, 0.1)
-        return module.memory
+        memory.memory = before
+        memory.update(features, target, momentum)
+        return memory.memory
 
+    @torch.no_grad()
+    def reference() -> Tensor:
+        their_memory.memory.copy_(before)
+        resized = F.interpolate(features, size=(_SIZE, _SIZE), mode="bilinear", align_corners=False)
+        their_memory.update(resized, target, learning_rate=lr, **configuration)
+        return their_memory.memory.detach()
+
+    present = len(target.unique()) - 1  # one value is the ignore index
+    size = f"B=2, C={_CHANNELS}, {_SIZE // 8}x{_SIZE // 8} to {_SIZE}x{_SIZE}"
     return Case(
-        setting,
+        f"{size}, {present} of {CLASSES} classes present",
         ours,
-        lambda: dense_distribution_update(before, features, target, 0.1),
-        lambda ours, reference: require_close("memory", ours, reference, 1e-4),
-        rounds=3,
-    )
-
-
-def _case(device: torch.device) -> Case:
-    features, target, setting = _batch(device)
-    memory = torch.rand(CLASSES, 1, _CHANNELS).to(device)
-    return Case(
-        setting,
-        lambda: blend(memory, class_statistics(memory, features, target, "cosine"), 0.9),
-        lambda: dense_update(memory, features, target, 0.9),
+        reference,
         lambda ours, reference: require_close("memory", ours, reference, 1e-4),
         rounds=3,
     )

@@ -13,12 +13,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import extra_memory, timed
-from benchmarks.networks import CLASSES, ade_benchmark, ade_network, batch
-from benchmarks.reference.network import reference_network
-from benchmarks.reference.step import reference_step
+from benchmarks.networks import CLASSES, ade_benchmark, ade_network, ade_twins, batch
 from benchmarks.rows.training_step import make_trainer
+from benchmarks.toolbox import their_optimizer, their_step
 from pipeline.runtime.device import autocast, set_kernels
-from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import compiled, training_step
 
 _PARAMETER_PASSES = 7  # forward, backward, gradient out and in, momentum in and out, new value
@@ -47,12 +45,12 @@ def measure(device: torch.device) -> dict[str, object]:
 
 
 def _reference(device: torch.device, images: torch.Tensor, labels: torch.Tensor, rounds: int) -> float:
-    """Seconds of the reference's float32 step."""
-    model = reference_network(ade_network(device)).train()
-    optimizer = build_optimizer(model, ade_benchmark().optimizer)
+    """Seconds of the authors' float32 step."""
+    network, benchmark = ade_twins(device)[0].train(), ade_benchmark()
+    optimizer = their_optimizer(network, benchmark)
 
     def step() -> object:
-        return reference_step(model, optimizer, ade_benchmark(), images, labels)
+        return their_step(network, optimizer, images, labels, benchmark.optimizer.lr, 2)
 
     step()
     return sorted(timed(step, device) for _ in range(rounds))[rounds // 2]

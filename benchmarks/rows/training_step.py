@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks.measure import Case, require_close
-from benchmarks.networks import CLASSES, ade_benchmark, ade_network, batch
-from benchmarks.reference.network import reference_network
-from benchmarks.reference.step import reference_step
+from benchmarks.networks import CLASSES, ade_benchmark, ade_twins, batch
+from benchmarks.toolbox import their_optimizer, their_step
 from pipeline.config.schema import Benchmark
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer, training_step
@@ -26,20 +26,18 @@ def cases(device: torch.device) -> dict[str, Callable[[], Case]]:
 def step_case(device: torch.device, size: int, rounds: int = 2) -> Case:
     """Both sides start from equal weights and take their steps independently; the first steps are compared."""
     benchmark, (images, labels) = ade_benchmark(), batch(size, 2, device)
-    model = ade_network(device)
-    twin = reference_network(model)
+    theirs, model = ade_twins(device)
     trainer = make_trainer(model.to(memory_format=torch.channels_last), device, "float32")
-    their_optimizer = build_optimizer(twin, benchmark.optimizer)
+    optimizer = their_optimizer(theirs.train(), benchmark)
 
-    def ours() -> dict[str, torch.Tensor]:
-        torch.manual_seed(3)  # dropout
+    def ours() -> dict[str, Tensor]:
         values = training_step(trainer, [(images, labels)], 0, _FROM_EPOCH)
-        return {"loss": values["loss"], **observed(model)}
+        return {"loss": values["loss"], **observed(model.encoder, model.final_decoder, model.memory.memory)}
 
-    def reference() -> dict[str, torch.Tensor]:
-        torch.manual_seed(3)
-        values = reference_step(twin, their_optimizer, benchmark, images, labels)
-        return {"loss": torch.tensor(values["loss"]), **observed(twin)}
+    def reference() -> dict[str, Tensor]:
+        losses = their_step(theirs, optimizer, images, labels, benchmark.optimizer.lr, _FROM_EPOCH)
+        found = observed(theirs.backbone_net, theirs.decoder_stage2, theirs.memory_module.memory)
+        return {"loss": torch.tensor(losses["loss_total"]), **found}
 
     return Case(
         f"ResNet-50 at stride 8, K={CLASSES}, 2 crops of {size}x{size}, float32",
@@ -51,9 +49,7 @@ def step_case(device: torch.device, size: int, rounds: int = 2) -> Case:
     )
 
 
-def make_trainer(
-    model: torch.nn.Module, device: torch.device, precision: str, benchmark: Benchmark | None = None
-) -> Trainer:
+def make_trainer(model: nn.Module, device: torch.device, precision: str, benchmark: Benchmark | None = None) -> Trainer:
     """The trainer of one process; benchmark: whose losses and optimiser it has, None: that of the rows."""
     benchmark = benchmark or ade_benchmark()
     scaler = torch.amp.GradScaler(device.type, enabled=False)
@@ -61,14 +57,14 @@ def make_trainer(
     return Trainer(benchmark, model.train(), model, optimizer, scaler, device, precision, _ITERATIONS)
 
 
-def observed(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def observed(encoder: nn.Module, decoder: nn.Module, memory: Tensor) -> dict[str, Tensor]:
     """The norms of the gradients in the first and the last layers, and the memory, after a step."""
     gradients = {
-        "gradient norm of the encoder": [p.grad for p in model.encoder.parameters() if p.grad is not None],
-        "gradient norm of the decoder": [p.grad for p in model.final_decoder.parameters()],
+        "gradient norm of the encoder": [p.grad for p in encoder.parameters() if p.grad is not None],
+        "gradient norm of the decoder": [p.grad for p in decoder.parameters()],
     }
-    norms = {name: torch.nn.utils.get_total_norm(values).cpu() for name, values in gradients.items()}
-    return {**norms, "memory": model.memory.memory.detach().cpu().clone()}
+    norms = {name: nn.utils.get_total_norm(values).cpu() for name, values in gradients.items()}
+    return {**norms, "memory": memory.detach().cpu().clone()}
 
 
 def compare(ours: object, reference: object) -> dict[str, float]:

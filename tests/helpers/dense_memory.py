@@ -26,6 +26,18 @@ def dense_update(memory, representations, labels, momentum, strategy):
     return result
 
 
+def dense_distribution_update(memory, representations, labels, momentum):
+    """Mean and deviation (K, 2) of MCIBI++ after representations (B, C, h, w) with labels (B, H, W)."""
+    upsampled = F.interpolate(representations, size=labels.shape[1:], mode="bilinear", align_corners=False)
+    pixels = upsampled.permute(0, 2, 3, 1).reshape(-1, representations.shape[1])
+    labels = labels.reshape(-1)
+    result = memory.clone()
+    for c in labels[labels != IGNORE].unique().tolist():
+        mean = pixels[labels == c].mean(dim=0)
+        result[c] = (1 - momentum) * memory[c] + momentum * torch.stack([mean.mean(), mean.std()])
+    return result
+
+
 def _estimate(pixels, similarity, strategy):
     if len(pixels) == 0:  # the authors' behaviour: an unassigned slot decays
         return torch.zeros(pixels.shape[1])

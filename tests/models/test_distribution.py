@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.dense_memory import dense_distribution_update
 from helpers.model_benchmarks import small_benchmark
 from helpers.published_files import published_key
 from helpers.tensors import features, random_labels
 
-from benchmarks.reference.update import dense_distribution_update
 from pipeline.checkpoints.key_names import from_published
 from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor

@@ -1,1 +1,0 @@
-"""What the authors' toolbox does, in its order and with its intermediate tensors, written from the description."""
