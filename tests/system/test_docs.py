@@ -222,15 +222,6 @@ def test_the_profile_and_what_follows_from_it_are_as_measured() -> None:
     assert f"could become {step_ratio} and {views_ratio}" in text
 
 
-def test_the_distribution_update_is_as_measured() -> None:
-    record = json.loads(read("benchmarks/measured/distribution-update.json"))["rows"]["distribution update"]
-    shown = re.search(r": (\S+) s against (\S+) s, (\S+)x, and (\S+) MiB\nagainst (\S+) MiB", PERFORMANCE)
-    assert shown is not None
-    memory = [record["memory"][side]["extra"] / 2**20 for side in ("ours", "reference")]
-    measured = [record["ours_s"], record["reference_s"], record["ratio"], *memory]
-    assert all(agrees(text, value) for text, value in zip(shown.groups(), measured, strict=True))
-
-
 def test_seconds_to_start_a_stage_are_those_measured() -> None:
     record, table = json.loads(read("benchmarks/measured/stage-start.json"))["seconds"], tables(PERFORMANCE)[-1]
     assert [cells[0] for cells in table.cells] == list(record)
