@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pipeline.config.schema import Benchmark, RuntimeConfig
 
-POOLED_TO_ONE_CELL = ("deeplabv3", "pspnet", "upernet")  # frameworks with a branch that averages the whole image
-
 
 def compile_problem(benchmark: Benchmark, runtime: RuntimeConfig) -> str | None:
     """Why `runtime.compile` cannot train this benchmark; None when it can, or is not asked to."""
@@ -25,22 +23,21 @@ def compile_problem(benchmark: Benchmark, runtime: RuntimeConfig) -> str | None:
     return None
 
 
-def share_problem(benchmark: Benchmark, runtime: RuntimeConfig) -> str | None:
+def share_problem(benchmark: Benchmark, runtime: RuntimeConfig, least: int = 1) -> str | None:
     """Why the devices cannot take equal shares of this benchmark's batch; None when they can, or need not.
 
-    A batch is divided equally among the devices, and each share into `accumulate` equal parts. Where the context is
-    pooled to a single cell, batch norm needs two images in a part, unless it pools over several GPUs.
+    A batch is divided equally among the devices, and each share into `accumulate` equal parts. least: images that a
+    part needs, 2 where the network pools to a single cell before a batch norm, unless that spans several GPUs.
     """
     batch, parts = benchmark.schedule.batch_size, runtime.devices * runtime.nodes * runtime.accumulate
     alone = parts == runtime.accumulate or runtime.device == "cpu"
-    least = 2 if benchmark.segmentor.framework in POOLED_TO_ONE_CELL and alone else 1
+    least = least if alone else 1
     if benchmark.mode == "import" or (batch % parts == 0 and batch // parts >= least):
         return None
     divisors = ", ".join(str(n) for n in range(1, batch // least + 1) if batch % n == 0)
     reason = "these cannot share equally"
     if batch % parts == 0:
-        framework = benchmark.segmentor.framework
-        reason = f"leaves one image to each part, and batch norm after the global pooling of {framework} needs two"
+        reason = "leaves one image to each part, and batch norm of a map that is one pixel needs two"
     return (
         f"params.yaml: runtime: devices: {runtime.devices}, nodes: {runtime.nodes}, accumulate: {runtime.accumulate}, "
         f"but {benchmark.id} has schedule.batch_size: {batch}, which {reason}; devices x nodes x accumulate may be "

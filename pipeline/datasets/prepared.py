@@ -51,6 +51,20 @@ def subsample(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
     return rows.iloc[kept].reset_index(drop=True)
 
 
+def class_pixels(spec: DatasetSpec, rows: pd.DataFrame, what: str) -> NDArray[np.int64]:
+    """(N, K): labelled pixels of each class in each image of `rows`, the `what` images; without the ignored ones.
+
+    Raises PipelineError when there is none in any image: nothing could be learned from them or measured on them.
+    """
+    counts = np.stack(rows["histogram"])[:, : len(spec.classes)]
+    if not counts.any():
+        raise PipelineError(
+            f"{spec.name}: every pixel of the {len(rows)} {what} images is ignored; check the labels and `label_map` "
+            f"of pipeline/datasets/sources/{spec.name}.py"
+        )
+    return counts
+
+
 def evenly_spaced(total: int, number: int) -> list[int]:
     """`number` positions from 0 to `total` - 1 at equal distances; every position if there are fewer."""
     return np.linspace(0, total - 1, min(number, total)).round().astype(int).tolist()

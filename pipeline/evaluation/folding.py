@@ -13,21 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_PROBE = (1, 3, 128, 128)  # a small image; a multiple of every stride
 _TOLERANCE = 1e-3  # relative to the spread of the logits; rounding stays near 1e-5
 
 
 @torch.no_grad()
-def fold_batch_norm(model: nn.Module) -> nn.Module:
+def fold_batch_norm(model: nn.Module, size: tuple[int, int] = (128, 128)) -> nn.Module:
     """A copy of `model` (its output has `logits`) in evaluation mode that computes the same faster; `model` stays.
 
-    Which batch norm follows which convolution is seen by running a small image, not guessed from names. Raises
-    RuntimeError when the copy disagrees with the model.
+    Which batch norm follows which convolution is seen by running an image of `size`, which the model must be able to
+    read, not guessed from names. Raises RuntimeError when the copy disagrees with the model.
     """
     twin = copy.deepcopy(model).eval()
     weight = next(twin.parameters())
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(_PROBE, generator=generator).to(weight.device, weight.dtype)
+    probe = torch.randn((1, 3, *size), generator=generator).to(weight.device, weight.dtype)
     pairs, before = _followers(twin, probe)
     for norm, convolution in pairs.items():
         _replace(twin, convolution, fuse_conv_bn_eval(convolution, norm))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.config import Benchmark
 from pipeline.config.schema import PRIMARY, PROTOCOLS, InferenceConfig, RuntimeConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
-from pipeline.datasets.prepared import Prepared, evenly_spaced
+from pipeline.datasets.prepared import Prepared, class_pixels, evenly_spaced
 from pipeline.evaluation.evaluate import Evaluated, LabelMap, OnPrediction, by_protocol, evaluate_split
 from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.probes import probe_split
@@ -52,9 +52,10 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     spec, prepared = get_dataset(benchmark.dataset.name), Prepared(layout.prepared(benchmark.dataset.name))
     split, wanted = scored_split(benchmark.dataset, spec), benchmark.dataset.evaluation_split
     table = prepared.split([split])
+    class_pixels(spec, table, split)
     files, training = EvaluationFiles(layout, benchmark.id, seed), TrainingFiles(layout, benchmark.id, seed)
     model = load_segmentor(benchmark, len(spec.classes), training.weights(benchmark.inference.checkpoint))
-    model = fold_batch_norm(model.to(device))
+    model = fold_batch_norm(model.to(device), benchmark.augmentation.crop)
     # The same images for every benchmark, chosen without looking at any result.
     panel = table["id"].iloc[evenly_spaced(len(table), PANEL_IMAGES)].tolist()
 

@@ -153,8 +153,8 @@ def compare(model: nn.Module, format: GraphFormat, path: Path, size: Size | None
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in _CHECKED if size is None else ((1, *size), (2, *size)):
         images = torch.randn(batch, 3, height, width, generator=generator)
-        expected = model(images).logits
         try:
+            expected = model(images).logits
             difference = max(difference, (run(images) - expected).abs().max().item())
         except Exception as error:  # of torch or onnxruntime
             raise PipelineError(f"{path}: cannot run on {height}x{width} ({first_line(error)}); {_REMEDY}") from error

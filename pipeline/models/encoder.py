@@ -19,7 +19,7 @@ from pipeline.models.encoders import encoder_names, get_own_encoder
 
 _PROBE_SIZE = 64  # pixels; a multiple of every stride
 # What smp and timm raise when an encoder lacks an ability; neither has a dedicated exception.
-_UNSUPPORTED = (ValueError, TypeError, AssertionError, NotImplementedError, RuntimeError, KeyError)
+UNSUPPORTED = (ValueError, TypeError, AssertionError, NotImplementedError, RuntimeError, KeyError)
 
 
 def build_encoder(config: EncoderConfig, pretrained: bool = True) -> nn.Module:
@@ -54,13 +54,25 @@ def check_sizes(model: nn.Module, name: str, sizes: Mapping[tuple[int, int], str
         try:
             with torch.no_grad():
                 model.eval()(torch.zeros(1, 3, height, width))
-        except _UNSUPPORTED as error:
+        except UNSUPPORTED as error:
             raise PipelineError(
                 f"encoder.name: with {name} the network cannot read {what} ({height}x{width} pixels: "
                 f"{first_line(error)}); use an encoder for any size, such as tu-resnet50c, tu-tf_efficientnet_lite0 or "
                 "mit_b0, or sizes that it can read (`augmentation.crop`, `inference`)"
             ) from error
     model.train()
+
+
+def needs_two_images(model: nn.Module, crop: tuple[int, int]) -> bool:
+    """Whether `model`, on the meta device, cannot be trained on one crop: batch norm of a map that is one pixel."""
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            model.train()(torch.zeros(1, 3, *crop))
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            return True
+        raise
+    return False
 
 
 def encoder_options(config: EncoderConfig) -> Section | None:
@@ -89,7 +101,7 @@ def _create(config: EncoderConfig, tag: str | None) -> nn.Module:
         return smp.encoders.get_encoder(config.name, depth=config.depth, weights=weights, output_stride=stride)
     except OSError as error:  # includes every download error of the model hub
         raise PipelineError(pretrained_hint(config, error)) from error
-    except _UNSUPPORTED as error:
+    except UNSUPPORTED as error:
         if "meta tensors" in str(error):  # a few encoders compute with numbers while they are built
             with torch.device("cpu"):
                 return _create(config, tag).to("meta")
@@ -123,7 +135,14 @@ def _probe(encoder: nn.Module, config: EncoderConfig, freeze: bool) -> None:
         return
     training = encoder.training
     with torch.set_grad_enabled(freeze):
-        maps = encoder.eval()(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE))
+        try:
+            maps = encoder.eval()(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE))
+        except UNSUPPORTED as error:
+            raise PipelineError(
+                f"encoder.name: {config.name} cannot be cut or dilated: that takes an encoder which reads any size, "
+                f"such as tu-resnet50c or tu-tf_efficientnet_lite0, and {_PROBE_SIZE}x{_PROBE_SIZE} pixels give "
+                f"{first_line(error)!r}; or leave `depth` and `output_stride` out"
+            ) from error
         if freeze:
             torch.stack([m.sum() for m in maps[1:]]).sum().backward()
             for parameter in encoder.parameters():

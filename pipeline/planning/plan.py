@@ -46,7 +46,7 @@ def plan_benchmarks(root: Path, project: Project) -> tuple[list[Planned], list[s
             benchmark = load_benchmark(root, benchmark_id, project.ablation)
             found = benchmark_problems(root, benchmark) or choice_problems(root, project, benchmark)
             if not found:
-                parameters = count_parameters(benchmark)
+                parameters = count_parameters(benchmark, project.runtime)
                 data = data_need(root, project, benchmark.dataset.name)
                 weights = weights_need(root, project, benchmark, parameters)
                 found = [need.problem for need in (data, weights) if need is not None and need.problem]

@@ -13,6 +13,7 @@ from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Benchmark, Project, benchmark_ids, load_benchmark
 from pipeline.config.limits import compile_problem, share_problem
 from pipeline.config.parse import suggestion
+from pipeline.config.schema import RuntimeConfig
 from pipeline.config.study import StudyConfig
 from pipeline.datasets import DatasetSpec, get_dataset, scored_split
 from pipeline.datasets.planned import path_and_images
@@ -103,15 +104,16 @@ def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = Non
     return [f"{where}: {problem}" for problem in problems]
 
 
-def count_parameters(benchmark: Benchmark) -> int:
+def count_parameters(benchmark: Benchmark, runtime: RuntimeConfig) -> int:
     """Parameters of the benchmark's network, built without content and run at the sizes that it will meet.
 
-    Raises PipelineError when it cannot be built, or cannot read a training crop or a test image.
+    Raises PipelineError when it cannot be built, cannot read a training crop or a test image, or cannot be trained
+    on as few images at once as `runtime` leaves to it.
     """
     import torch  # takes seconds, which a typo should not have to wait for
 
     from pipeline.models import build_segmentor
-    from pipeline.models.encoder import check_sizes
+    from pipeline.models.encoder import check_sizes, needs_two_images
 
     spec = get_dataset(benchmark.dataset.name)
     try:
@@ -120,6 +122,10 @@ def count_parameters(benchmark: Benchmark) -> int:
             check_sizes(model, benchmark.encoder.name, _network_sizes(benchmark, spec))
     except PipelineError as error:
         raise PipelineError(f"params/{benchmark.id}.yaml: {error}") from error
+    if benchmark.mode == "train":
+        least = 2 if needs_two_images(model, benchmark.augmentation.crop) else 1
+        if problem := share_problem(benchmark, runtime, least):
+            raise PipelineError(problem)
     return sum(p.numel() for p in model.parameters())
 
 

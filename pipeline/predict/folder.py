@@ -22,6 +22,8 @@ from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.export.card import Card
 from pipeline.export.source import find_model
 from pipeline.files.storage import cached_json, write_json
+from pipeline.models import build_segmentor
+from pipeline.models.encoder import UNSUPPORTED, check_sizes
 from pipeline.predict.network import chosen_protocol, lacks_memory, predict_batch
 from pipeline.predict.outputs import ENDINGS, Kind, Outputs
 from pipeline.predict.pictures import Picture, find_pictures, read_ahead
@@ -85,7 +87,7 @@ def predict_folder(
     present = len(pictures) - len(left) - len(failed)
     if left:
         place = resolve_device(device, "--device")
-        network = fold_batch_norm(source.load().to(place))
+        network = fold_batch_norm(source.load().to(place), source.card.benchmark.augmentation.crop)
         failed += _predict(Predictor(source.card, network, place, protocol, outputs), left, batch)
     done = len(pictures) - present - len(failed)
     print(f"{out}: {done} predicted, {present} already present, {len(failed)} failed")
@@ -143,9 +145,25 @@ def _predict_together(predictor: Predictor, samples: Sequence[Sample]) -> None:
     outputs, pairs = predictor.outputs, predictor.card.flip_pairs
     images = torch.stack([sample.image for sample in samples]).to(predictor.device)
     asked = "probabilities" in outputs.kinds
-    labels, shares = predict_batch(predictor.model, images, predictor.protocol, samples[0].size, pairs, asked)
+    try:
+        labels, shares = predict_batch(predictor.model, images, predictor.protocol, samples[0].size, pairs, asked)
+    except UNSUPPORTED as error:
+        if not lacks_memory(error):
+            _require_readable(predictor, images.shape[2:])
+        raise
     for i, sample in enumerate(samples):
         outputs.write(sample.picture, sample.pixels, labels[i], None if shares is None else shares[i])
+
+
+def _require_readable(predictor: Predictor, size: tuple[int, int]) -> None:
+    """Raise PipelineError if the network fails at pictures of this (height, width) whatever they show."""
+    protocol, benchmark = predictor.protocol, predictor.card.benchmark
+    views = [(int(size[0] * scale), int(size[1] * scale)) for scale in protocol.scales]
+    if protocol.crop is not None:
+        views = [(min(view[0], protocol.crop[0]), min(view[1], protocol.crop[1])) for view in views]
+    with torch.device("meta"):
+        network = build_segmentor(benchmark, len(predictor.card.classes), pretrained=False)
+        check_sizes(network, benchmark.encoder.name, dict.fromkeys(views, "the picture; try --windows, or resize it"))
 
 
 def _require_apart(images: Path, out: Path) -> None:

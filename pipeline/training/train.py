@@ -7,17 +7,15 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
 from pipeline.config.limits import compile_problem
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets import DatasetSpec, get_dataset
+from pipeline.datasets import get_dataset
 from pipeline.datasets.loader import Share, TrainLoader
-from pipeline.datasets.prepared import Prepared, subsample
+from pipeline.datasets.prepared import Prepared, class_pixels, subsample
 from pipeline.datasets.transforms import TrainTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import by_protocol, evaluate_split
@@ -121,8 +119,11 @@ def _build(
         share=Share(ranks().rank, ranks().world, runtime.accumulate),
     )
     _require_iterations(benchmark, loader.iterations_per_epoch)
-    counts = np.stack(table["histogram"])[:, : len(spec.classes)]  # (N, K), without the ignored pixels
-    _require_labels(spec, counts)
+    counts = class_pixels(spec, table, "training")
+    class_pixels(spec, prepared.split([benchmark.dataset.validation_split]), "validation")
+    absent = [name for name, pixels in zip(spec.classes, counts.sum(axis=0), strict=True) if not pixels]
+    if absent and ranks().is_main:
+        print(f"{spec.name}: no training image has {', '.join(absent)}")
     model = _network(benchmark, len(spec.classes), weights, device)
     if ranks().rank > 0:
         seed_everything(seed + ranks().rank)  # equal weights so far, different dropout from here on
@@ -156,18 +157,6 @@ def _require_iterations(benchmark: Benchmark, iterations_per_epoch: int) -> None
             f"params/{benchmark.id}.yaml: schedule.warmup_iterations: {benchmark.schedule.warmup_iterations}, but the "
             f"whole training has {total} iterations; use fewer, or more epochs"
         )
-
-
-def _require_labels(spec: DatasetSpec, counts: NDArray[np.int64]) -> None:
-    """Raise PipelineError without any label; name classes that have none. counts: (N, K) pixels of the images."""
-    absent = [name for name, pixels in zip(spec.classes, counts.sum(axis=0), strict=True) if not pixels]
-    if len(absent) == len(spec.classes):
-        raise PipelineError(
-            f"{spec.name}: every pixel of the {len(counts)} training images is ignored; check the labels and "
-            f"`label_map` of pipeline/datasets/sources/{spec.name}.py"
-        )
-    if absent and ranks().is_main:
-        print(f"{spec.name}: no training image has {', '.join(absent)}")
 
 
 def _network(benchmark: Benchmark, classes: int, weights: Path | None, device: torch.device) -> Segmentor:

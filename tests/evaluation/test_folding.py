@@ -64,6 +64,16 @@ def test_a_convolution_with_two_readers_is_an_error_not_another_result() -> None
         fold_batch_norm(with_statistics(Forked()))
 
 
+def test_a_network_that_reads_one_size_is_folded_at_that_size() -> None:
+    class Fixed(Network):
+        def forward(self, images: Tensor) -> SimpleNamespace:
+            assert images.shape[2:] == (24, 40)
+            return super().forward(images)
+
+    model = with_statistics(Fixed())
+    assert not isinstance(fold_batch_norm(model, (24, 40)).norm, nn.BatchNorm2d)
+
+
 @pytest.mark.parametrize(
     "row", ["ade20k-resnet50os8", "ade20k-resnest101os8", "cityscapes-hrnetv2w48", "lip-resnet50os8"]
 )

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pytest
 from helpers.project import edit_yaml
 from helpers.tracking_files import write_training
 
 from pipeline.config.load import load_resolved
 from pipeline.config.schema import RuntimeConfig
+from pipeline.errors import PipelineError
 from pipeline.evaluation.score import evaluate_benchmark
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts
@@ -40,6 +42,16 @@ def evaluated(root: Path, **inference: Any) -> Evaluated:
     evaluate_benchmark(root, benchmark, 0, RUNTIME)
     files = EvaluationFiles(layout, BENCHMARK, 0)
     return Evaluated(files.record, files.counts[1], {path.name: path.read_bytes() for path in files.predictions()})
+
+
+def test_a_split_of_ignored_pixels_only_is_an_error(prepared_project: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(prepared_project, tmp_path / "project")
+    path = Layout(root).prepared("digits") / "table.parquet"
+    table = pd.read_parquet(path)
+    table.assign(histogram=[np.zeros_like(row) for row in table["histogram"]]).to_parquet(path)
+    write_training(root, load_resolved(Layout(root).resolved_for("train", BENCHMARK)), 0)
+    with pytest.raises(PipelineError, match=r"digits: every pixel of the \d+ test images is ignored; check the labels"):
+        evaluated(root)
 
 
 def test_a_protocol_may_have_a_size_of_its_own(prepared_project: Path, tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.pictures import files, scene, write
+from helpers.pictures import BENCHMARK, files, scene, write
 from helpers.project import ROOT
+from helpers.trained_run import write_run
 from numpy.typing import NDArray
 
 from pipeline import __main__ as commands
+from pipeline.config.schema import EncoderConfig
 from pipeline.errors import PipelineError
 from pipeline.export.export import export_model
 from pipeline.predict import folder
@@ -61,6 +63,19 @@ def test_running_out_of_memory_skips_one_picture(
     with pytest.raises(PipelineError, match=r"1 of 2 .*\n.*/a\.png: not enough memory; use a smaller --batch,"):
         predict_folder(root, "tiny/0", images, out, device="cpu")
     assert files(out / "labels") == ["b.png.png"]
+
+
+def test_pictures_of_a_size_that_the_network_cannot_read_are_listed(tmp_path: Path, images: Path, out: Path) -> None:
+    encoder = EncoderConfig(name="tu-hrnet_w18_small")  # reads multiples of 32
+    inference = BENCHMARK.inference.model_copy(update={"resize": None})
+    write_run(tmp_path, BENCHMARK.model_copy(update={"encoder": encoder, "inference": inference}))
+    write(images / "a.png", scene(size=(64, 96)))
+    write(images / "b.png", scene(size=(40, 52)))
+    with pytest.raises(
+        PipelineError, match=r"1 of 2 .*\n.*/b\.png: .*cannot read the picture; try --windows"
+    ):
+        predict_folder(tmp_path, "tiny/0", images, out, device="cpu")
+    assert files(out / "labels") == ["a.png.png"]
 
 
 def test_other_errors_of_the_network_keep_their_traceback(

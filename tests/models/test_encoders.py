@@ -59,6 +59,7 @@ def test_depth_cuts_the_encoder_and_its_parameters():
 DILATED = ("densenet121", "tu-densenet121", "tu-swin_tiny_patch4_window7_224", "tu-hrnet_w18")
 IMPOSSIBLE = [
     *((name, 5, 8, rf"output_stride: {name} cannot be built at stride 8.*tu-resnet50c.*null") for name in DILATED),
+    ("tu-swin_tiny_patch4_window7_224", 4, None, "cannot be cut or dilated: .*tu-resnet50c.*224"),
     ("tu-resnet18", 3, 16, "with depth 3 ends at stride 8, not 16; set output_stride to 8"),
     ("tu-vit_base_patch16_224", 5, None, "tu-vit_base_patch16_224 gives no pyramid"),
     ("resnet5O", 5, None, "did you mean `resnet50`"),

@@ -155,7 +155,7 @@ def test_class_weights_come_from_the_training_images_and_change_the_weights(brie
     assert first["loss_final"][0] != alike["loss_final"][0]  # of the same batch and the same weights
 
 
-def test_training_images_of_ignored_pixels_only_are_an_error_and_absent_classes_are_named(
+def test_splits_of_ignored_pixels_only_are_an_error_and_absent_classes_are_named(
     trainable: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = Layout(trainable).prepared("digits") / "table.parquet"
@@ -166,9 +166,11 @@ def test_training_images_of_ignored_pixels_only_are_an_error_and_absent_classes_
     edit_yaml(plan, schedule={"epochs": 1, "batch_size": 300})
     train_tiny(trainable)
     assert "digits: no training image has two\n" in capsys.readouterr().out
-    table.assign(histogram=[np.zeros_like(row) for row in without]).to_parquet(path)
-    with pytest.raises(PipelineError, match=r"digits: every pixel of the 1200 training images is ignored"):
-        train_tiny(trainable, seed=1)
+    for split, message in (("train", "1200 training"), ("val", r"\d+ validation")):
+        ignored = [np.zeros_like(row) if s == split else row for s, row in zip(table["split"], without, strict=True)]
+        table.assign(histogram=ignored).to_parquet(path)
+        with pytest.raises(PipelineError, match=rf"digits: every pixel of the {message} images is ignored"):
+            train_tiny(trainable, seed=1)
 
 
 def test_a_warm_up_as_long_as_the_training_is_an_error(trainable: Path) -> None:
