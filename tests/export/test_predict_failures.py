@@ -71,9 +71,7 @@ def test_pictures_of_a_size_that_the_network_cannot_read_are_listed(tmp_path: Pa
     write_run(tmp_path, BENCHMARK.model_copy(update={"encoder": encoder, "inference": inference}))
     write(images / "a.png", scene(size=(64, 96)))
     write(images / "b.png", scene(size=(40, 52)))
-    with pytest.raises(
-        PipelineError, match=r"1 of 2 .*\n.*/b\.png: .*cannot read the picture; try --windows"
-    ):
+    with pytest.raises(PipelineError, match=r"1 of 2 .*\n.*/b\.png: .*cannot read the picture; try --windows"):
         predict_folder(tmp_path, "tiny/0", images, out, device="cpu")
     assert files(out / "labels") == ["a.png.png"]
 
