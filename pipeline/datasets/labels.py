@@ -36,9 +36,10 @@ def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
         runs = np.split(np.array(sorted(known)), np.flatnonzero(np.diff(sorted(known)) > 1) + 1)  # 0, 1, 2 and 255
         valid = ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
         raise PipelineError(f"{path}: label values {stray} are not among the dataset's {valid}{hint}")
-    table = np.full(max(known) + 1, IGNORE_INDEX, np.uint8)
-    table[list(known.keys())] = list(known.values())
-    return table[raw.astype(np.intp)]  # (H, W)
+    lowest = min(known)  # may be negative
+    table = np.full(max(known) - lowest + 1, IGNORE_INDEX, np.uint8)
+    table[np.array(list(known)) - lowest] = list(known.values())
+    return table[raw.astype(np.intp) - lowest]  # (H, W)
 
 
 def read_raw(path: Path, variable: str = "S") -> NDArray[np.integer[Any]]:

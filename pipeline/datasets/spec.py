@@ -65,6 +65,12 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: {len(self.classes)} classes (at most 254), {len(self.palette)} colours")
         if not set(self.unlabelled_splits) <= set(self.splits):
             raise ValueError(f"{self.name}: unlabelled splits {self.unlabelled_splits} are not all among its splits")
+        valid = {*range(len(self.classes)), IGNORE_INDEX}
+        if wrong := {raw: k for raw, k in self.raw_values().items() if k not in valid}:
+            raise ValueError(f"{self.name}: label_map: {wrong}: train ids are 0..{len(self.classes) - 1} and 255")
+        for colour in self.label_colours or {}:
+            if not isinstance(colour, tuple) or len(colour) != 3 or not all(value in range(256) for value in colour):
+                raise ValueError(f"{self.name}: label_colours: {colour}: a colour is (R, G, B), each 0..255")
         if not set((self.label_colours or {}).values()) <= set(self.raw_values()):
             raise ValueError(f"{self.name}: label_colours has values that are not raw label values of the dataset")
         ids = self.submission_ids or ()

@@ -14,6 +14,7 @@ from helpers.tiny_dataset import SIZE, SPEC, fetch
 from PIL import Image
 
 from pipeline.datasets import DatasetSpec, RawSample
+from pipeline.datasets.labels import train_ids
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import Prepared, read_image, read_index, read_label, write_index
 from pipeline.errors import PipelineError
@@ -114,6 +115,24 @@ def test_unknown_colours_are_named_with_their_pixels(raw):
 def test_colours_have_to_mean_a_label_value():
     with pytest.raises(ValueError, match="label_colours"):
         dataclasses.replace(SPEC, label_colours={(0, 0, 0): 9})
+
+
+@pytest.mark.parametrize("colour", [(-1, 256, 0), (0, 0), (0, 0, "0"), 0])
+def test_colours_have_to_be_three_bytes(colour):
+    with pytest.raises(ValueError, match=r"tiny: label_colours: .*\(R, G, B\), each 0..255"):
+        dataclasses.replace(SPEC, label_colours={colour: 0})
+
+
+@pytest.mark.parametrize("train_id", [2, 300, -1])
+def test_label_values_have_to_mean_a_class_or_ignored(train_id):
+    with pytest.raises(ValueError, match=rf"tiny: label_map: {{1: {train_id}}}: train ids are 0..1 and 255"):
+        dataclasses.replace(SPEC, label_map={0: 255, 1: train_id})
+
+
+@pytest.mark.parametrize("label_map", [{0: 0, 1: 1, -1: 255}, {-1: 255, 0: 0, 1: 1}])
+def test_negative_label_values_are_looked_up(tmp_path, label_map):
+    Image.fromarray(np.array([[-1, 0, 1]], np.int32)).save(tmp_path / "a.tif")
+    assert train_ids(dataclasses.replace(SPEC, label_map=label_map), tmp_path / "a.tif").tolist() == [[255, 0, 1]]
 
 
 def tagged(path: Path, orientation: int) -> None:
