@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec
 from pipeline.errors import PipelineError
+from pipeline.files.pictures import forget_xmp, require_one_frame
 
 # What scipy raises for a truncated file or another format: it checks little before it reads.
 _BROKEN_MAT = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, zlib.error)
 _MAX_COLOURS = 5  # named in an error
+_LOSSLESS, _LOSSY = ("PNG", "TIFF", "BMP", "GIF", "PPM"), ("jpeg", "tiff_jpeg", "webp")  # formats; compressions of TIFF
+_STRETCHING = ("ppm", "ppm_plain")  # PIL's decoders of PGM files whose highest value may be below 255
+_AS_STORED = re.compile(r"(L|P|RGB|BGR)[AX]?|[PI];.*")  # PIL's names of 8 bits, of palettes, and of 16 and 32 bits
+_SAMPLE_FORMAT = 339  # TIFF; 1 is unsigned
 
 
 def train_ids(spec: DatasetSpec, path: Path) -> NDArray[np.uint8]:
@@ -53,7 +59,6 @@ def read_raw(path: Path, variable: str = "S") -> NDArray[np.integer[Any]]:
             raise PipelineError(f"{path}: no variable {variable} in it, which should be the label map")
         raw = variables[variable]
     else:
-        _require_whole_bytes(path)
         raw = np.asarray(_opened(path))  # PIL keeps palette indices, which OpenCV would turn into colours
     if raw.ndim != 2 or raw.dtype.kind not in "iub":
         hint = "; if its colours are the classes, declare `label_colours`" if raw.ndim == 3 else ""
@@ -65,6 +70,11 @@ def _opened(path: Path) -> Image.Image:
     """Decoded and upright, as OpenCV reads the picture that belongs to it."""
     try:
         with Image.open(path) as stream:
+            require_one_frame(path)
+            _require_as_stored(path, stream)
+            forget_xmp(stream)
+            stream.load()
+            forget_xmp(stream)  # a PNG may have it after the pixels
             return ImageOps.exif_transpose(stream)
     except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
         raise PipelineError(f"{path}: cannot be decoded as a label image ({error})") from error
@@ -85,19 +95,28 @@ def _read_colours(path: Path, colours: Mapping[tuple[int, int, int], int]) -> ND
         shown = sorted(stray, key=lambda code: -stray[code])[:_MAX_COLOURS]
         listed = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255}) {stray[code]} pixels" for code in shown)
         more = f" and {len(stray) - len(shown)} more" if len(stray) > len(shown) else ""
-        lossy = "; JPEG changes colours, labels need a lossless format" if picture.format == "JPEG" else ""
-        raise PipelineError(f"{path}: colours that are not in `label_colours`: {listed}{more}{lossy}")
+        raise PipelineError(f"{path}: colours that are not in `label_colours`: {listed}{more}")
     return np.array([values[code] for code in present.tolist()])[inverse].reshape(codes.shape)
 
 
-def _require_whole_bytes(path: Path) -> None:
-    """Raise PipelineError for a PNG of 1, 2 or 4 bits of grey: readers stretch them to 0..255, so 1 may mean 255."""
-    with path.open("rb") as stream:
-        header = stream.read(26)
-    if header[:8] == b"\x89PNG\r\n\x1a\n" and header[25:26] == b"\0" and header[24] < 8:
-        raise PipelineError(
-            f"{path}: grey levels of {header[24]} bits, which programs read as different labels; save it with 8 bits"
-        )
+def _require_as_stored(path: Path, opened: ImageFile.ImageFile) -> None:
+    """Raise PipelineError for a file whose values decoders change: few bits are stretched, others inverted or cut."""
+    compression = opened.info.get("compression")  # of TIFF
+    if opened.format not in _LOSSLESS or compression in _LOSSY:
+        found = f"{opened.format}, compression {compression}" if compression in _LOSSY else opened.format
+    else:
+        codec, _, _, args = opened.tile[0]
+        packing = args[0] if isinstance(args, tuple) else args
+        if not isinstance(packing, str):  # GIF has but one
+            packing = opened.mode
+        signed_byte = opened.mode == "L" and getattr(opened, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,)) != (1,)
+        if _AS_STORED.fullmatch(packing) and codec not in _STRETCHING and not signed_byte:
+            return
+        found = f"{opened.format}, packed as {packing}{' with sign' if signed_byte else ''}"
+    raise PipelineError(
+        f"{path}: {found}: its label values may change in reading; save it as a PNG with 8 or 16 bits of grey"
+        " (8 bits per channel if its colours are the classes)"
+    )
 
 
 def read_mat(path: Path, *names: str) -> Mapping[str, NDArray[Any]]:

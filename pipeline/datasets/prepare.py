@@ -23,7 +23,7 @@ from pipeline.datasets.prepared import decode_image, file_bytes
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec, RawSample
 from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
-from pipeline.files.pictures import exif_orientation, jpeg_damage
+from pipeline.files.pictures import exif_orientation, jpeg_damage, require_one_frame
 from pipeline.files.storage import cached_json, file_digest, new_file, text_digest, with_path, write_json, write_png
 
 _KEPT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}  # copied byte for byte; others are re-encoded
@@ -153,9 +153,10 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> tuple[Row, 
     image = decode_image(data, sample.image)  # (H, W, 3)
     if damage := jpeg_damage(data):
         raise PipelineError(f"{sample.image}: {damage}; decoders would go on with wrong pixels")
-    size = image.shape[:2]
+    require_one_frame(sample.image)
+    size, tag = image.shape[:2], exif_orientation(data)
     if spec.image_size is not None and size != spec.image_size:
-        raise PipelineError(f"{sample.image}: size {size}, expected {spec.image_size} (height, width)")
+        raise PipelineError(f"{sample.image}: size {size}{_turned(tag)}, expected {spec.image_size} (height, width)")
     suffix = _KEPT_SUFFIXES.get(sample.image.suffix.lower())
     image_path = f"images/{sample.split}/{sample.id}{suffix or '.png'}"
     if suffix is None:
@@ -169,12 +170,12 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> tuple[Row, 
     row = Row(sample.id, sample.split, image_path, None, *size, None, digest, None)
     if sample.label is None:
         return row, True
-    tag, label_tag = exif_orientation(data), exif_orientation(file_bytes(sample.label))
+    label_tag = exif_orientation(file_bytes(sample.label))
     label = labels.train_ids(spec, sample.label)  # (H, W)
     if label.shape != size:
-        turned = f", turned by EXIF orientation {tag}" if tag > 1 else ""
         raise PipelineError(
-            f"{sample.label}: size {label.shape}, but {sample.image} has {size} (height, width){turned}"
+            f"{sample.label}: size {label.shape}{_turned(label_tag)}, but {sample.image} has {size}{_turned(tag)} "
+            "(height, width)"
         )
     label_path = f"labels/{sample.split}/{sample.id}.png"
     write_png(out_dir / label_path, label, _LABEL_PNG)
@@ -182,3 +183,7 @@ def _convert(spec: DatasetSpec, sample: RawSample, out_dir: Path) -> tuple[Row, 
     histogram = [*counts[: len(spec.classes)].tolist(), int(counts[IGNORE_INDEX])]
     digest = hashlib.sha256(repr(label.shape).encode() + label.tobytes()).hexdigest()
     return row._replace(label=label_path, histogram=histogram, label_sha256=digest), tag == label_tag
+
+
+def _turned(tag: int) -> str:
+    return f" turned by EXIF orientation {tag}" if tag > 1 else ""

@@ -1,11 +1,14 @@
-"""What decoders keep to themselves about a picture: that it is damaged, that they turned it."""
+"""What decoders keep to themselves about a picture: that it is damaged, has more frames, that they turned it."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import PipelineError, first_line
 
 _UPRIGHT, _ORIENTATION = 1, 0x0112  # EXIF
 # How libjpeg's warnings about lost pixels begin; those about mere formalities begin otherwise.
@@ -25,12 +28,33 @@ def jpeg_damage(data: bytes) -> str | None:
     return None
 
 
+def require_one_frame(file: Path) -> None:
+    """Raise PipelineError for a picture of several frames, of which decoders take the first."""
+    try:
+        with Image.open(file) as opened:
+            frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # MPO: one in two sizes
+    except UnidentifiedImageError:
+        return
+    except Exception as error:  # a damaged list of frames raises OSError, TypeError, SyntaxError, ...
+        raise PipelineError(f"{file}: cannot be decoded ({first_line(error)})") from None
+    if frames > 1:
+        raise PipelineError(f"{file}: {frames} frames; save the one that counts as a separate picture")
+
+
+def forget_xmp(opened: Image.Image) -> None:
+    """Drop the XMP data, whose orientation PIL follows where there is none in EXIF; OpenCV does not know it."""
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        opened.info.pop(key, None)
+
+
 def exif_orientation(data: bytes) -> int:
-    """1 (upright) to 8: how readers have to turn or mirror the picture; 1 without EXIF data."""
+    """1 (upright) to 8: how readers have to turn or mirror the picture; 1 without valid EXIF data."""
     if data.startswith(b"\x89PNG") and b"eXIf" not in data:  # PIL would decode the whole picture to find out
         return _UPRIGHT
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            return int(opened.getexif().get(_ORIENTATION, _UPRIGHT))
+            forget_xmp(opened)
+            tag = opened.getexif().get(_ORIENTATION, _UPRIGHT)
     except UnidentifiedImageError:  # formats that PIL does not know, such as MATLAB's, have none
         return _UPRIGHT
+    return tag if tag in range(1, 9) else _UPRIGHT

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import PipelineError, first_line
-from pipeline.files.pictures import jpeg_damage
+from pipeline.files.pictures import jpeg_damage, require_one_frame
 from pipeline.runtime.device import available_cores
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -86,9 +86,7 @@ def _decoded(file: Path) -> Image.Image:
             _require_plausible(file, opened)
             if opened.format in ("JPEG", "MPO") and (damage := jpeg_damage(file.read_bytes())):
                 raise PipelineError(f"{file}: {damage}; most of it may be wrong")
-            frames = getattr(opened, "n_frames", 1)
-            if frames > 1 and opened.format != "MPO":  # MPO: a photograph with a smaller copy of itself
-                raise PipelineError(f"{file}: {frames} frames; save the one to label as a separate picture")
+            require_one_frame(file)
             return ImageOps.exif_transpose(opened)
     except (PipelineError, MemoryError):
         raise

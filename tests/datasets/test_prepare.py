@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from helpers.tiny_dataset import SIZE, SPEC, fetch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pipeline.datasets import DatasetSpec, RawSample
 from pipeline.datasets.labels import train_ids
@@ -81,9 +83,76 @@ def test_palette_labels_are_read_as_indices(raw):
     assert np.array_equal(label, np.array([255, 0, 1], np.uint8)[indices])
 
 
-def test_grey_labels_of_less_than_a_byte_are_refused(raw):
-    Image.fromarray(np.eye(*SIZE, dtype=bool)).save(raw / "val_a_label.png")  # PIL reads 1, OpenCV 255
-    assert "val_a_label.png: grey levels of 1 bits, which programs read as different labels" in problem(raw)
+ONES = np.ones(SIZE, np.uint8)
+
+
+def tiff(bits: int, white: int, signed: bool, stored: bytes) -> bytes:
+    """An uncompressed grey TIFF of one row; white: 0 or the highest value."""
+    form, width = 2 if signed else 1, len(stored) * 8 // bits
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: white, 273: 122, 277: 1, 279: len(stored), 339: form}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + stored
+
+
+def encoded(ending: str, *options: int) -> bytes:
+    return cv2.imencode(ending, ONES, options)[1].tobytes()
+
+
+CHANGED_IN_READING = {
+    "1-bit PNG": ("a.png", encoded(".png", cv2.IMWRITE_PNG_BILEVEL, 1), "PNG, packed as 1"),  # PIL reads 1, OpenCV 255
+    "1-bit TIFF, white is zero": ("a.tif", tiff(1, 0, False, b"\1"), "TIFF, packed as 1;I"),
+    "8-bit TIFF, white is zero": ("a.tif", tiff(8, 0, False, b"\xfe"), "TIFF, packed as L;I"),
+    "8-bit TIFF, signed": ("a.tif", tiff(8, 1, True, b"\xff"), "TIFF, packed as L with sign"),
+    "2-bit TIFF": ("a.tif", tiff(2, 1, False, b"\1"), "TIFF, packed as L;2"),
+    "4-bit TIFF": ("a.tif", tiff(4, 1, False, b"\1"), "TIFF, packed as L;4"),
+    "PBM": ("a.pbm", b"P4 8 1\n\1", "PPM, packed as 1;I"),
+    "PGM of 3": ("a.pgm", b"P5 1 1 3\n\1", "PPM, packed as L"),
+    "JPEG": ("a.jpg", encoded(".jpg"), "JPEG"),
+    "WebP": ("a.webp", encoded(".webp"), "WEBP"),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGED_IN_READING)
+def test_label_files_whose_values_change_in_reading_are_refused(tmp_path, kind):
+    name, content, found = CHANGED_IN_READING[kind]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PipelineError, match=rf"{name}: {found}: .*save it as a PNG with 8 or 16 bits of grey"):
+        train_ids(SPEC, tmp_path / name)
+
+
+def test_a_label_in_a_tiff_of_jpeg_is_refused(tmp_path):
+    Image.fromarray(ONES).save(tmp_path / "a.tif", compression="jpeg")
+    with pytest.raises(PipelineError, match=r"a.tif: TIFF, compression jpeg: its label values may change"):
+        train_ids(SPEC, tmp_path / "a.tif")
+
+
+def test_labels_in_colours_of_16_bits_are_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((*SIZE, 3), 255, np.uint16))  # whose upper bytes are 0
+    with pytest.raises(PipelineError, match=r"a.png: PNG, packed as RGB;16B: .*8 bits per channel"):
+        train_ids(dataclasses.replace(SPEC, label_colours=COLOURS), tmp_path / "a.png")
+
+
+KEPT = {"L": ("png", "tif", "bmp", "gif", "pgm"), "P": ("png", "tif", "bmp", "gif"), "I;16": ("png", "tif", "pgm")}
+
+
+@pytest.mark.parametrize(("mode", "ending"), [(mode, ending) for mode in KEPT for ending in KEPT[mode]])
+def test_every_kind_of_label_file_that_keeps_its_values_is_read(tmp_path, mode, ending):
+    values = np.random.default_rng(5).integers(0, 3, SIZE, np.uint8)
+    picture = Image.fromarray(values.astype(np.uint16) if mode == "I;16" else values)
+    if mode == "P":
+        picture.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0])
+    picture.save(tmp_path / f"a.{ending}")
+    assert np.array_equal(train_ids(SPEC, tmp_path / f"a.{ending}"), np.array([255, 0, 1])[values])
+
+
+@pytest.mark.parametrize("name", ["val_a_label.png", "val_a.png", "val_a.tif"])
+def test_pictures_and_labels_of_several_frames_are_refused(raw, name):
+    mode = "L" if "label" in name else "RGB"
+    frames = [Image.new(mode, SIZE[::-1], colour) for colour in ("black", "white")]
+    if "label" not in name:
+        (raw / "val_a.jpg").unlink()
+    frames[0].save(raw / name, save_all=True, append_images=frames[1:])
+    assert f"{name}: 2 frames; save the one that counts as a separate picture" in problem(raw)
 
 
 COLOURS = {(0, 0, 0): 0, (204, 0, 0): 1, (0, 204, 0): 2}
@@ -161,7 +230,39 @@ def test_a_picture_that_is_turned_alone_is_counted_and_named(raw, capfd):
 
 def test_an_error_of_size_says_what_turned(raw):
     tagged(raw / "val_a.jpg", 6)
-    assert re.search(r"val_a_label.png: size \(6, 8\), but .*\(8, 6\) .*turned by EXIF orientation 6", problem(raw))
+    message = problem(raw)
+    assert re.search(r"val_a_label.png: size \(6, 8\), but .*\(8, 6\) turned by EXIF orientation 6", message)
+    assert re.search(
+        r"val_a.jpg: size \(8, 6\) turned by EXIF .*6, expected",
+        problem(raw, dataclasses.replace(SPEC, image_size=SIZE)),
+    )
+
+
+def test_an_error_of_size_says_that_the_label_was_turned(raw):
+    tagged(raw / "val_a_label.png", 6)
+    assert re.search(r"val_a_label.png: size \(8, 6\) turned by EXIF .*6, but .*\(6, 8\)", problem(raw))
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_an_invalid_orientation_counts_as_upright(raw, capfd, orientation):
+    tagged(raw / "val_a.jpg", orientation)
+    prepared(raw)
+    assert "EXIF" not in capfd.readouterr().out
+
+
+def test_an_orientation_in_xmp_data_turns_neither_picture_nor_label(raw, capfd):
+    xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/>'
+    before = read_label(raw / "val_a_label.png")
+    for name in ("val_a_label.png", "val_a.jpg"):
+        with Image.open(raw / name) as picture:
+            picture.load()
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        picture.save(raw / name, xmp=xmp, pnginfo=text)
+    assert Image.open(raw / "val_a_label.png").getexif()[0x0112] == 3
+    label = read_label(prepared(raw).split(["val"]).iloc[0].label)
+    assert np.array_equal(label, np.array([255, 0, 1], np.uint8)[before])
+    assert "EXIF" not in capfd.readouterr().out
 
 
 def test_a_jpeg_that_lost_bytes_is_refused(raw):

@@ -67,7 +67,7 @@ def test_a_picture_turned_by_its_exif_data_is_predicted_upright(root: Path, imag
 def test_a_moving_picture_is_refused(tmp_path: Path, ending: str) -> None:
     frames = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (0, 200)]
     frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
-    with pytest.raises(PipelineError, match="2 frames; save the one to label as a separate picture"):
+    with pytest.raises(PipelineError, match="2 frames; save the one that counts as a separate picture"):
         read_picture(tmp_path / f"a.{ending}")
 
 
