@@ -11,19 +11,26 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.errors import PipelineError, first_line
 
 _UPRIGHT, _ORIENTATION = 1, 0x0112  # EXIF
-# How libjpeg's warnings about lost pixels begin; those about mere formalities begin otherwise.
-_LOSS = ("Corrupt JPEG data", "Premature end of JPEG file")
+# In what libjpeg says of a whole file: mere formalities, and kinds that simplejpeg does not read (12 bits, arithmetic
+# coding, rare subsampling, colours of an unusual order). All else means wrong pixels, even where decoders go on.
+_HARMLESS = (
+    *("unknown JFIF revision", "Unknown Adobe color transform", "Invalid SOS parameters for sequential JPEG"),
+    *("Unsupported JPEG data precision", "arithmetic coding is not", "Could not determine", "Unsupported color"),
+)
 
 
 def jpeg_damage(data: bytes) -> str | None:
-    """libjpeg's warning about lost pixels, with which OpenCV and PIL go on; None if there is none, or not a JPEG."""
+    """libjpeg's first error or warning about wrong pixels, with which OpenCV and PIL go on.
+
+    None if there is none, not a JPEG, or one that simplejpeg does not support.
+    """
     if not data.startswith(b"\xff\xd8"):
         return None
     try:
         colours = simplejpeg.decode_jpeg_header(data)[2]
         simplejpeg.decode_jpeg(data, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY")
     except ValueError as error:
-        if str(error).startswith(_LOSS):
+        if not any(harmless in str(error) for harmless in _HARMLESS):
             return str(error)
     return None
 
