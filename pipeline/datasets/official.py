@@ -112,9 +112,12 @@ def listed_ids(path: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path}: not UTF-8 ({error.reason}); save the list as UTF-8") from error
+    if "\0" in text:  # UTF-16 without a byte-order mark
+        raise PipelineError(f"{path}: not UTF-8 (it has NUL bytes); save the list as UTF-8")
+    text = text.replace("\ufeff", "")  # byte-order marks, with which some editors begin a file; several in joined ones
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

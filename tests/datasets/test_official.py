@@ -52,10 +52,14 @@ def problem(name: str, source: Path | None, raw: Path) -> str:
     return str(caught.value)
 
 
-def test_an_id_list_may_begin_with_a_byte_order_mark_and_must_be_utf8(tmp_path):
-    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\n\n")
-    assert listed_ids(tmp_path / "ids.txt") == ["a", "b"]
-    (tmp_path / "ids.txt").write_text("a", encoding="utf-16")
+def test_byte_order_marks_are_no_part_of_an_id_list(tmp_path):
+    (tmp_path / "ids.txt").write_bytes(2 * b"\xef\xbb\xbfa\r\nb\n\n")
+    assert listed_ids(tmp_path / "ids.txt") == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_an_id_list_has_to_be_utf8(tmp_path, encoding):
+    (tmp_path / "ids.txt").write_text("a", encoding=encoding)
     with pytest.raises(PipelineError, match=r"ids.txt: not UTF-8 .*save the list as UTF-8"):
         listed_ids(tmp_path / "ids.txt")
 
