@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from pipeline.datasets.spec import IGNORE_INDEX, DatasetSpec
 from pipeline.errors import PipelineError
-from pipeline.files.pictures import forget_xmp, require_one_frame
+from pipeline.files.pictures import require_one_frame, upright
 
 # What scipy raises for a truncated file or another format: it checks little before it reads.
 _BROKEN_MAT = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, zlib.error)
@@ -72,10 +72,7 @@ def _opened(path: Path) -> Image.Image:
         with Image.open(path) as stream:
             require_one_frame(path)
             _require_as_stored(path, stream)
-            forget_xmp(stream)
-            stream.load()
-            forget_xmp(stream)  # a PNG may have it after the pixels
-            return ImageOps.exif_transpose(stream)
+            return upright(stream)
     except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
         raise PipelineError(f"{path}: cannot be decoded as a label image ({error})") from error
 

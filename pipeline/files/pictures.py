@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import PipelineError, first_line
 
@@ -48,8 +48,14 @@ def require_one_frame(file: Path) -> None:
         raise PipelineError(f"{file}: {frames} frames; save the one that counts as a separate picture")
 
 
-def forget_xmp(opened: Image.Image) -> None:
-    """Drop the XMP data, whose orientation PIL follows where there is none in EXIF; OpenCV does not know it."""
+def upright(opened: Image.Image) -> Image.Image:
+    """The decoded picture, turned by its EXIF tag alone as OpenCV turns it: PIL follows XMP data too."""
+    opened.load()
+    _forget_xmp(opened)  # a PNG may have it after the pixels
+    return ImageOps.exif_transpose(opened)
+
+
+def _forget_xmp(opened: Image.Image) -> None:
     for key in ("xmp", "XML:com.adobe.xmp"):
         opened.info.pop(key, None)
 
@@ -60,7 +66,7 @@ def exif_orientation(data: bytes) -> int:
         return _UPRIGHT
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            forget_xmp(opened)
+            _forget_xmp(opened)
             tag = opened.getexif().get(_ORIENTATION, _UPRIGHT)
     except UnidentifiedImageError:  # formats that PIL does not know, such as MATLAB's, have none
         return _UPRIGHT

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import psutil
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipeline.errors import PipelineError, first_line
-from pipeline.files.pictures import jpeg_damage, require_one_frame
+from pipeline.files.pictures import jpeg_damage, require_one_frame, upright
 from pipeline.runtime.device import available_cores
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -87,7 +87,7 @@ def _decoded(file: Path) -> Image.Image:
             if opened.format in ("JPEG", "MPO") and (damage := jpeg_damage(file.read_bytes())):
                 raise PipelineError(f"{file}: {damage}; most of it may be wrong")
             require_one_frame(file)
-            return ImageOps.exif_transpose(opened)
+            return upright(opened)
     except (PipelineError, MemoryError):
         raise
     except UnidentifiedImageError:
