@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 _INTERRUPTED = 130  # exit status after Ctrl-C, by convention of shells
 
@@ -49,9 +51,13 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """Exit with only a message after a PipelineError, a refused file or an interrupt; other errors keep a traceback."""
+    """Exit with only a message after a PipelineError, a refused file or an interrupt; other errors keep a traceback.
+
+    Inside the block SIGTERM and SIGHUP do what Ctrl-C does.
+    """
     try:
-        yield
+        with _stoppable():
+            yield
     except PipelineError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -60,5 +66,27 @@ def report_user_errors() -> Iterator[None]:
             raise
         sys.exit(f"error: {problem}")
     except KeyboardInterrupt as stopped:
-        print(f"interrupted: {stopped or 'run the same command again to resume'}", file=sys.stderr)
+        print(f"interrupted: {str(stopped) or 'run the same command again to resume'}", file=sys.stderr)
         sys.exit(_INTERRUPTED)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """What `kill`, `timeout` and a closed terminal send does what Ctrl-C does; under `nohup` SIGHUP stays ignored."""
+    # A shell script starts `COMMAND &` with SIGINT ignored, so that `kill -INT` would do nothing.
+    changes = [(signal.SIGINT, signal.SIG_IGN, signal.default_int_handler)]
+    changes += [(number, signal.SIG_DFL, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)]
+    previous = {
+        number: signal.signal(number, handler)
+        for number, before, handler in changes
+        if signal.getsignal(number) == before
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)  # for whoever handles it at that moment: a training saves first

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,11 @@ def run_jobs(root: Path, jobs: int, launcher: Sequence[str] = ()) -> None:
     fails stops only what needs it. Raises PipelineError that names all failed stages with their logs, and before any
     work when the devices do not suffice; after Ctrl-C the same command resumes.
     """
+    # With a folder in front it is looked up where the stages start, in `root`.
+    if launcher and shutil.which(root / launcher[0] if "/" in launcher[0] else launcher[0]) is None:
+        raise PipelineError(
+            f"--launcher: {launcher[0]}: no such command; install it, correct it, or leave this option out"
+        )
     shares = [{}] * jobs if launcher else machine_shares(load_project(root).runtime, jobs)
     run_dvc(root, "repro", *_shared(stage_graph(root)))
     chains = _chains(stage_graph(root))  # again: `plan` has checked what the matrix is made of

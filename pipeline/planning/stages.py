@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.config.parse import read_yaml
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
+from pipeline.runtime.child import run_child
 
 _SHOWN = 3  # reasons per stage
 
@@ -60,8 +61,7 @@ def dvc(root: Path, *arguments: str) -> str:
 
 def run_dvc(root: Path, *arguments: str) -> None:
     """`dvc ARGUMENTS` in the foreground. Raises PipelineError when it fails; what it says was seen already."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    status = subprocess.run(command, cwd=root, env=dvc_environment(), check=False).returncode
+    status = run_child([sys.executable, "-m", "dvc", *arguments], dvc_environment(), root)
     if status != 0:
         asked = " ".join(word for word in arguments[:2] if word.isalpha())
         raise PipelineError(f"`dvc {asked}` exited with {status}, see above; run the same command to resume")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 from pipeline.config.schema import RuntimeConfig
 from pipeline.errors import PipelineError
+from pipeline.runtime.child import run_child
 from pipeline.runtime.device import available_cores
 from pipeline.runtime.distributed import started_as_rank
 
@@ -27,10 +27,10 @@ def relaunch_with_torchrun(runtime: RuntimeConfig, module: str, arguments: Seque
         return False
     command = torchrun_command(runtime, module, arguments, os.environ)
     threads = max(available_cores() // runtime.devices, 1)
-    done = subprocess.run(command, env={"OMP_NUM_THREADS": str(threads), **os.environ}, check=False)
-    if done.returncode in (-2, 130):
+    status = run_child(command, {"OMP_NUM_THREADS": str(threads), **os.environ})
+    if status in (-2, 130):
         raise KeyboardInterrupt
-    if done.returncode != 0:
+    if status != 0:
         raise PipelineError(
             f"{module}: one of {runtime.devices * runtime.nodes} processes failed, see its message above"
         )
@@ -54,7 +54,7 @@ def torchrun_command(
         )
     meeting = f"{environment.get('SLURMD_NODENAME', 'localhost')}:{_PORT}"
     return [
-        *("srun", f"--nodes={runtime.nodes}", "--ntasks-per-node=1"),
+        *("srun", "--quit-on-interrupt", f"--nodes={runtime.nodes}", "--ntasks-per-node=1"),
         *torchrun,
         f"--rdzv-id={environment['SLURM_JOB_ID']}",
         f"--rdzv-endpoint={meeting}",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from pipeline.config.schema import RuntimeConfig
 from pipeline.errors import PipelineError
 from pipeline.planning import jobs
-from pipeline.planning.jobs import describe_share, machine_shares
+from pipeline.planning.jobs import describe_share, machine_shares, run_jobs
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,9 @@ def test_on_the_cpu_only_cores_are_divided_and_a_chosen_number_of_threads_is_kep
     assert machine_shares(RuntimeConfig(device="cpu"), 16) == [{"OMP_NUM_THREADS": "1"}] * 16
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert machine_shares(RuntimeConfig(device="cpu"), 2) == [{"OMP_NUM_THREADS": "3"}] * 2
+
+
+@pytest.mark.parametrize("command", ["nosuchcmd", "./nosuchcmd"])
+def test_a_launcher_that_does_not_exist_is_refused_before_any_work(tmp_path: Path, command: str) -> None:
+    with pytest.raises(PipelineError, match=rf"--launcher: {command}: no such command; install it, correct it"):
+        run_jobs(tmp_path, 2, [command, "--option"])

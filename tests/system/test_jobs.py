@@ -75,14 +75,15 @@ def test_one_that_fails_leaves_the_others_alone_and_is_named_with_its_log(reposi
     assert not (repository / "runs" / "jobs" / "evaluate-msflip@tiny-fcn-0.log").exists()
 
 
-def test_ctrl_c_stops_all_and_the_same_command_resumes_to_the_same_weights(
-    repository: Path, sequential: list[bytes]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_or_a_kill_stops_all_and_the_same_command_resumes_to_the_same_weights(
+    repository: Path, sequential: list[bytes], number: signal.Signals
 ) -> None:
     process = started(repository, *COMMAND, **ONE_THREAD)
     while len(list((repository / "runs" / "state").glob("*/*/state.pt"))) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     said, _ = process.communicate()
     assert process.returncode != 0, said
     assert "Traceback" not in said

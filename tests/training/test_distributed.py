@@ -245,7 +245,7 @@ def test_several_nodes_are_started_by_slurm_or_explained():
     runtime = RuntimeConfig(devices=8, nodes=2)
     slurm = {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"}
     command = torchrun_command(runtime, "stages.train", ["x", "0"], slurm)
-    assert command[:3] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
+    assert command[:4] == ["srun", "--quit-on-interrupt", "--nodes=2", "--ntasks-per-node=1"]
     assert "--rdzv-endpoint=n1:29400" in command
     with pytest.raises(PipelineError, match=r"runtime.nodes: 2 .* outside a Slurm allocation.*--nnodes=2"):
         torchrun_command(runtime, "stages.train", ["x", "0"], {})
