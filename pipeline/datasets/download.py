@@ -22,6 +22,7 @@ from pipeline.files.storage import cached_json, file_digest, text_digest, write_
 FETCHED = ".fetched.json"  # what the content was fetched from; written last
 _DIGESTS = ".digests.json"  # cache: relative path -> [size, mtime in ns, sha256]
 
+DOWNLOAD_AGAIN = "dvc repro --force download"  # DVC itself does not see what changed in a source
 _MAX_PROBLEMS = 20  # reported at once
 
 
@@ -84,8 +85,28 @@ def raw_manifest(spec: DatasetSpec, raw_dir: Path) -> Manifest:
     return Manifest(len(found), sum(size for size, _, _ in found.values()), text_digest("".join(lines)))
 
 
+def changed_file(raw_dir: Path) -> str | None:
+    """A file that is not what the last `raw_manifest` read, by its path below `raw_dir`; None if there is none.
+
+    Files of equal size and time are not read.
+    """
+    for name, (size, time, digest) in cached_json(raw_dir / _DIGESTS).items():
+        path = raw_dir / name
+        if not path.is_file():
+            return name
+        status = path.stat()
+        if [status.st_size, status.st_mtime_ns] != [size, time] and file_digest(path) != digest:
+            return name
+    return None
+
+
 def checked_samples(spec: DatasetSpec, raw_dir: Path) -> list[RawSample]:
-    """The samples by (split, id). Raises PipelineError for unexpected counts, repeated ids and missing files."""
+    """The samples by (split, id). Raises PipelineError for broken links, wrong counts, repeated ids, missing files."""
+    for link in sorted(path for path in raw_dir.glob("*") if not path.exists()):
+        raise PipelineError(
+            f"{spec.name}: {link}: its target {link.readlink()} does not exist. If the data was moved, correct "
+            f"`sources.{spec.name}` in params.yaml; then run `{DOWNLOAD_AGAIN}`"
+        )
     samples = sorted(spec.samples(raw_dir), key=lambda sample: (sample.split, sample.id))
     counts = Counter(sample.split for sample in samples)
     problems = [

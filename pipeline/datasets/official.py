@@ -2,7 +2,7 @@
 
 Nothing large is copied: archives are unpacked into the raw store once, a local folder is used in place. The store gets
 symbolic links with the official names, so that a dataset module reads one layout. Digests of the store are computed
-through the links, so that a change in the local folder is noticed too.
+through the links: when the stage `download` runs, it notices changes in the local folder. DVC does not watch that one.
 """
 
 from __future__ import annotations
@@ -77,8 +77,11 @@ class OfficialSource:
         link = self.raw_dir / name
         if not link.exists():
             link.unlink(missing_ok=True)  # a dangling link
-            inside = target.is_relative_to(self.raw_dir)
-            link.symlink_to(os.path.relpath(target, self.raw_dir) if inside else target.resolve())
+            real, store = target.resolve(), self.raw_dir.resolve()
+            project = self.raw_dir.absolute().parents[2].resolve()  # the store is data/raw/NAME
+            # What is moved or copied together is linked relatively, so that the link stays right.
+            together = any(real.is_relative_to(place) and store.is_relative_to(place) for place in (store, project))
+            link.symlink_to(os.path.relpath(real, store) if together else real)
         elif link.resolve() != target.resolve():
             raise PipelineError(f"{link}: in the way of a link to {target}; move it elsewhere and run again")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.config import Project, benchmark_ids, load_valid_project
 from pipeline.config.study import load_study, valid_variants
+from pipeline.datasets.download import DOWNLOAD_AGAIN, changed_file
 from pipeline.errors import PipelineError
+from pipeline.layout import Layout
 from pipeline.planning.plan import Planned, describe, plan_benchmarks, write_planned
 from pipeline.planning.stages import pending_stages
 from pipeline.planning.validate import benchmark_problems, file_problems, name_problems, rare_class_problems
@@ -30,7 +32,14 @@ def check(root: Path) -> str:
         problems += _study_problems(root, path.stem)
     if problems or project is None:
         raise PipelineError("\n".join(dict.fromkeys(problem.replace(f"{root}/", "") for problem in problems)))
-    return f"{describe(project, planned)}\n\n{_stages(root, project, planned)}"
+    return "\n".join([describe(project, planned), "", _stages(root, project, planned), *_changed_data(root, planned)])
+
+
+def _changed_data(root: Path, planned: Sequence[Planned]) -> Iterator[str]:
+    """One line for each dataset with a file that changed: DVC does not see it."""
+    for name in sorted({item.benchmark.dataset.name for item in planned}):
+        if changed := changed_file(Layout(root).raw(name)):
+            yield f"{name}: {changed} changed since `download` ran, which DVC does not see: run `{DOWNLOAD_AGAIN}`"
 
 
 def _study_problems(root: Path, name: str) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
 from helpers.tiny_dataset import SPEC, fetch
 
-from pipeline.datasets.download import download
+from pipeline.datasets.download import changed_file, download
 from pipeline.errors import PipelineError
 
 
@@ -24,6 +26,23 @@ def test_a_store_is_fetched_again_only_when_it_or_its_source_changed(tmp_path):
     assert out.read_text() == first
     download(SPEC, raw, "elsewhere", out)
     assert (raw / "calls").read_text() == "xxx"
+
+
+def damage(path):
+    path.write_bytes(b"damaged")
+
+
+@pytest.mark.parametrize("change", [damage, Path.unlink])
+def test_a_file_that_changed_since_the_download_is_named(tmp_path, change):
+    download(SPEC, tmp_path / "store", None, tmp_path / "tiny.json")
+    change(tmp_path / "store" / "val_a.jpg")
+    assert changed_file(tmp_path / "store") == "val_a.jpg"
+
+
+def test_a_copied_store_has_not_changed(tmp_path):
+    download(SPEC, tmp_path / "store", None, tmp_path / "tiny.json")
+    shutil.copytree(tmp_path / "store", tmp_path / "copy", copy_function=shutil.copyfile)
+    assert changed_file(tmp_path / "copy") is None
 
 
 @pytest.mark.parametrize("fetched_before", [False, True])

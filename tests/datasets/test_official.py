@@ -147,6 +147,36 @@ def test_a_change_in_a_folder_used_in_place_is_noticed(tmp_path):
     assert raw.with_suffix(".json").read_text() != before
 
 
+def test_data_in_the_project_is_found_after_the_project_was_moved(tmp_path):
+    project, moved = tmp_path / "project", tmp_path / "moved"
+    raw = project / "data" / "raw" / "ade20k"
+    project.mkdir()
+    fetched("ade20k", miniature.ade20k(project, packed=False), raw)
+    project.rename(moved)
+    sample = next(iter(part("ade20k").samples(moved / raw.relative_to(project))))
+    assert sample.image.resolve().is_relative_to(moved)
+
+
+def test_data_elsewhere_is_found_after_the_project_was_moved(tmp_path):
+    project, moved = tmp_path / "project", tmp_path / "deeper" / "moved"
+    raw = project / "data" / "raw" / "ade20k"
+    fetched("ade20k", miniature.ade20k(tmp_path, packed=False), raw)
+    moved.parent.mkdir()
+    project.rename(moved)
+    sample = next(iter(part("ade20k").samples(moved / raw.relative_to(project))))
+    assert sample.image.is_file()
+
+
+def test_a_link_whose_target_is_gone_is_named_with_its_remedy(tmp_path):
+    raw, source = tmp_path / "project" / "data" / "raw" / "ade20k", miniature.ade20k(tmp_path, packed=False)
+    fetched("ade20k", source, raw)
+    source.rename(tmp_path / "elsewhere")
+    with pytest.raises(PipelineError) as caught:
+        prepare(part("ade20k"), raw, tmp_path / "prepared")
+    assert f"{raw / source.name}: its target {source} does not exist" in str(caught.value)
+    assert "correct `sources.ade20k` in params.yaml; then run `dvc repro --force download`" in str(caught.value)
+
+
 def test_another_source_leaves_nothing_of_the_first(tmp_path):
     raw = tmp_path / "raw"
     fetched("lip", miniature.lip(tmp_path), raw)

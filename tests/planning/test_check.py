@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,16 @@ def test_outside_a_repository_the_plan_is_shown_without_the_stages(project: Path
     assert re.search(r"tiny-fcn-mcibi +digits +resnet18 +yes +2 ", text)
     assert "which stages are up to date is unknown: dvc status --json: you are not inside of a DVC repository" in text
     assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+def test_data_that_changed_since_the_download_is_named_with_the_command_that_reads_it_again(
+    prepared_project: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(prepared_project, tmp_path / "project")
+    assert "changed since" not in check(root)
+    image = next((root / "data" / "raw" / "digits").rglob("*.png"))
+    image.write_bytes(image.read_bytes() + b"edited")
+    last = check(root).splitlines()[-1]
+    name = image.relative_to(root / "data" / "raw" / "digits")
+    assert last.startswith(f"digits: {name} changed since `download` ran, ")
+    assert last.endswith("run `dvc repro --force download`")
