@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from pipeline.errors import PipelineError
 from pipeline.files.locks import exclusive
@@ -79,8 +80,20 @@ def load_mlflow() -> ModuleType:
 
 
 def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI when set, else the database `mlflow.db` of the repository."""
-    return os.environ.get(_URI_VARIABLE) or _own_uri(_folder(root))
+    """MLFLOW_TRACKING_URI when set, else the database `mlflow.db` of the repository.
+
+    Raises PipelineError where MLflow would look for that database in another folder.
+    """
+    if chosen := os.environ.get(_URI_VARIABLE):
+        return chosen
+    folder = _folder(root)
+    # MLflow hands the address to SQLAlchemy, which decodes it, and takes its folder as it is: quoting cannot suit both.
+    if "?" in str(folder) or unquote(str(folder)) != str(folder):
+        raise PipelineError(
+            f"{folder}: MLflow cannot have its database in a folder whose name has `?` or a code such as `%20`; rename "
+            f"the folder, set {_URI_VARIABLE} to another store, or set `runtime.mlflow: false` in params.yaml"
+        )
+    return _own_uri(folder)
 
 
 @contextmanager

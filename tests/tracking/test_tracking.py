@@ -103,6 +103,17 @@ def client(root: Path) -> Iterator[Any]:
     yield load_mlflow().MlflowClient(tracking_uri=tracking_uri(root))
 
 
+@pytest.mark.parametrize("name", ["feature%2Fx", "what?"])
+def test_a_folder_whose_name_mlflow_would_read_otherwise_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with (
+        pytest.raises(PipelineError, match=r"rename the folder, set MLFLOW_TRACKING_URI .*`runtime.mlflow: false`"),
+        open_store(tmp_path / name),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def runs_of(client: Any, stage: str) -> list[Any]:
     experiment = client.get_experiment_by_name("digits")
     found = client.search_runs([experiment.experiment_id], f"tags.stage = '{stage}'", order_by=["start_time DESC"])
