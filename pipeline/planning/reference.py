@@ -20,17 +20,19 @@ from pipeline.layout import Layout
 from pipeline.planning.studies import prepare_data, require_no_weight_file, run_variant
 from pipeline.results.reference import Reference, read_reference, write_reference
 from pipeline.results.run import read_run
-from pipeline.runtime.provenance import hardware, loaded_code
+from pipeline.runtime.provenance import hardware, loaded_code, why_no_commit
 
 
 def add_references(root: Path, seeds: Sequence[int]) -> None:
     """Train and evaluate each benchmark of params.yaml with each seed; a finished training is not repeated.
 
-    Raises PipelineError for uncommitted changes: a record names the commit that made it.
+    Raises PipelineError without a commit and for uncommitted changes: a record names the commit that made it.
     """
     project = load_project(root)
     code = loaded_code(root)
-    if code[0] is None or code[1]:
+    if code[0] is None:
+        raise PipelineError(f"a reference record names the commit that made it: {why_no_commit(root)}")
+    if code[1]:
         raise PipelineError("uncommitted changes: a reference record names the commit that made it; commit first")
     benchmarks = {name: load_benchmark(root, name, project.ablation) for name in project.benchmarks}
     require_no_weight_file("params.yaml: benchmarks", benchmarks)

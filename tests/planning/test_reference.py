@@ -44,3 +44,12 @@ def test_uncommitted_code_makes_no_reference(repository: Path) -> None:
     (repository / "params.yaml").write_text((repository / "params.yaml").read_text() + "# edited\n")
     with pytest.raises(PipelineError, match="uncommitted changes"):
         add_references(repository, [0])
+
+
+def test_a_repository_of_another_user_is_refused_with_that_reason(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded_code.cache_clear()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(PipelineError, match=r"dubious ownership.*safe\.directory"):
+        add_references(repository, [0])
