@@ -26,8 +26,8 @@ $(VENV)/.installed: requirements.lock
 env: $(VENV)/.installed  ## install the environment from requirements.lock
 
 reproduce: env  ## run all stages for the benchmarks in params.yaml, then give a verdict [JOBS=trainings at once] [LAUNCHER="srun ..."]
-	@if LC_ALL=C git rev-parse 2>&1 | grep -q 'not a git repository'; then \
-		echo "no Git repository: dvc goes on without (core.no_scm in .dvc/config.local), and no commit is recorded"; \
+	@if ! test -e .git; then \
+		echo "no Git repository here: dvc goes on without (core.no_scm in .dvc/config.local), and no commit is recorded"; \
 		$(BIN)/dvc config --local core.no_scm true; \
 	elif grep -qs no_scm .dvc/config.local; then $(BIN)/dvc config --local --unset core.no_scm; fi
 	$(if $(JOBS),$(BIN)/python -m pipeline run --jobs $(JOBS) $(if $(LAUNCHER),--launcher "$(LAUNCHER)"),$(BIN)/dvc repro)

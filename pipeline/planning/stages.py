@@ -55,6 +55,10 @@ def dvc(root: Path, *arguments: str) -> str:
     done = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().partition("\n")[0].removeprefix("ERROR: ")
+        if "not a git repository" in reason:
+            reason += (
+                "; run `make reproduce` once, which lets DVC go on without Git, or `git init` and commit all files"
+            )
         raise PipelineError(f"dvc {' '.join(arguments)}: {reason}")
     return done.stdout
 

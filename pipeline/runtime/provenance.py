@@ -27,10 +27,11 @@ _GENERATED = ("dvc.lock", "weights.lock.json", "runs", "reports")
 def git_state(root: Path, without: Sequence[str] = ()) -> tuple[str | None, bool]:
     """Commit checked out at `root` and whether tracked or new files differ from it; (None, False) without a commit.
 
+    A repository around the project, which was unpacked in it, is another one: its commit says nothing about this code.
     without: further paths to ignore, because nothing in them can change the result.
     """
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
-    if not commit:
+    if not commit or _surrounding(root):
         return None, False
     changed = _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in (*_GENERATED, *without)))
     return commit, bool(changed)
@@ -52,6 +53,8 @@ def why_no_commit(root: Path) -> str:
     """Why git knows no commit of `root`, and what to do about it."""
     if shutil.which("git") is None:
         return "git is not installed; install it"
+    if around := _surrounding(root):
+        return f"the Git repository {around} is not the project's; run `git init` in the project and commit all files"
     said = _run_git(root, "rev-parse", "--verify", "HEAD").stderr.splitlines()
     reason = next((line.removeprefix("fatal: ") for line in said if line.startswith("fatal: ")), "git says nothing")
     if "dubious ownership" in reason:
@@ -89,6 +92,13 @@ def libraries() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue  # optional, such as mlflow on a cluster that tracks otherwise
     return versions
+
+
+def _surrounding(root: Path) -> str | None:
+    """Top level of the repository that `root` is in, if it is above the project: the folder with dvc.yaml."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    project = next((folder for folder in (root, *root.absolute().parents) if (folder / "dvc.yaml").is_file()), root)
+    return None if top is None or Path(top).resolve() == project.resolve() else top
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -138,3 +138,10 @@ def test_data_that_changed_since_the_download_is_named_with_the_command_that_rea
     name = image.relative_to(root / "data" / "raw" / "digits")
     assert last.startswith(f"digits: {name} changed since `download` ran, ")
     assert last.endswith("run `dvc repro --force download`")
+
+
+def test_an_unpacked_archive_names_the_command_that_goes_on_without_git(project: Path) -> None:
+    (project / ".dvc").mkdir()
+    assert re.search(
+        r"is unknown: dvc status --json: .* is not a git repository; run `make reproduce` once", check(project)
+    )

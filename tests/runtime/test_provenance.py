@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.runtime.provenance import git_state, hardware, libraries, loaded_code
+from pipeline.runtime.provenance import git_state, hardware, libraries, loaded_code, why_no_commit
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -56,6 +56,19 @@ def test_a_process_keeps_the_commit_that_it_began_with(repository: Path) -> None
 
 def test_without_a_repository_there_is_no_commit(tmp_path: Path) -> None:
     assert git_state(tmp_path) == (None, False)
+
+
+def test_the_commit_of_a_repository_around_the_project_is_not_its_own(repository: Path) -> None:
+    (repository / "unpacked").mkdir()
+    (repository / "unpacked" / "dvc.yaml").write_text("stages: {}\n")
+    assert git_state(repository / "unpacked") == (None, False)
+    assert f"{repository} is not the project's; run `git init`" in why_no_commit(repository / "unpacked")
+
+
+def test_a_folder_of_the_project_has_its_commit(repository: Path) -> None:
+    (repository / "dvc.yaml").write_text("stages: {}\n")
+    (repository / "runs" / "reference").mkdir(parents=True)
+    assert git_state(repository / "runs" / "reference")[0] == git_state(repository)[0] is not None
 
 
 def test_the_reason_for_no_commit_is_printed_once_with_its_remedy(
