@@ -26,7 +26,7 @@ $(VENV)/.installed: requirements.lock
 env: $(VENV)/.installed  ## install the environment from requirements.lock
 
 reproduce: env  ## run all stages for the benchmarks in params.yaml, then give a verdict [JOBS=trainings at once] [LAUNCHER="srun ..."]
-	@if ! test -e .git; then \
+	@if ! { test -e .git || git ls-files --error-unmatch dvc.yaml >/dev/null 2>&1; }; then \
 		echo "no Git repository here: dvc goes on without (core.no_scm in .dvc/config.local), and no commit is recorded"; \
 		$(BIN)/dvc config --local core.no_scm true; \
 	elif grep -qs no_scm .dvc/config.local; then $(BIN)/dvc config --local --unset core.no_scm; fi

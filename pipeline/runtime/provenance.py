@@ -95,10 +95,11 @@ def libraries() -> dict[str, str]:
 
 
 def _surrounding(root: Path) -> str | None:
-    """Top level of the repository that `root` is in, if it is above the project: the folder with dvc.yaml."""
+    """Top level of the repository that `root` is in, if the project was only unpacked there and is no part of it."""
     top = _git(root, "rev-parse", "--show-toplevel")
     project = next((folder for folder in (root, *root.absolute().parents) if (folder / "dvc.yaml").is_file()), root)
-    return None if top is None or Path(top).resolve() == project.resolve() else top
+    own = top is None or Path(top).resolve() == project.resolve()
+    return None if own or _git(project, "ls-files", "--error-unmatch", "dvc.yaml") else top
 
 
 def _git(root: Path, *arguments: str) -> str | None:

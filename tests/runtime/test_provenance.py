@@ -63,6 +63,8 @@ def test_the_commit_of_a_repository_around_the_project_is_not_its_own(repository
     (repository / "unpacked" / "dvc.yaml").write_text("stages: {}\n")
     assert git_state(repository / "unpacked") == (None, False)
     assert f"{repository} is not the project's; run `git init`" in why_no_commit(repository / "unpacked")
+    git(repository, "add", ".")  # now it is a part of that repository
+    assert git_state(repository / "unpacked")[0] == git_state(repository)[0] is not None
 
 
 def test_a_folder_of_the_project_has_its_commit(repository: Path) -> None:
