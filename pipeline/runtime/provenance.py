@@ -97,8 +97,10 @@ def libraries() -> dict[str, str]:
 def _surrounding(root: Path) -> str | None:
     """Top level of the repository that `root` is in, if the project was only unpacked there and is no part of it."""
     top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None:
+        return None
     project = next((folder for folder in (root, *root.absolute().parents) if (folder / "dvc.yaml").is_file()), root)
-    own = top is None or Path(top).resolve() == project.resolve()
+    own = Path(top).resolve() == project.resolve()
     return None if own or _git(project, "ls-files", "--error-unmatch", "dvc.yaml") else top
 
 

@@ -14,8 +14,8 @@ from helpers.project import ROOT
 WITHOUT_INFLUENCE = (
     *("pipeline/__init__.py", "stages/__init__.py", "pipeline/errors.py", "pipeline/layout.py"),
     *("pipeline/files/__init__.py", "pipeline/files/storage.py", "pipeline/files/locks.py"),
-    *("pipeline/runtime/__init__.py", "pipeline/runtime/launch.py", "pipeline/runtime/provenance.py"),
-    "pipeline/runtime/stage_code.py",
+    *("pipeline/runtime/__init__.py", "pipeline/runtime/child.py", "pipeline/runtime/launch.py"),
+    *("pipeline/runtime/provenance.py", "pipeline/runtime/stage_code.py"),
     *("pipeline/config/", "pipeline/tracking/"),
 )
 # Folders whose modules are loaded by name: a new file there is found without an import.
