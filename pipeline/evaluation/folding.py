@@ -13,19 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pipeline.models.encoder import UNSUPPORTED
+
+_SMALL = (128, 128)  # multiples of every stride
 _TOLERANCE = 1e-3  # relative to the spread of the logits; rounding stays near 1e-5
 
 
 @torch.no_grad()
-def fold_batch_norm(model: nn.Module, size: tuple[int, int] = (128, 128)) -> nn.Module:
+def fold_batch_norm(model: nn.Module, crop: tuple[int, int] = _SMALL) -> nn.Module:
     """A copy of `model` (its output has `logits`) in evaluation mode that computes the same faster; `model` stays.
 
-    Which batch norm follows which convolution is seen by running an image of `size`, which the model must be able to
-    read, not guessed from names. Raises RuntimeError when the copy disagrees with the model.
+    Which batch norm follows which convolution is seen by running a small image, not guessed from names; one as large as
+    `crop`, on which it was trained, if the model reads no small one. Raises RuntimeError when the copy disagrees.
     """
     twin = copy.deepcopy(model).eval()
     weight = next(twin.parameters())
     generator = torch.Generator().manual_seed(0)
+    size = _SMALL if _reads(twin, _SMALL) else crop
     probe = torch.randn((1, 3, *size), generator=generator).to(weight.device, weight.dtype)
     pairs, before = _followers(twin, probe)
     for norm, convolution in pairs.items():
@@ -37,6 +41,14 @@ def fold_batch_norm(model: nn.Module, size: tuple[int, int] = (128, 128)) -> nn.
     if not error < _TOLERANCE:
         raise RuntimeError(f"folding batch norm changed the logits by {error:.2g} of their spread; evaluate unfolded")
     return twin
+
+
+def _reads(model: nn.Module, size: tuple[int, int]) -> bool:
+    try:
+        model(next(model.parameters()).new_zeros(1, 3, *size))
+    except UNSUPPORTED:
+        return False
+    return True
 
 
 def _followers(model: nn.Module, probe: Tensor) -> tuple[dict[nn.Module, nn.Conv2d], Tensor]:

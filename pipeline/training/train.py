@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from pipeline.datasets.prepared import Prepared, class_pixels, subsample
 from pipeline.datasets.transforms import TrainTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import by_protocol, evaluate_split
-from pipeline.files.locks import exclusive
 from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor, start_from
@@ -57,18 +55,16 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     key = _key(benchmark, seed, runtime, prepared, weights)
     trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights and weights.path)
     state_dir = layout.state(benchmark.id, key)
-    # One whose `dvc repro` was killed goes on alone; without the lock both would write one state.
-    with exclusive(state_dir) if ranks().is_main else nullcontext():
-        progress = train(trainer, loader, lambda: _validate(trainer, prepared, runtime), runtime, state_dir, log)
-        files = TrainingFiles(layout, benchmark.id, seed)
-        if ranks().is_main:
-            save_weights(trainer.model, files.weights("last"))
-            shutil.copyfile(state_dir / "best.safetensors", files.weights("best"))
-            model, digest = trainer.model, weights and weights.sha256
-            record = training_record(benchmark, model, seed, key, prepared.info, arithmetic(runtime), digest, progress)
-            cost, memory = cost_now(root, device, started, progress), memory_record(model, progress)
-            files.write(benchmark, record, cost, memory, progress.history, progress.validation)
-            drop_state(state_dir)
+    progress = train(trainer, loader, lambda: _validate(trainer, prepared, runtime), runtime, state_dir, log)
+    files = TrainingFiles(layout, benchmark.id, seed)
+    if ranks().is_main:
+        save_weights(trainer.model, files.weights("last"))
+        shutil.copyfile(state_dir / "best.safetensors", files.weights("best"))
+        model, digest = trainer.model, weights and weights.sha256
+        record = training_record(benchmark, model, seed, key, prepared.info, arithmetic(runtime), digest, progress)
+        cost, memory = cost_now(root, device, started, progress), memory_record(model, progress)
+        files.write(benchmark, record, cost, memory, progress.history, progress.validation)
+        drop_state(state_dir)
     return files.folder
 
 
