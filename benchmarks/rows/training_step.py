@@ -15,6 +15,8 @@ from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer, training_step
 
 _FROM_EPOCH = 2  # the consistency loss takes part
+# A random network in float32: rounding grows on the way back (in float64 all is equal: tests/system/test_toolbox.py).
+_TOLERANCES = {"gradient norm of the encoder": 5e-2, "gradient norm of the decoder": 1e-2}
 _ITERATIONS = 1_000_000  # the learning rate hardly moves
 
 
@@ -71,5 +73,5 @@ def compare(ours: object, reference: object) -> dict[str, float]:
     """Loss, gradient norms and memory of the two sides."""
     errors: dict[str, float] = {}
     for name, expected in reference.items():
-        errors |= require_close(name, ours[name].cpu(), expected, 1e-2 if "gradient" in name else 1e-3)
+        errors |= require_close(name, ours[name].cpu(), expected, _TOLERANCES.get(name, 1e-3))
     return errors
