@@ -159,7 +159,7 @@ def test_every_decimal_number_in_the_text_is_one_of_the_report() -> None:
     assert set(re.findall(rf"(?<![\w.]){_NUMBER}(?![\w.])", text)) <= reported
 
 
-@pytest.mark.parametrize("study", ["camvid", "camvid-cause", "ccp"])
+@pytest.mark.parametrize("study", ["camvid", "camvid-cause", "camvid-family", "camvid-pspnet", "ccp"])
 def test_the_number_of_trainings_is_that_of_the_records(study: str) -> None:
     runs = list((ROOT / "reports" / study / "small" / "runs").glob("*.json"))
     planned = len(load_plan(ROOT, study, "small").runs)
