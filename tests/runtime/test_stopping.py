@@ -45,12 +45,18 @@ def stopped(number: signal.Signals, *code: str, ignoring: signal.Signals | None 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=None if ignoring is None else lambda: signal.signal(ignoring, signal.SIG_IGN),
+        preexec_fn=lambda: _begin_with(ignoring),
     )
     assert process.stdout.readline() == "ready\n"
     os.kill(process.pid, number)
     said, _ = process.communicate()
     return process.returncode, said
+
+
+def _begin_with(ignored: signal.Signals | None) -> None:
+    """Whatever the tests themselves were started with, such as `nohup`."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
