@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.lib.format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -72,7 +73,10 @@ class Outputs:
         """Write all outputs. pixels: RGB uint8 (H, W, 3); labels: (H, W) uint8; probabilities: (K, H, W)."""
         if probabilities is not None:
             with replacing(self.path("probabilities", picture)) as temporary, temporary.open("wb") as stream:
-                np.save(stream, probabilities)
+                # Not np.save, whose error on a full disk does not say so.
+                values = np.ascontiguousarray(probabilities)
+                npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(values))
+                stream.write(values.data)
         indexed = Image.fromarray(labels)
         indexed.putpalette([channel for colour in self.palette for channel in colour])
         images: dict[Kind, Image.Image] = {"labels": indexed}
