@@ -17,7 +17,7 @@ from pipeline.training.step import training_step
 pytestmark = pytest.mark.slow
 
 CLASSES = 19
-# Their loss -> ours; they name the heads of one network apart that ours sums.
+# Their loss -> ours.
 TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
 TERMS |= {"loss_cls": "final", "loss_pr": "coarse", "loss_cwi": "context"}
 
@@ -35,8 +35,8 @@ def different_networks():
     for row in benchmark_ids(ROOT):
         config = load_benchmark(ROOT, row)
         if config.published is not None:
-            parts = (config.encoder, config.segmentor, config.memory and (config.memory.fusion, config.memory.head))
-            found.setdefault(repr(parts), row)
+            memory = config.memory and (config.memory.kind, config.memory.fusion, config.memory.head)
+            found.setdefault(repr((config.encoder, config.segmentor, memory)), row)
     return sorted(found.values())
 
 
