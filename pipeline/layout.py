@@ -81,6 +81,10 @@ class Layout:
         """Resumable state of an unfinished training."""
         return self.home / "runs" / "state" / benchmark / key
 
+    def training_lock(self, benchmark: str, seed: int) -> Path:
+        """Held while `train(benchmark, seed)` is made; a queued experiment has its own."""
+        return self.root / "runs" / "state" / f".{benchmark}-{seed}.lock"
+
     @property
     def report(self) -> Path:
         """The generated report."""

@@ -72,7 +72,7 @@ def _fetched(weights: PlannedWeights, layout: Layout) -> WeightFile:
         new = not target.is_file()
         try:
             if new:
-                fetch_file(url, target, None, None)
+                fetch_file(url, target)
         except PipelineError as error:
             if isinstance(error, NotFoundError) and position < len(urls):
                 print(f"{weights.name}: {error}; trying {urls[position]}", flush=True)

@@ -10,22 +10,15 @@ from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
 
 
-def weights_digest(layout: Layout, benchmark: Benchmark) -> str | None:
-    """sha256 of the file that `benchmark` starts from (part of the resume key), None when there is none.
-
-    Raises PipelineError without the index that `preprocess` writes.
-    """
-    return read_index(layout.index(benchmark.id))["weights"] if weights_of(benchmark, {}).kind else None
-
-
 def starting_weights(layout: Layout, benchmark: Benchmark) -> WeightFile | None:
     """The file that `benchmark` starts from, verified; None when there is none.
 
-    Raises PipelineError when the file is missing or was changed since the stage `download`.
+    Raises PipelineError when the file is missing or was changed since the stage `download`, and without the index that
+    `preprocess` writes.
     """
-    expected = weights_digest(layout, benchmark)
-    if expected is None:
+    if not weights_of(benchmark, {}).kind:
         return None
+    expected = read_index(layout.index(benchmark.id))["weights"]
     again = "run `dvc repro --force --single-item download`, then `dvc repro`"
     file = downloaded_weights(layout).get(benchmark.id)
     if file is None:

@@ -42,6 +42,8 @@ class OfficialSource:
         self._archives = archives
         self._roots: list[Path] = []
         self._packed: list[Path] = []
+        if not self.path.exists():  # before anything is removed: the archive that was unpacked here may be gone
+            raise PipelineError(f"params.yaml: sources.{dataset}: {path}: no such folder or archive. {remedy}")
         shutil.rmtree(raw_dir / _UNPACKED, ignore_errors=True)
         if self.path.resolve() != raw_dir.resolve():  # otherwise the links may be the user's own
             for old in raw_dir.iterdir():
@@ -49,10 +51,8 @@ class OfficialSource:
                     old.unlink()
         if self.path.is_dir():
             self._add(self.path)
-        elif self.path.is_file():
-            self._packed.append(self.path)
         else:
-            raise PipelineError(f"params.yaml: sources.{dataset}: {path}: no such folder or archive. {remedy}")
+            self._packed.append(self.path)
 
     def holding(self, *names: str) -> Path | None:
         """The highest folder that contains all of `names` (files, folders or relative paths), or None."""
@@ -94,7 +94,7 @@ class OfficialSource:
             raise PipelineError(f"{self.dataset}: cannot be downloaded automatically. {self.remedy}")
         archive = self.raw_dir / url.rsplit("/", 1)[1]
         try:
-            fetch_file(url, archive, sha256=None, size=None)  # no digest is published; unpacking checks the CRCs
+            fetch_file(url, archive)  # no digest is published; unpacking checks the CRCs
         except PipelineError as error:
             raise PipelineError(f"{self.dataset}: {error}\n{self.remedy}") from error
         return archive

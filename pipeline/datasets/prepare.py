@@ -113,7 +113,10 @@ def _recipe(spec: DatasetSpec, raw_dir: Path) -> str:
 def _is_result_of(recipe: str, out_dir: Path) -> bool:
     if cached_json(out_dir / "dataset.json").get("recipe") != recipe or not (out_dir / "table.parquet").is_file():
         return False
-    columns = pq.read_table(out_dir / "table.parquet", columns=["image", "label"]).to_pydict()
+    try:
+        columns = pq.read_table(out_dir / "table.parquet", columns=["image", "label"]).to_pydict()
+    except pa.ArrowInvalid:  # damaged
+        return False
     return all((out_dir / path).is_file() for column in columns.values() for path in column if path is not None)
 
 

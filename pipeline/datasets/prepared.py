@@ -9,11 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config.parse import suggestion
 from pipeline.datasets.spec import DatasetSpec
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, first_line
 from pipeline.files.storage import read_json, write_json
 
 
@@ -27,8 +28,14 @@ class Prepared:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.info: dict[str, Any] = read_json(root / "dataset.json", f"run `dvc repro` to prepare {root.name}")
-        self.table: pd.DataFrame = pd.read_parquet(root / "table.parquet")
+        remedy = f"run `dvc repro` to prepare {root.name}"
+        self.info: dict[str, Any] = read_json(root / "dataset.json", remedy)
+        try:
+            self.table: pd.DataFrame = pd.read_parquet(root / "table.parquet")
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise PipelineError(
+                f"{root / 'table.parquet'}: missing or damaged ({first_line(error)}); {remedy}"
+            ) from None
 
     def split(self, names: Sequence[str]) -> pd.DataFrame:
         """Rows of these splits, with full paths in `image` and `label` (or None). PipelineError for an unknown one."""
@@ -56,6 +63,8 @@ def class_pixels(spec: DatasetSpec, rows: pd.DataFrame, what: str) -> NDArray[np
 
     Raises PipelineError when there is none in any image: nothing could be learned from them or measured on them.
     """
+    if rows.empty:
+        raise PipelineError(f"{spec.name}: no {what} images; declare some in `sources.{spec.name}.images`")
     counts = np.stack(rows["histogram"])[:, : len(spec.classes)]
     if not counts.any():
         raise PipelineError(

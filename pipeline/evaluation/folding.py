@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.models.encoder import UNSUPPORTED
+from pipeline.runtime.device import full_precision
 
 _SMALL = (128, 128)  # multiples of every stride
 _TOLERANCE = 1e-3  # relative to the spread of the logits; rounding stays near 1e-5
 
 
 @torch.no_grad()
+@full_precision()  # in TF32 both would be right and differ by more than the tolerance
 def fold_batch_norm(model: nn.Module, crop: tuple[int, int] = _SMALL) -> nn.Module:
     """A copy of `model` (its output has `logits`) in evaluation mode that computes the same faster; `model` stays.
 
@@ -29,9 +31,12 @@ def fold_batch_norm(model: nn.Module, crop: tuple[int, int] = _SMALL) -> nn.Modu
     twin = copy.deepcopy(model).eval()
     weight = next(twin.parameters())
     generator = torch.Generator().manual_seed(0)
-    size = _SMALL if _reads(twin, _SMALL) else crop
-    probe = torch.randn((1, 3, *size), generator=generator).to(weight.device, weight.dtype)
-    pairs, before = _followers(twin, probe)
+    probe = torch.randn((1, 3, *_SMALL), generator=generator).to(weight)
+    try:
+        pairs, before = _followers(twin, probe)
+    except UNSUPPORTED:
+        probe = torch.randn((1, 3, *crop), generator=generator).to(weight)
+        pairs, before = _followers(twin, probe)
     for norm, convolution in pairs.items():
         _replace(twin, convolution, fuse_conv_bn_eval(convolution, norm))
         _replace(twin, norm, nn.Identity())
@@ -41,14 +46,6 @@ def fold_batch_norm(model: nn.Module, crop: tuple[int, int] = _SMALL) -> nn.Modu
     if not error < _TOLERANCE:
         raise RuntimeError(f"folding batch norm changed the logits by {error:.2g} of their spread; evaluate unfolded")
     return twin
-
-
-def _reads(model: nn.Module, size: tuple[int, int]) -> bool:
-    try:
-        model(next(model.parameters()).new_zeros(1, 3, *size))
-    except UNSUPPORTED:
-        return False
-    return True
 
 
 def _followers(model: nn.Module, probe: Tensor) -> tuple[dict[nn.Module, nn.Conv2d], Tensor]:
@@ -66,9 +63,11 @@ def _followers(model: nn.Module, probe: Tensor) -> tuple[dict[nn.Module, nn.Conv
             calls.setdefault(module, []).append(made.get(id(inputs[0]), (None, None))[1])
 
     hooks = [module.register_forward_hook(seen) for module in model.modules()]
-    logits = model(probe).logits
-    for hook in hooks:
-        hook.remove()
+    try:
+        logits = model(probe).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
     single = {norm: found[0] for norm, found in calls.items() if len(set(found)) == 1 and found[0] is not None}
     sources = list(single.values())
     return {

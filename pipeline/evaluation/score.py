@@ -54,7 +54,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     table = prepared.split([split])
     class_pixels(spec, table, split)
     files, training = EvaluationFiles(layout, benchmark.id, seed), TrainingFiles(layout, benchmark.id, seed)
-    model = load_segmentor(benchmark, len(spec.classes), training.weights(benchmark.inference.checkpoint))
+    model = load_segmentor(benchmark, len(spec.classes), training.existing_weights(benchmark.inference.checkpoint))
     model = fold_batch_norm(model.to(device), benchmark.augmentation.crop)
     # The same images for every benchmark, chosen without looking at any result.
     panel = table["id"].iloc[evenly_spaced(len(table), PANEL_IMAGES)].tolist()

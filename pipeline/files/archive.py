@@ -36,6 +36,8 @@ def safe_extract(archive: Path, target: Path) -> None:
         _unpack(archive, temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
+    except NotImplementedError as error:  # such as Deflate64, in which Windows packs large files
+        raise PipelineError(f"{archive}: {error}; unpack it by other means and name the folder") from error
     except _DAMAGE as error:
         raise PipelineError(f"{archive}: truncated or damaged ({error}); delete it and fetch it again") from error
     finally:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from pipeline.errors import PipelineError
 
 
 @contextlib.contextmanager
@@ -29,6 +33,18 @@ def awaited(path: Path, what: str) -> Iterator[None]:
             return
     print(f"{what}: another process works here; waiting for it", file=sys.stderr, flush=True)
     with FileLock(path):
+        yield
+
+
+@contextlib.contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`. Raises PipelineError that names the process which does `what` already."""
+    holder = path.with_suffix(".pid")
+    with claimed(path) as mine:
+        if not mine:
+            by = holder.read_text(encoding="utf-8") if holder.exists() else "another"
+            raise PipelineError(f"{what}: process {by} does this already; stop it, then run the same command again")
+        holder.write_text(f"{os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
 
 

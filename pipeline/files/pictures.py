@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import simplejpeg
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.errors import PipelineError, first_line
 
 _UPRIGHT, _ORIENTATION = 1, 0x0112  # EXIF
+_BROKEN_EXIF = (SyntaxError, ValueError, TypeError, KeyError, struct.error)  # OpenCV ignores such a block
 # In what libjpeg says of a whole file: mere formalities, and kinds that simplejpeg does not read (12 bits, arithmetic
 # coding, rare subsampling, colours of an unusual order). All else means wrong pixels, even where decoders go on.
 _HARMLESS = (
@@ -50,14 +52,18 @@ def require_one_frame(file: Path) -> None:
 
 def upright(opened: Image.Image) -> Image.Image:
     """The decoded picture, turned by its EXIF tag alone as OpenCV turns it: PIL follows XMP data too."""
-    opened.load()
-    _forget_xmp(opened)  # a PNG may have it after the pixels
-    return ImageOps.exif_transpose(opened)
+    opened.load()  # a PNG may have its XMP data after the pixels
+    return opened if _orientation(opened) == _UPRIGHT else ImageOps.exif_transpose(opened)
 
 
-def _forget_xmp(opened: Image.Image) -> None:
+def _orientation(opened: Image.Image) -> int:
     for key in ("xmp", "XML:com.adobe.xmp"):
         opened.info.pop(key, None)
+    try:
+        tag = opened.getexif().get(_ORIENTATION, _UPRIGHT)
+    except _BROKEN_EXIF:
+        return _UPRIGHT
+    return tag if tag in range(1, 9) else _UPRIGHT
 
 
 def exif_orientation(data: bytes) -> int:
@@ -66,8 +72,6 @@ def exif_orientation(data: bytes) -> int:
         return _UPRIGHT
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            _forget_xmp(opened)
-            tag = opened.getexif().get(_ORIENTATION, _UPRIGHT)
+            return _orientation(opened)
     except UnidentifiedImageError:  # formats that PIL does not know, such as MATLAB's, have none
         return _UPRIGHT
-    return tag if tag in range(1, 9) else _UPRIGHT

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from pipeline.config import load_project
 from pipeline.config.schema import RuntimeConfig
 from pipeline.errors import PipelineError
 from pipeline.planning.stages import dvc_environment, run_dvc, stage_graph
+from pipeline.runtime.child import interrupt
 from pipeline.runtime.device import available_cores
 
 _REPORT_EVERY = 30.0  # seconds between two lines on what is running
@@ -58,8 +58,7 @@ class Jobs:
         """Ctrl-C for every running stage: a training saves its state. No further stage starts."""
         self.stopping.set()
         for process in list(self.running.values()):
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
+            interrupt(process)
 
     def _run_stage(self, stage: str, share: Mapping[str, str]) -> bool:
         started, log = time.monotonic(), self.log(stage)
@@ -76,6 +75,8 @@ class Jobs:
                 start_new_session=True,
             )
             self.running[stage] = process
+            if self.stopping.is_set():  # `interrupt` may have come before it was among those
+                interrupt(process)
             status = process.wait()
         del self.running[stage]
         if status != 0 and not self.stopping.is_set():

@@ -14,6 +14,8 @@ Every reader raises PipelineError that names the file and the stage to run again
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -32,6 +34,8 @@ from pipeline.layout import Layout
 from pipeline.results.metrics import Counts, iou
 
 T = TypeVar("T")
+
+DAMAGED_NPZ = (zipfile.BadZipFile, zlib.error, EOFError)  # what NumPy raises for one that was cut off or changed
 
 HISTORY = (
     *("iteration", "epoch", "lr", "loss", "loss_final", "loss_coarse", "loss_auxiliary", "loss_consistency"),
@@ -171,7 +175,7 @@ class _Files:
             return reader(path)
         except FileNotFoundError:
             raise self._error(path, "no such file") from None
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, *DAMAGED_NPZ) as error:
             raise self._error(path, f"cannot be read ({error})") from error
 
 

@@ -25,6 +25,7 @@ from pipeline.layout import Layout
 from pipeline.results.metrics import Counts, iou
 from pipeline.results.record import (
     BOUNDARY,
+    DAMAGED_NPZ,
     EvaluationFiles,
     ProtocolScores,
     TrainingFiles,
@@ -211,7 +212,7 @@ def read_record(folder: Path, name: str, seed: int) -> Run | None:
             recorded_weights=data.get("weights"),
             **{key: data[key] for key in _SAME},
         )
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError, *DAMAGED_NPZ) as error:
         raise PipelineError(f"{path}: damaged record, or without its .npz ({error}); {_REMEDY}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,12 @@ def run_child(command: Sequence[str], env: Mapping[str, str], cwd: Path | None =
     try:
         return process.wait()
     except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGINT)
+        interrupt(process)
         process.wait()
         raise
+
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """SIGINT for all processes of the session that `process` leads, if it has not ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -56,6 +57,18 @@ def set_kernels(device: torch.device, precision: str) -> None:
     # Deterministic mode also clears every new tensor, a tenth of a small step; nothing here reads one before writing.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = device.type == "cuda"
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """No TF32 inside the block, which may also decorate a function."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def worker_count(requested: int | None) -> int:

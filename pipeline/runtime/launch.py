@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from pipeline.config.schema import RuntimeConfig
 from pipeline.errors import PipelineError
+from pipeline.files.locks import alone
+from pipeline.layout import Layout
 from pipeline.runtime.child import run_child
 from pipeline.runtime.device import available_cores
 from pipeline.runtime.distributed import started_as_rank
@@ -35,6 +39,19 @@ def relaunch_with_torchrun(runtime: RuntimeConfig, module: str, arguments: Seque
             f"{module}: one of {runtime.devices * runtime.nodes} processes failed, see its message above"
         )
     return True
+
+
+@contextlib.contextmanager
+def only_training(root: Path, benchmark: str, seed: int) -> Iterator[None]:
+    """Raise PipelineError when another process trains this, such as one that a killed `dvc repro` left behind.
+
+    Ranks rely on the process that started them.
+    """
+    if started_as_rank():
+        yield
+        return
+    with alone(Layout(root).training_lock(benchmark, seed), f"training {benchmark}, seed {seed}"):
+        yield
 
 
 def torchrun_command(

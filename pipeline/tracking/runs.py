@@ -19,19 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.checkpoints.starting import weights_digest
 from pipeline.config import Benchmark
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets.prepared import Prepared
 from pipeline.errors import first_line
 from pipeline.layout import Layout
 from pipeline.results.record import TrainingFiles
-from pipeline.runtime.distributed import arithmetic, ranks
+from pipeline.runtime.distributed import ranks
 from pipeline.runtime.provenance import loaded_code
 from pipeline.tracking.identity import StageName, TrackedStage, describe, find_runs, open_parent, supersede
 from pipeline.tracking.publish import OpenRun, logged_steps, publish
 from pipeline.tracking.store import Store, explained, load_mlflow, open_store, without_password
-from pipeline.training.state import has_state, run_key
+from pipeline.training.state import has_state, identify
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -145,13 +143,11 @@ def _tracked_stage(
     root: Path, benchmark: Benchmark, seed: int, stage: StageName, runtime: RuntimeConfig
 ) -> TrackedStage:
     layout = Layout(root)
-    fingerprint = Prepared(layout.prepared(benchmark.dataset.name)).info["fingerprint"]
     if stage == "train":
-        weights = weights_digest(layout, benchmark)
-        key = run_key(benchmark, seed, fingerprint, arithmetic(runtime), weights)
+        key, fingerprint, _, weights = identify(layout, benchmark, seed, runtime)
     else:  # belongs to the training whose weights it reads
         record = TrainingFiles(layout, benchmark.id, seed).record
-        key, weights = record.run_key, record.weights
+        key, fingerprint, weights = record.run_key, record.data_fingerprint, record.weights
     code = loaded_code(root)
     return TrackedStage(stage, benchmark, seed, key, fingerprint, weights, runtime.precision, runtime.device, *code)
 

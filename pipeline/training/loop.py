@@ -52,9 +52,9 @@ def train(
 
     validate: scores of the current model, among them `miou` (fraction); the weights of the best ones are kept as
     `state_dir/best.safetensors`. log: called with (iteration, values) at every log point and validation. On SIGINT or
-    SIGTERM the current iteration is finished and saved, then KeyboardInterrupt is raised. Raises PipelineError when an
-    image cannot be read, once the state is saved, and when a step is not finite, once its batch is kept beside the last
-    state. Every rank runs all of this; the main one alone logs and writes.
+    SIGTERM the current iteration is finished and saved, then KeyboardInterrupt is raised. Raises PipelineError when a
+    training image cannot be read, once the state is saved, and when a step is not finite, once its batch is kept beside
+    the last state. Every rank runs all of this; the main one alone logs and writes.
     """
     progress = _resume(trainer, state_dir)
     schedule, per_epoch = trainer.benchmark.schedule, loader.iterations_per_epoch

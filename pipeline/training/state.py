@@ -13,19 +13,51 @@ import json
 import random
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 import pipeline
 from pipeline.checkpoints.read import load_plain
+from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark, config_hash
-from pipeline.files.storage import new_file
+from pipeline.config.schema import RuntimeConfig
+from pipeline.datasets.prepared import Prepared
+from pipeline.files.storage import file_digest, new_file
+from pipeline.layout import Layout
+from pipeline.results.record import TrainingFiles
+from pipeline.runtime.distributed import arithmetic
 from pipeline.runtime.stage_code import code_digest
 
 _ROOT = Path(pipeline.__file__).resolve().parents[1]  # of the repository that the running code belongs to
 _FILE = "state.pt"
+
+
+class Identity(NamedTuple):
+    """What one exact training is known by, and the file that it starts from, if any."""
+
+    run_key: str
+    fingerprint: str  # of the prepared data
+    weights: Path | None  # a trained network (`start`), or the weights of encoder or checkpoint as downloaded
+    weights_sha256: str | None
+
+
+def identify(layout: Layout, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> Identity:
+    """The training that `benchmark` and `seed` ask for with the files that are here.
+
+    Raises PipelineError when data or weights are missing or were changed.
+    """
+    path, digest = None, None
+    if benchmark.start is not None:
+        files = TrainingFiles(layout, benchmark.start.benchmark, seed)
+        files.require({"config_hash": benchmark.start.config_hash}, f"the study of {benchmark.id}")
+        path = files.existing_weights("last")
+        digest = file_digest(path)
+    elif weights := starting_weights(layout, benchmark):
+        path, digest = layout.home / weights.path, weights.sha256
+    fingerprint = Prepared(layout.prepared(benchmark.dataset.name)).info["fingerprint"]
+    return Identity(run_key(benchmark, seed, fingerprint, arithmetic(runtime), digest), fingerprint, path, digest)
 
 
 def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: str, weights: str | None = None) -> str:
@@ -61,8 +93,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
     kind, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])  # it may have been saved with more GPUs
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -87,5 +118,9 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def drop_state(folder: Path) -> None:
-    """Remove the state of a finished run, so that a forced rerun starts from the beginning."""
+    """Remove the state of a finished run, so that a forced rerun starts from the beginning.
+
+    The file that says where to resume goes first: an interrupt in between must not leave a state without best weights.
+    """
+    (folder / _FILE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

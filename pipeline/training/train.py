@@ -5,11 +5,9 @@ from __future__ import annotations
 import datetime
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark
 from pipeline.config.limits import compile_problem
 from pipeline.config.schema import RuntimeConfig
@@ -19,7 +17,6 @@ from pipeline.datasets.prepared import Prepared, class_pixels, subsample
 from pipeline.datasets.transforms import TrainTransform
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import by_protocol, evaluate_split
-from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor, start_from
 from pipeline.results.metrics import summarise
@@ -31,7 +28,7 @@ from pipeline.training.loop import Log, save_weights, train
 from pipeline.training.losses import median_frequency
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.outcome import cost_now, memory_record, training_record
-from pipeline.training.state import drop_state, run_key
+from pipeline.training.state import drop_state, has_state, identify
 from pipeline.training.step import Trainer, compiled
 
 
@@ -51,16 +48,15 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     seed_everything(seed)
     started = datetime.datetime.now(datetime.UTC)
     prepared = Prepared(layout.prepared(benchmark.dataset.name))
-    weights = _starting_file(layout, benchmark, seed)
-    key = _key(benchmark, seed, runtime, prepared, weights)
-    trainer, loader = _build(benchmark, seed, runtime, prepared, device, weights and weights.path)
-    state_dir = layout.state(benchmark.id, key)
-    progress = train(trainer, loader, lambda: _validate(trainer, prepared, runtime), runtime, state_dir, log)
+    identity = identify(layout, benchmark, seed, runtime)
+    state_dir = layout.state(benchmark.id, identity.run_key)
     files = TrainingFiles(layout, benchmark.id, seed)
+    trainer, loader = _build(benchmark, seed, runtime, prepared, device, identity.weights)
+    progress = train(trainer, loader, lambda: _validate(trainer, prepared, runtime), runtime, state_dir, log)
     if ranks().is_main:
         save_weights(trainer.model, files.weights("last"))
         shutil.copyfile(state_dir / "best.safetensors", files.weights("best"))
-        model, digest = trainer.model, weights and weights.sha256
+        model, key, digest = trainer.model, identity.run_key, identity.weights_sha256
         record = training_record(benchmark, model, seed, key, prepared.info, arithmetic(runtime), digest, progress)
         cost, memory = cost_now(root, device, started, progress), memory_record(model, progress)
         files.write(benchmark, record, cost, memory, progress.history, progress.validation)
@@ -71,32 +67,11 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
 def is_trained(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> bool:
     """Whether `runs/train` holds what training now would make, complete: the same run key, nothing left to resume."""
     files = TrainingFiles(Layout(root), benchmark.id, seed)
-    if not files.is_complete:
+    if not files.is_complete or not all(files.weights(name).is_file() for name in ("last", "best")):
         return False
-    prepared = Prepared(files.layout.prepared(benchmark.dataset.name))
-    key = _key(benchmark, seed, runtime, prepared, _starting_file(files.layout, benchmark, seed))
+    key = identify(files.layout, benchmark, seed, runtime).run_key
     # The state is removed once all files are written.
-    return files.record.run_key == key and not files.layout.state(benchmark.id, key).exists()
-
-
-class _Start(NamedTuple):
-    path: Path
-    sha256: str
-
-
-def _starting_file(layout: Layout, benchmark: Benchmark, seed: int) -> _Start | None:
-    """The file that the training starts from: a trained network (`start`) or downloaded weights of the encoder."""
-    if benchmark.start is not None:
-        files = TrainingFiles(layout, benchmark.start.benchmark, seed)
-        files.require({"config_hash": benchmark.start.config_hash}, f"the study of {benchmark.id}")
-        path = files.existing_weights("last")
-        return _Start(path, file_digest(path))
-    weights = starting_weights(layout, benchmark)
-    return weights and _Start(layout.home / weights.path, weights.sha256)
-
-
-def _key(benchmark: Benchmark, seed: int, runtime: RuntimeConfig, prepared: Prepared, weights: _Start | None) -> str:
-    return run_key(benchmark, seed, prepared.info["fingerprint"], arithmetic(runtime), weights and weights.sha256)
+    return files.record.run_key == key and not has_state(files.layout.state(benchmark.id, key))
 
 
 def _build(

@@ -189,6 +189,15 @@ def test_another_source_leaves_nothing_of_the_first(tmp_path):
     assert not (raw / "unpacked").exists()
 
 
+def test_a_source_that_is_gone_costs_nothing_that_was_unpacked(tmp_path):
+    source, raw = miniature.lip(tmp_path), tmp_path / "raw"
+    fetched("lip", source, raw)
+    unpacked = sorted((raw / "unpacked").iterdir())
+    assert "no such folder or archive" in problem("lip", tmp_path / "mistyped", raw)
+    assert sorted((raw / "unpacked").iterdir()) == unpacked
+    assert next(iter(part("lip").samples(raw))).image.is_file()
+
+
 def test_hidden_files_of_another_system_are_not_images(tmp_path):
     source = miniature.ade20k(tmp_path, packed=False)
     (source / "images" / "training" / "._ADE_train_00000001.jpg").write_bytes(b"resource fork")

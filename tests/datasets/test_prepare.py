@@ -20,6 +20,7 @@ from pipeline.datasets.labels import train_ids
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import Prepared, read_image, read_index, read_label, write_index
 from pipeline.errors import PipelineError
+from pipeline.predict.pictures import read_picture
 
 
 @pytest.fixture
@@ -250,6 +251,15 @@ def test_an_invalid_orientation_counts_as_upright(raw, capfd, orientation):
     assert "EXIF" not in capfd.readouterr().out
 
 
+def test_an_exif_block_that_is_none_counts_as_upright(raw, capfd):
+    with Image.open(raw / "val_a.jpg") as picture:
+        picture.load()
+    picture.save(raw / "val_a.jpg", exif=b"Exif\0\0neither II nor MM", dpi=(72, 72))
+    assert read_image(prepared(raw).split(["val"]).iloc[0].image).shape[:2] == SIZE
+    assert read_picture(raw / "val_a.jpg").shape[:2] == SIZE
+    assert "EXIF" not in capfd.readouterr().out
+
+
 def test_an_orientation_in_xmp_data_turns_neither_picture_nor_label(raw, capfd):
     xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/>'
     before = read_label(raw / "val_a_label.png")
@@ -353,6 +363,14 @@ def test_a_lost_file_is_restored_and_changed_raw_data_is_prepared_again(raw):
     assert first.split(["val"]).iloc[0].label.is_file()
     cv2.imwrite(str(raw / "val_a_label.png"), np.ones(SIZE, np.uint8))
     assert prepared(raw).info["fingerprint"] != first.info["fingerprint"]
+
+
+def test_a_damaged_table_is_named_and_made_again(raw):
+    table = prepared(raw).root / "table.parquet"
+    table.write_bytes(table.read_bytes()[:100])
+    with pytest.raises(PipelineError, match=r"table\.parquet: missing or damaged .*; run `dvc repro`"):
+        Prepared(table.parent)
+    assert len(prepared(raw).table) == 4
 
 
 def test_classes_that_change_places_in_a_mirror_are_part_of_what_a_training_depends_on(raw, tmp_path):

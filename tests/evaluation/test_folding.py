@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.config import load_benchmark
 from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.models import build_segmentor
+from pipeline.runtime.device import set_kernels
 
 
 class Network(nn.Module):
@@ -62,6 +63,21 @@ def test_a_convolution_with_two_readers_is_an_error_not_another_result() -> None
 
     with pytest.raises(RuntimeError, match="changed the logits"):
         fold_batch_norm(with_statistics(Forked()))
+
+
+def test_it_is_compared_in_full_precision_where_tf32_is_on() -> None:
+    class Watched(Network):
+        def forward(self, images: Tensor) -> SimpleNamespace:
+            assert not torch.backends.cudnn.allow_tf32
+            assert not torch.backends.cuda.matmul.allow_tf32
+            return super().forward(images)
+
+    set_kernels(torch.device("cuda"), "tf32")
+    try:
+        fold_batch_norm(with_statistics(Watched()))
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, True)
+    finally:
+        set_kernels(torch.device("cpu"), "float32")
 
 
 def test_a_network_that_reads_one_size_is_folded_at_that_size() -> None:

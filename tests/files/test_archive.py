@@ -126,3 +126,16 @@ def test_a_damaged_zip_member_is_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(data)
     with pytest.raises(PipelineError, match="damaged"):
         safe_extract(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_a_zip_in_a_compression_that_python_lacks_names_the_remedy(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as stream:
+        stream.writestr("one", b"1" * 1000)
+    deflated, deflate64 = struct.pack("<H", 8), struct.pack("<H", 9)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    for place in (8, data.index(b"PK\x01\x02") + 10):  # the method in the file's header and in the directory
+        assert data[place : place + 2] == deflated
+        data[place : place + 2] = deflate64
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(PipelineError, match=r"a\.zip: .*not supported.*; unpack it by other means and name the folder"):
+        safe_extract(tmp_path / "a.zip", tmp_path / "out")

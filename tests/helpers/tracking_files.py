@@ -20,7 +20,7 @@ from pipeline.results.record import Cost, EvaluationFiles, ProtocolScores, Train
 from pipeline.tracking.runs import stage_run
 from pipeline.training.loop import Progress, save_weights
 from pipeline.training.outcome import training_record
-from pipeline.training.state import run_key
+from pipeline.training.state import identify
 
 FINGERPRINT = "f" * 64
 ITERATIONS = (10, 20, 30, 40)
@@ -52,9 +52,10 @@ def write_training(root: Path, benchmark: Benchmark, seed: int) -> Path:
     for row in rows:
         row["loss_final"] = row["loss"]
     validation = [{"epoch": 2, "iteration": 40, "miou": 0.5, "pixel_accuracy": 0.9}]
-    key, data = run_key(benchmark, seed, FINGERPRINT, "float32"), {"fingerprint": FINGERPRINT, "classes": ()}
+    key, fingerprint, _, weights = identify(Layout(root), benchmark, seed, RuntimeConfig())
+    data = {"fingerprint": fingerprint, "classes": ()}
     progress = Progress(iteration=40, history=rows, validation=validation)
-    record = training_record(trained, model, seed, key, data, "float32", None, progress)
+    record = training_record(trained, model, seed, key, data, "float32", weights, progress)
     times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:00+00:00"}
     code = {"hardware": {}, "libraries": {}, "commit": "c0ffee", "dirty": False}
     cost = Cost(60.0, seconds_per_iteration=1.5, peak_memory_bytes=2**30, device="cpu", **code, **times)

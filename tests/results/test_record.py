@@ -142,6 +142,18 @@ def test_a_missing_or_damaged_file_is_named(results: Path, path: str, stage: str
         _read(results)
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"], ids=["empty", "cut off"])
+def test_damaged_arrays_are_named(finished: Path, results: Path, tmp_path: Path, content: bytes) -> None:
+    arrays = EvaluationFiles(Layout(results), MEMORY, 0).details / "per_image.npz"
+    arrays.write_bytes(content)
+    with pytest.raises(PipelineError, match=rf"per_image\.npz: cannot be read .*{EVALUATE}"):
+        _read(results)
+    path = keep_record(_read(finished), tmp_path, "a command", get_dataset("camvid").classes)
+    path.with_suffix(".npz").write_bytes(content)
+    with pytest.raises(PipelineError, match=rf"{re.escape(path.name)}: damaged record, .*restore it from Git"):
+        read_record(tmp_path, MEMORY, 0)
+
+
 def _another_plan(root: Path) -> None:
     edit_yaml(Layout(root).resolved(MEMORY), optimizer={"lr": 0.5})
 

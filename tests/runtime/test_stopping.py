@@ -10,6 +10,8 @@ import sys
 import pytest
 from helpers.project import ROOT
 
+from pipeline.runtime.child import interrupt
+
 SLEEPER = """
 import time
 from pipeline.errors import report_user_errors
@@ -77,3 +79,10 @@ def test_under_nohup_a_closed_terminal_changes_nothing() -> None:
 def test_a_program_that_it_started_may_save_first(number: signal.Signals) -> None:
     status, said = stopped(number, PARENT, CHILD)
     assert (status, said.splitlines()[0]) == (130, "saved")
+
+
+def test_a_program_that_has_ended_meanwhile_needs_no_interrupt() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
+    os.waitid(os.P_PID, ended.pid, os.WEXITED)  # reaped, as by another thread
+    ended.returncode = 0
+    interrupt(ended)

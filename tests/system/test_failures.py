@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,12 +220,15 @@ def test_a_damaged_image_saves_the_training_which_ends_the_same_once_it_is_mende
 
 
 def test_an_image_without_the_right_to_read_is_named(root: Path) -> None:
-    image = Layout(root).prepared("digits") / "images" / "train" / "train_0007.png"
-    image.chmod(0)
-    for folder in (root / "runs", root / "runs" / "state"):
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o777)
-    stopped = ended(lambda: train(Path()), lambda: os.chdir(root), lambda: os.geteuid() or os.seteuid(NOBODY))
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        public = shutil.copytree(root, Path(folder, "project"))
+        image = Layout(public).prepared("digits") / "images" / "train" / "train_0007.png"
+        image.chmod(0)
+        states = public / "runs" / "state"
+        states.mkdir(parents=True, exist_ok=True)
+        states.chmod(0o777)
+        stopped = ended(lambda: train(public), lambda: os.geteuid() or os.seteuid(NOBODY))
     assert "train_0007.png: cannot be read (Permission denied)" in stopped.said
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 from helpers.project import edit_yaml
 from helpers.repro import run
@@ -64,6 +65,23 @@ def test_ctrl_c_ends_repro_which_goes_on_later_while_a_second_one_has_to_wait(ro
     assert "is busy, it is being blocked by" in second
     assert again.returncode == 0
     assert run(root, "dvc", "status", TRAIN).strip() == "Data and pipelines are up to date."
+
+
+def test_a_training_that_a_killed_repro_left_behind_is_named_and_resumes_once_it_is_stopped(root: Path) -> None:
+    first = started(root, "dvc", "repro", TRAIN)
+    wait_for_state(root, first)
+    (training,) = (
+        child for child in psutil.Process(first.pid).children(recursive=True) if "stages.train" in child.cmdline()
+    )
+    training.suspend()
+    first.kill()
+    first.wait()
+    said = run(root, "dvc", "repro", TRAIN, status=255)
+    assert f"training {BENCHMARK}, seed 0: process {training.pid} on" in said
+    training.terminate()
+    training.resume()
+    training.wait()
+    assert "resuming after iteration" in run(root, "dvc", "repro", TRAIN)
 
 
 def test_a_tracking_server_that_is_gone_costs_one_warning_and_sync_repairs_it(root: Path, tmp_path: Path) -> None:

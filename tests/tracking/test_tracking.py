@@ -24,13 +24,13 @@ from torch import nn
 
 from pipeline.config.load import load_resolved
 from pipeline.config.parse import parse
-from pipeline.config.schema import Benchmark, RuntimeConfig
+from pipeline.config.schema import Benchmark, RuntimeConfig, StartConfig
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.score import evaluate_benchmark
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts
-from pipeline.results.record import BOUNDARY, PROTOCOLS, EvaluationFiles
+from pipeline.results.record import BOUNDARY, PROTOCOLS, EvaluationFiles, TrainingFiles
 from pipeline.results.statistics import frame_blocks, scores
 from pipeline.tracking.identity import flat_parameters
 from pipeline.tracking.model import log_model
@@ -214,6 +214,17 @@ def test_stages_nest_below_one_parent_share_its_tags_and_leave_nothing_to_sync(
     (data,) = train.inputs.dataset_inputs
     assert (data.dataset.name, data.tags[0].value) == ("digits", "training")
     assert sync(root) == []
+
+
+def test_a_training_that_starts_from_another_has_one_parent_and_nothing_to_sync(
+    root: Path, client: Any, benchmark: Benchmark
+) -> None:
+    base = benchmark.model_copy(update={"id": "base"})
+    write_training(root, base, 0)
+    start = StartConfig(benchmark="base", config_hash=TrainingFiles(Layout(root), "base", 0).record.config_hash)
+    track_both_stages(root, benchmark.model_copy(update={"start": start}), 0, RUNTIME)
+    assert [line for line in sync(root) if "tiny" in line] == []
+    assert [run.data.tags["benchmark"] for run in runs_of(client, "parent")].count("tiny") == 1
 
 
 @pytest.mark.parametrize("exists", [True, False])

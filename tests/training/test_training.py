@@ -19,9 +19,12 @@ from helpers.model_benchmarks import train_tiny
 from helpers.project import edit_yaml
 from safetensors.numpy import load_file
 
+from pipeline.config import load_project, load_resolved
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
+from pipeline.training.state import random_state, restore_random_state
+from pipeline.training.train import is_trained
 
 BENCHMARK = "tiny-fcn-mcibi"
 
@@ -171,6 +174,29 @@ def test_splits_of_ignored_pixels_only_are_an_error_and_absent_classes_are_named
         table.assign(histogram=ignored).to_parquet(path)
         with pytest.raises(PipelineError, match=rf"digits: every pixel of the {message} images is ignored"):
             train_tiny(trainable, seed=1)
+
+
+def test_a_split_without_images_is_an_error(trainable: Path) -> None:
+    path = Layout(trainable).prepared("digits") / "table.parquet"
+    table = pd.read_parquet(path)
+    table[table["split"] != "val"].to_parquet(path)
+    with pytest.raises(PipelineError, match=r"digits: no validation images; declare some in `sources.digits.images`"):
+        train_tiny(trainable)
+
+
+def test_a_training_whose_weights_are_gone_is_not_done(uninterrupted: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(uninterrupted, tmp_path / "project")
+    benchmark = load_resolved(Layout(root).resolved_for("train", BENCHMARK))
+    assert is_trained(root, benchmark, 0, load_project(root).runtime)
+    (results(root) / "best.safetensors").unlink()
+    assert not is_trained(root, benchmark, 0, load_project(root).runtime)
+
+
+def test_a_state_that_was_saved_with_more_gpus_is_restored() -> None:
+    state = random_state() | {"cuda": [torch.get_rng_state()] * (torch.cuda.device_count() + 2)}
+    expected = torch.rand(3)
+    restore_random_state(state)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_warm_up_as_long_as_the_training_is_an_error(trainable: Path) -> None:
