@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pipeline.runtime.device import available_cores
+from pipeline.runtime.provenance import hardware
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +26,7 @@ def describe(device: torch.device, module: str = "benchmarks") -> dict[str, obje
         "commit": os.environ.get("COMMIT") or _git("rev-parse", "HEAD"),
         "changed_files": len(_git("status", "--porcelain").splitlines()),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": hardware()["cpu"],
         "cores": available_cores(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -41,12 +42,3 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"  # an exported copy, without git
     return done.stdout.strip()
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        names = [line.split(":")[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()

@@ -16,6 +16,7 @@ from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.prepared import read_image, read_label
+from pipeline.datasets.sources.digits import SCENE_SIZE
 from pipeline.datasets.transforms import TrainTransform
 
 _PICTURES = 8
@@ -64,7 +65,7 @@ def _preprocessing() -> Case:
     turn = iter(range(1_000_000))
     images = sum(spec.splits.values())
     return Case(
-        f"digits, {images} images of 96x96, scaled to a thousand",
+        f"digits, {images} images of {SCENE_SIZE}x{SCENE_SIZE}, scaled to a thousand",
         lambda: prepare(spec, folder / "raw", folder / f"prepared{next(turn)}"),
         rounds=1,
         per=images / 1000,

@@ -52,7 +52,7 @@ def generation(url: str) -> str:
 
 def _local(weights: PlannedWeights, layout: Layout) -> WeightFile:
     """A file named in params.yaml; if it has the name of a recorded download, it must be identical to it."""
-    path = layout.root / Path(weights.file or "").expanduser()
+    path = layout.root / Path(weights.file).expanduser()
     if not path.is_file():
         instead = f"set it to null to download from {weights.urls[0]}" if weights.urls else "download it there"
         raise PipelineError(f"params.yaml: weights.{weights.name}: {path}: no such file; correct the path or {instead}")

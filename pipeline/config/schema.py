@@ -253,9 +253,16 @@ class ProtocolConfig(Section):
             raise ValueError("mode: slide needs `crop` and `stride`, each [height, width]")
         if self.mode == "whole" and (self.crop is not None or self.stride is not None):
             raise ValueError("`crop` and `stride` belong to mode: slide")
-        if self.crop and self.stride and (self.stride[0] > self.crop[0] or self.stride[1] > self.crop[1]):
+        if self.crop and (self.stride[0] > self.crop[0] or self.stride[1] > self.crop[1]):
             raise ValueError(f"stride {self.stride} larger than crop {self.crop} would skip pixels")
         return self
+
+    def view_sizes(self, height: int, width: int) -> dict[float, tuple[int, int]]:
+        """Scale -> (height, width) of what the network reads of an image of this size."""
+        sizes = {scale: (int(height * scale), int(width * scale)) for scale in self.scales}
+        if self.crop is None:
+            return sizes
+        return {scale: (min(h, self.crop[0]), min(w, self.crop[1])) for scale, (h, w) in sizes.items()}
 
 
 class InferenceConfig(Section):

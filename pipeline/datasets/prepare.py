@@ -83,14 +83,12 @@ def prepare(spec: DatasetSpec, raw_dir: Path, out_dir: Path) -> None:
 
 
 def _describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
-    """Content of `dataset.json`: names, counts, class frequencies (share of valid pixels) and the fingerprint."""
-    frequency: dict[str, list[float] | None] = dict.fromkeys(spec.splits)  # None: a split without labels
-    ignored: dict[str, float | None] = dict.fromkeys(spec.splits)
+    """Content of `dataset.json`: names, counts, share of ignored pixels and the fingerprint."""
+    ignored: dict[str, float | None] = dict.fromkeys(spec.splits)  # None: a split without labels
     for split in spec.splits:
         histograms = [row.histogram for row in rows if row.split == split and row.histogram is not None]
         if histograms:
             pixels = np.sum(np.array(histograms, np.int64), axis=0)  # (K + 1,)
-            frequency[split] = (pixels[:-1] / max(pixels[:-1].sum(), 1)).tolist()
             ignored[split] = float(pixels[-1] / max(pixels.sum(), 1))
     identity = [[row.id, row.split, row.height, row.width, row.image_sha256, row.label_sha256] for row in rows]
     return {
@@ -98,7 +96,6 @@ def _describe(spec: DatasetSpec, rows: Sequence[Row]) -> dict[str, object]:
         "num_classes": len(spec.classes),
         "classes": list(spec.classes),
         "splits": dict(spec.splits),
-        "class_frequency": frequency,
         "ignore_share": ignored,
         "fingerprint": text_digest(json.dumps(identity)),
     }

@@ -28,14 +28,12 @@ class Prepared:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        remedy = f"run `dvc repro` to prepare {root.name}"
-        self.info: dict[str, Any] = read_json(root / "dataset.json", remedy)
+        self.info = read_info(root)
         try:
             self.table: pd.DataFrame = pd.read_parquet(root / "table.parquet")
         except (FileNotFoundError, pa.ArrowInvalid) as error:
-            raise PipelineError(
-                f"{root / 'table.parquet'}: missing or damaged ({first_line(error)}); {remedy}"
-            ) from None
+            problem = f"missing or damaged ({first_line(error)}); {_prepare_again(root)}"
+            raise PipelineError(f"{root / 'table.parquet'}: {problem}") from None
 
     def split(self, names: Sequence[str]) -> pd.DataFrame:
         """Rows of these splits, with full paths in `image` and `label` (or None). PipelineError for an unknown one."""
@@ -47,6 +45,15 @@ class Prepared:
         images = [self.root / path for path in rows["image"]]
         labels = [None if pd.isna(path) else self.root / path for path in rows["label"]]
         return rows.assign(image=pd.Series(images, dtype=object), label=pd.Series(labels, dtype=object))
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """`Prepared.info`. Raises PipelineError when it is missing."""
+    return read_json(root / "dataset.json", _prepare_again(root))
+
+
+def _prepare_again(root: Path) -> str:
+    return f"run `dvc repro` to prepare {root.name}"
 
 
 def subsample(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
@@ -113,7 +120,7 @@ def write_index(spec: DatasetSpec, prepared_dir: Path, benchmark: str, path: Pat
     content = {
         "benchmark": benchmark,
         "dataset": spec.name,
-        "fingerprint": Prepared(prepared_dir).info["fingerprint"],
+        "fingerprint": read_info(prepared_dir)["fingerprint"],
         "weights": weights,
         "classes": spec.classes,
         "flip_pairs": spec.flip_pairs,

@@ -1,1 +1,1 @@
-"""Evaluation: `views` and their `averaging` make label maps, `evaluate` counts them, `run` writes the files."""
+"""Evaluation: `views` and their `averaging` make label maps, `evaluate` counts them, `score` writes the files."""

@@ -15,7 +15,6 @@ from torch import Tensor
 from pipeline.models.bilinear import axis_taps, resize
 
 _BAND_VALUES = 2**23  # numbers of one band over all classes: 32 MiB in float32
-BAND_BYTES = 4 * 4 * _BAND_VALUES  # the sum, and the view that is added to it in its three shapes
 
 
 @dataclass(frozen=True)

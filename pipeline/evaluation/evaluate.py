@@ -39,11 +39,11 @@ class ProtocolCounts:
         classes = len(self.confusion)
         confusion = confusion_matrix(prediction, truth, classes)
         self.confusion += confusion
-        counts = [confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)]
+        counts = [*Counts.of_confusion(confusion)]
         if near_truth is not None:
             near = near_boundaries(prediction, truth == IGNORE_INDEX, classes)
             matrix = confusion_matrix(near, near_truth, classes + 1)  # the last class is what is not near
-            counts += [part[:classes] for part in (matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1))]
+            counts += [part[:classes] for part in Counts.of_confusion(matrix)]
         self.images.append(np.stack(counts))
 
     def per_image(self) -> Counts:

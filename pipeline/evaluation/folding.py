@@ -7,6 +7,7 @@ the GPU.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import torch
@@ -62,12 +63,10 @@ def _followers(model: nn.Module, probe: Tensor) -> tuple[dict[nn.Module, nn.Conv
         elif type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm) and module.track_running_stats:
             calls.setdefault(module, []).append(made.get(id(inputs[0]), (None, None))[1])
 
-    hooks = [module.register_forward_hook(seen) for module in model.modules()]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_hook(seen))
         logits = model(probe).logits
-    finally:
-        for hook in hooks:
-            hook.remove()
     single = {norm: found[0] for norm, found in calls.items() if len(set(found)) == 1 and found[0] is not None}
     sources = list(single.values())
     return {

@@ -109,21 +109,16 @@ class _Prober:
         """The memory with other vectors or attention, or with its entropies noted."""
         vectors, hooks = self.memory.vectors(), []
         if probe == "final":
-            for name, blocks in self.attention.items():
-                hooks += [block.register_forward_hook(partial(self._note, name)) for block in blocks]
-        elif probe == "zero":
-            self.memory.vectors = partial(torch.zeros_like, vectors)
-        elif probe == "random":
-            self.memory.vectors = partial(_noise_like, vectors)
+            hooks = [(block, partial(self._note, name)) for name, blocks in self.attention.items() for block in blocks]
         elif probe in ("memory_mean", "context_mean"):
-            blocks = self.attention[probe.removesuffix("_mean")]
-            hooks += [block.register_forward_hook(_image_mean) for block in blocks]
-        try:
+            hooks = [(block, _image_mean) for block in self.attention[probe.removesuffix("_mean")]]
+        elif probe in ("zero", "random"):
+            self.memory.vectors = partial(torch.zeros_like if probe == "zero" else _noise_like, vectors)
+        with contextlib.ExitStack() as changes:
+            changes.callback(vars(self.memory).pop, "vectors", None)  # the method again
+            for block, hook in hooks:
+                changes.enter_context(block.register_forward_hook(hook))
             yield
-        finally:
-            vars(self.memory).pop("vectors", None)  # the method again
-            for hook in hooks:
-                hook.remove()
 
     def _note(self, name: str, block: AttentionBlock, inputs: tuple[Tensor, Tensor], _: Tensor) -> None:
         self.entropies[name].extend(block.entropy(*inputs).float().mean(dim=(1, 2)).tolist())

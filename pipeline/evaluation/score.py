@@ -135,6 +135,6 @@ def _scores(
     for name, matrix in confusion.items():
         summary, estimate = summarise(matrix), scores(Counts.of_seeds([counts[name]]), blocks).mean()
         accuracies = summary.pixel_accuracy, summary.mean_accuracy
-        boundary = float(miou(*(part.sum(axis=0) for part in counts[BOUNDARY[name]])))
+        boundary = float(miou(*counts[BOUNDARY[name]].total()))
         found[name] = ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies, boundary)
     return found

@@ -100,7 +100,7 @@ def _run(model: nn.Module, images: Tensor, spec: ForwardSpec, flip: bool, flip_p
     if spec.scale != 1.0:
         scaled = F.interpolate(images, scale_factor=spec.scale, mode="bilinear", align_corners=False)
     batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled  # (B or 2B, 3, h, w)
-    if spec.crop is None or spec.stride is None:
+    if spec.crop is None:
         straight, *mirrored = _classes_last(model(batch).logits).chunk(2 if flip else 1)
         return [Whole(straight), *(Whole(unflip(maps, _order(maps, flip_pairs))) for maps in mirrored)]
     windows = _slide(model, batch, spec.crop, spec.stride)

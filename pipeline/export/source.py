@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Benchmark, config_hash, load_resolved
-from pipeline.config.parse import parse, suggestion
-from pipeline.config.schema import InferenceConfig
+from pipeline.config.parse import suggestion
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
 from pipeline.export.card import Card, Evaluation, Licence, Provenance, Weights, read_card
@@ -15,6 +14,7 @@ from pipeline.files.storage import file_digest
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, load_segmentor
 from pipeline.results.record import EvaluationFiles, EvaluationRecord, TrainingFiles, finished_trainings
+from pipeline.results.run import as_tested
 
 _ENDING = ".safetensors"
 
@@ -100,10 +100,7 @@ def _with_test_protocol(layout: Layout, trained: Benchmark, tested: EvaluationRe
     planned = load_resolved(plan) if plan.is_file() else None
     fits = planned is not None and config_hash(planned) == config_hash(trained)
     if tested is not None:
-        inference = parse(InferenceConfig, tested.protocol, f"evaluation of {trained.id}: protocol")
-        dataset = trained.dataset.model_copy(update={"evaluation_split": tested.split})
-        base = planned if fits else trained.model_copy(update={"dataset": dataset})
-        return base.model_copy(update={"inference": inference})
+        return as_tested(planned if fits else trained, tested)
     if not fits:
         raise PipelineError(
             f"{plan}: does not describe this training of {trained.id}, which was not evaluated either, so its test "

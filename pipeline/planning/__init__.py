@@ -1,1 +1,1 @@
-"""Before anything runs: is the configuration valid, how does it resolve, and what does one benchmark cost."""
+"""What is wrong, what is missing, what would run; and the commands that run it: rows, studies, jobs."""

@@ -147,7 +147,7 @@ def machine_shares(runtime: RuntimeConfig, jobs: int) -> list[dict[str, str]]:
 
 
 def describe_share(share: Mapping[str, str]) -> str:
-    """`2 threads`, or `GPU 0 and 2 threads`, of the first job."""
+    """`2 threads`, or `1 GPU and 2 threads`."""
     threads = share["OMP_NUM_THREADS"]
     gpus = share.get("CUDA_VISIBLE_DEVICES")
     amount = f"{threads} thread{'s' if threads != '1' else ''}"

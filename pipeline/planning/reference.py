@@ -13,8 +13,6 @@ from pathlib import Path
 import torch
 
 from pipeline.config import load_benchmark, load_project
-from pipeline.datasets import get_dataset, scored_split
-from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.planning.studies import prepare_data, require_no_weight_file, run_variant
@@ -47,9 +45,6 @@ def add_references(root: Path, seeds: Sequence[int]) -> None:
         for name, benchmark in benchmarks.items():
             print(f"{name}, seed {seed}, {machine['kernels']}, {torch.get_num_threads()} threads", flush=True)
             run_variant(place, benchmark, seed, runtime)
-            spec = get_dataset(benchmark.dataset.name)
-            fingerprint = Prepared(Layout(place).prepared(spec.name)).info["fingerprint"]
-            split = scored_split(benchmark.dataset, spec)
-            run = replace(read_run(Layout(place), benchmark, seed, fingerprint, split), commit=code[0], dirty=False)
+            run = replace(read_run(Layout(place), benchmark, seed), commit=code[0], dirty=False)
             added, known = Reference.of_runs(benchmark, [run]), read_reference(root, name)
             write_reference(root, known.joined(added) if known else added)

@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.planning.needs import data_need
 from pipeline.planning.plan import Planned, describe, plan_benchmarks
 from pipeline.planning.stages import dvc, run_dvc
-from pipeline.results.published import changed_keys, find_row, published_benchmarks, published_of, published_rows
+from pipeline.results.published import changed_keys, find_row, published_benchmarks, published_rows
 from pipeline.runtime.provenance import git_state, why_no_commit
 
 
@@ -75,9 +75,8 @@ def _choice(project: Project, rows: Sequence[str], seeds: Sequence[int], mode: s
 
 def _published(row: Benchmark) -> str:
     """`published mIoU: 44.39 single scale, 45.97 ms+flip (model zoo)`."""
-    published = published_of(row)
     parts = []
-    for source, scores in (("model zoo", published.model_zoo), ("paper", published.paper)):
+    for source, scores in (("model zoo", row.published.model_zoo), ("paper", row.published.paper)):
         if scores is not None:
             pairs = ((scores.single_scale, "single scale"), (scores.ms_flip, "ms+flip"))
             parts.append(f"{', '.join(f'{value:.2f} {name}' for value, name in pairs if value is not None)} ({source})")

@@ -17,11 +17,10 @@ from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Project, for_evaluation, for_training, load_project
 from pipeline.config.schema import Benchmark, RuntimeConfig
 from pipeline.config.study import Plan, load_plan
-from pipeline.datasets import get_dataset, scored_split
+from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.planned import path_and_images
 from pipeline.datasets.prepare import prepare
-from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.files.locks import awaited, claimed
 from pipeline.layout import Layout
@@ -132,11 +131,9 @@ def train_variant(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeC
 
 
 def _keep(root: Path, plan: Plan, variant: str, seed: int, command: str, code: tuple[str | None, bool]) -> None:
-    benchmark, layout = plan.benchmarks[variant], Layout(root)
-    spec = get_dataset(benchmark.dataset.name)
-    fingerprint = Prepared(layout.prepared(spec.name)).info["fingerprint"]
-    run = read_run(layout, benchmark, seed, fingerprint, scored_split(benchmark.dataset, spec), variant)
-    keep_record(replace(run, commit=code[0], dirty=code[1]), plan.records(root), command, spec.classes)
+    benchmark = plan.benchmarks[variant]
+    run = replace(read_run(Layout(root), benchmark, seed, variant), commit=code[0], dirty=code[1])
+    keep_record(run, plan.records(root), command, get_dataset(benchmark.dataset.name).classes)
 
 
 def require_no_weight_file(where: str, benchmarks: Mapping[str, Benchmark]) -> None:

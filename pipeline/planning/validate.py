@@ -137,10 +137,7 @@ def _network_sizes(benchmark: Benchmark, spec: DatasetSpec) -> dict[tuple[int, i
         resize = inference.resized(protocol)
         fixed = spec.image_size if resize is None else resize.size
         height, width = fixed or (crop[0] + _AWKWARD[0], crop[1] + _AWKWARD[1])
-        for scale in protocol.scales:
-            view = (int(height * scale), int(width * scale))
-            if protocol.mode == "slide" and protocol.crop is not None:
-                view = (min(view[0], protocol.crop[0]), min(view[1], protocol.crop[1]))
+        for scale, view in protocol.view_sizes(height, width).items():
             sizes.setdefault(view, f"a test image of {height}x{width} at scale {scale:g}")
     return sizes
 
@@ -183,7 +180,7 @@ def _size_problems(benchmark: Benchmark, spec: DatasetSpec) -> list[str]:
     augmentation, crop = benchmark.augmentation, benchmark.augmentation.crop
     if augmentation.resize is not None:
         resize = augmentation.resize
-        largest = resize.size if resize.size is not None else (resize.long or 0, resize.long or 0)
+        largest = resize.size if resize.size is not None else (resize.long, resize.long)
     elif spec.image_size is not None:
         largest = spec.image_size
     else:

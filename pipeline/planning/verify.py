@@ -19,9 +19,8 @@ from pipeline.config.parse import read_yaml
 from pipeline.config.study import Plan, load_plan
 from pipeline.errors import PipelineError
 from pipeline.files.storage import write_json
-from pipeline.reporting.chapters.verdict import row
+from pipeline.reporting.chapters.verdict import judge, row
 from pipeline.reporting.study import chosen_study
-from pipeline.reporting.verdicts import judge
 from pipeline.results.reference import Reference
 from pipeline.results.run import Run, read_record
 from pipeline.results.verdict import Verdict, verdicts, worst

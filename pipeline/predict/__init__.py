@@ -1,1 +1,1 @@
-"""Label maps of any pictures: `pictures` (find, read), `network` (predict), `outputs` (write), `run` (the command)."""
+"""Label maps of any pictures: `pictures` finds and reads, `network` predicts, `outputs` writes, `folder` has it all."""

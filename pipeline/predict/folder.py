@@ -157,10 +157,7 @@ def _predict_together(predictor: Predictor, samples: Sequence[Sample]) -> None:
 
 def _require_readable(predictor: Predictor, size: tuple[int, int]) -> None:
     """Raise PipelineError if the network fails at pictures of this (height, width) whatever they show."""
-    protocol, benchmark = predictor.protocol, predictor.card.benchmark
-    views = [(int(size[0] * scale), int(size[1] * scale)) for scale in protocol.scales]
-    if protocol.crop is not None:
-        views = [(min(view[0], protocol.crop[0]), min(view[1], protocol.crop[1])) for view in views]
+    benchmark, views = predictor.card.benchmark, predictor.protocol.view_sizes(*size).values()
     with torch.device("meta"):
         network = build_segmentor(benchmark, len(predictor.card.classes), pretrained=False)
         check_sizes(network, benchmark.encoder.name, dict.fromkeys(views, "the picture; try --windows, or resize it"))

@@ -105,9 +105,7 @@ def _matrix(
     else:
         axes.set_xticks([])
         axes.set_yticks([])
-    figure = axes.get_figure()
-    if figure is not None:
-        figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
+    axes.get_figure().colorbar(image, ax=axes, shrink=0.7, pad=0.02)
     if size > 15:
         return
     middle, span = sum(limits) / 2, limits[1] - limits[0]

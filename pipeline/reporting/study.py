@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, load_project, load_resolved
 from pipeline.config.study import Plan
-from pipeline.datasets import DatasetSpec, get_dataset, scored_split
+from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.reporting.words import framework
+from pipeline.results.compare import marks
 from pipeline.results.metrics import Counts
 from pipeline.results.published import changed_keys, published_benchmarks, published_rows
 from pipeline.results.reference import Reference, read_reference
@@ -62,6 +63,10 @@ class Variant:
     def is_part(self) -> bool:
         """The prepared data is a declared part of the dataset: no number from it compares with a published one."""
         return self.prepared is not None and self.prepared.info["splits"] != dict(self.spec.splits)
+
+    def marks(self, file: Benchmark) -> list[str]:
+        """Why this is not the published row of `file`, see `results.compare`."""
+        return marks(file, self.benchmark, self.is_part, self.server_scored)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -230,10 +235,8 @@ def chosen_study(root: Path) -> Study:
     for name, benchmark in benchmarks.items():
         spec, folder = get_dataset(benchmark.dataset.name), layout.prepared(benchmark.dataset.name)
         _existing(layout, folder / "dataset.json", f"preprocess of {spec.name}")
-        prepared, split = Prepared(folder), scored_split(benchmark.dataset, spec)
-        fingerprint = prepared.info["fingerprint"]
-        runs = tuple(read_run(layout, benchmark, seed, fingerprint, split) for seed in sorted(project.seeds))
-        variants[name] = Variant(name, titles[name], name, benchmark, spec, runs, prepared)
+        runs = tuple(read_run(layout, benchmark, seed) for seed in sorted(project.seeds))
+        variants[name] = Variant(name, titles[name], name, benchmark, spec, runs, Prepared(folder))
     _require_same_images(layout, variants.values())
     pairs = tuple((b.baseline, name) for name, b in benchmarks.items() if b.baseline in benchmarks)
     of_memory = all(benchmarks[after].memory and not benchmarks[before].memory for before, after in pairs)

@@ -140,7 +140,7 @@ def framework(benchmark: Benchmark) -> str:
 def protocol(config: ProtocolConfig) -> str:
     """An inference protocol in one phrase, windows as height×width."""
     parts = ["whole image"]
-    if config.crop is not None and config.stride is not None:
+    if config.crop is not None:
         window, step = config.crop, config.stride
         parts = [f"windows of {window[0]}×{window[1]} every {step[0]}×{step[1]}"]
     scales = ", ".join(f"{scale:g}" for scale in config.scales)

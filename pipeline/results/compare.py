@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from pipeline.config.schema import Benchmark, PublishedScores
-from pipeline.results.published import changed_keys, published_of
+from pipeline.results.published import changed_keys
 
 TOLERANCE = 0.1  # points: the deviation that the authors allow for another environment
 SUBSET, SERVER = "subset: not comparable", "server"
@@ -42,8 +42,7 @@ def marks(file: Benchmark, ran: Benchmark, is_part: bool, server_scored: bool) -
 
 def published_numbers(benchmark: Benchmark, protocol: str) -> tuple[float | None, float | None]:
     """(published, paper) in percent: the model zoo's number, and the paper's where it differs; or the only one."""
-    published = published_of(benchmark)
-    zoo, paper = (_score(scores, protocol) for scores in (published.model_zoo, published.paper))
+    zoo, paper = (_score(scores, protocol) for scores in (benchmark.published.model_zoo, benchmark.published.paper))
     if zoo is None:
         return paper, None
     return zoo, paper if paper != zoo else None

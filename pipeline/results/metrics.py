@@ -21,7 +21,7 @@ _NEAR = 0.02  # of the image's diagonal
 
 
 class Counts(NamedTuple):
-    """Valid pixels per image and class: each (N, K), or (S, N, K) for S seeds."""
+    """Valid pixels per image and class: each (N, K), or (S, N, K) for S seeds; of a whole split (K,)."""
 
     intersection: NDArray
     prediction: NDArray
@@ -31,6 +31,15 @@ class Counts(NamedTuple):
     def of_seeds(cls, seeds: Sequence[Counts]) -> Counts:
         """Counts (N, K) of several seeds as one (S, N, K)."""
         return cls(*(np.stack(parts) for parts in zip(*seeds, strict=True)))
+
+    @classmethod
+    def of_confusion(cls, matrix: NDArray[np.int64]) -> Counts:
+        """(K,) each, of a matrix (K, K)."""
+        return cls(matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1))
+
+    def total(self) -> Counts:
+        """Over the images: (K,), or (S, K), each."""
+        return Counts(*(part.sum(axis=-2) for part in self))
 
 
 def confusion_matrix(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
@@ -81,11 +90,11 @@ class Summary:
 
 def summarise(confusion: NDArray[np.int64]) -> Summary:
     """All scores of a (K, K) confusion matrix."""
-    intersection, prediction, truth = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
-    present = truth > 0
+    counts = Counts.of_confusion(confusion)
+    present = counts.truth > 0
     return Summary(
-        miou=float(miou(intersection, prediction, truth)),
-        pixel_accuracy=float(intersection.sum() / truth.sum()),
-        mean_accuracy=float(np.mean(intersection[present] / truth[present])),
-        class_iou=iou(intersection, prediction, truth),
+        miou=float(miou(*counts)),
+        pixel_accuracy=float(counts.intersection.sum() / counts.truth.sum()),
+        mean_accuracy=float(np.mean(counts.intersection[present] / counts.truth[present])),
+        class_iou=iou(*counts),
     )

@@ -8,7 +8,6 @@ from typing import Any
 
 from pipeline.config import Benchmark, benchmark_ids, load_benchmark
 from pipeline.config.parse import read_yaml, suggestion
-from pipeline.config.schema import PublishedConfig
 from pipeline.errors import PipelineError
 
 # Keys that say where a number comes from or what it is compared with, not how it is made.
@@ -25,13 +24,6 @@ def published_benchmarks(root: Path) -> tuple[Benchmark, ...]:
 def published_rows(benchmarks: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
     """The rows of the paper: those with a memory. The others are published baselines."""
     return tuple(benchmark for benchmark in benchmarks if benchmark.memory is not None)
-
-
-def published_of(benchmark: Benchmark) -> PublishedConfig:
-    """The `published` section of a benchmark that has one."""
-    if benchmark.published is None:
-        raise ValueError(f"{benchmark.id} has no published numbers")
-    return benchmark.published
 
 
 def find_row(root: Path, row_id: str) -> Benchmark:

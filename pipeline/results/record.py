@@ -31,7 +31,7 @@ from pipeline.config.schema import PROTOCOLS
 from pipeline.errors import PipelineError
 from pipeline.files.storage import new_file, write_json
 from pipeline.layout import Layout
-from pipeline.results.metrics import Counts, iou
+from pipeline.results.metrics import Counts, iou, miou
 
 T = TypeVar("T")
 
@@ -314,7 +314,7 @@ class EvaluationFiles(_Files):
         memory.
         """
         truth = next(iter(confusion.values())).sum(axis=1)
-        per_class = {"class": classes, **{f"{p}_iou": iou(*_totals(c)) for p, c in confusion.items()}}
+        per_class = {"class": classes, **{f"{p}_iou": iou(*Counts.of_confusion(c)) for p, c in confusion.items()}}
         with new_file(self.details / "per_class.csv") as stream:
             pd.DataFrame(per_class | {"gt_share": truth / truth.sum()}).to_csv(stream, index=False)
         with new_file(self.details / "confusion.npz") as stream:
@@ -371,11 +371,11 @@ class EvaluationFiles(_Files):
         if len(ids) != self.record.images:
             raise self.error("per_image.npz", f"{len(ids)} images, but evaluation.json says {self.record.images}")
         for protocol in PROTOCOLS:
-            totals = Counts(*(part.sum(axis=0) for part in counts[protocol]))
-            measured, stated = float(np.nanmean(iou(*totals))), self.record.scores[protocol].miou
+            totals = counts[protocol].total()
+            measured, stated = float(miou(*totals)), self.record.scores[protocol].miou
             if not np.isclose(measured, stated, rtol=0, atol=1e-9):
                 raise self.error("per_image.npz", f"{protocol}.miou is {measured}, but metrics.json says {stated}")
-            if not all(map(np.array_equal, _totals(self.confusion[protocol]), totals)):
+            if not all(map(np.array_equal, Counts.of_confusion(self.confusion[protocol]), totals)):
                 raise self.error("confusion.npz", f"{protocol}: other pixel counts than per_image.npz")
         for name in (self.record.submission or {"files": {}})["files"].values():
             self._read(self.folder / name, _existing)
@@ -448,7 +448,3 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(path)
     return path
-
-
-def _totals(confusion: NDArray[np.int64]) -> Counts:
-    return Counts(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1))

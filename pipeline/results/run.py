@@ -7,7 +7,6 @@ never write the same file.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,15 +17,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, config_hash, evaluation_hash
-from pipeline.config.schema import PRIMARY, PROTOCOLS
+from pipeline.config.parse import parse
+from pipeline.config.schema import PRIMARY, PROTOCOLS, InferenceConfig
+from pipeline.datasets import get_dataset, scored_split
+from pipeline.datasets.prepared import read_info
 from pipeline.errors import PipelineError
-from pipeline.files.storage import read_json, write_json
+from pipeline.files.storage import file_digest, read_json, write_json
 from pipeline.layout import Layout
 from pipeline.results.metrics import Counts, iou
 from pipeline.results.record import (
     BOUNDARY,
     DAMAGED_NPZ,
     EvaluationFiles,
+    EvaluationRecord,
     ProtocolScores,
     TrainingFiles,
     read_counts,
@@ -73,27 +76,28 @@ class Run:
 
     def class_iou(self, protocol: str) -> NDArray[np.float64]:
         """IoU per class (K,), NaN for a class that neither occurs nor is predicted."""
-        return iou(*(part.sum(axis=0) for part in self.counts[protocol]))
+        return iou(*self.counts[protocol].total())
 
     @property
     def weights(self) -> str | None:
         """sha256 of the weights that were evaluated; None when it is not known."""
         if self.training is None or self.evaluation is None:
             return self.recorded_weights
-        with self.training.existing_weights(self.evaluation.record.checkpoint).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(self.training.existing_weights(self.evaluation.record.checkpoint))
 
     def is_of(self, benchmark: Benchmark) -> bool:
         """Trained and tested as `benchmark` says: other test scales give other scores of the same weights."""
         return _hashes(benchmark) == (self.config_hash, self.evaluation_hash)
 
 
-def read_run(layout: Layout, benchmark: Benchmark, seed: int, fingerprint: str, split: str, name: str = "") -> Run:
+def read_run(layout: Layout, benchmark: Benchmark, seed: int, name: str = "") -> Run:
     """The run of `benchmark` below `runs/`.
 
     Raises PipelineError, naming the file and the stage to rerun, when a file is missing, unreadable, or of another
-    configuration, of other data (`fingerprint` of the prepared data, `split` that is scored) or of another training.
+    configuration, of other data or of another training.
     """
+    fingerprint = read_info(layout.prepared(benchmark.dataset.name))["fingerprint"]
+    split = scored_split(benchmark.dataset, get_dataset(benchmark.dataset.name))
     training, evaluation = TrainingFiles(layout, benchmark.id, seed), EvaluationFiles(layout, benchmark.id, seed)
     training.require({"mode": benchmark.mode, "config_hash": config_hash(benchmark)}, "the plan")
     training.require({"data_fingerprint": fingerprint}, "the prepared data")
@@ -134,6 +138,15 @@ def read_run(layout: Layout, benchmark: Benchmark, seed: int, fingerprint: str, 
         training=training,
         evaluation=evaluation,
     )
+
+
+def as_tested(trained: Benchmark, record: EvaluationRecord) -> Benchmark:
+    """`trained` as it was evaluated: a training's config.yaml has defaults for what only the evaluation reads."""
+    # Without public labels the evaluation split went into archives for a server, and another one was scored.
+    split = (record.submission or {"split": record.split})["split"]
+    dataset = trained.dataset.model_copy(update={"evaluation_split": split})
+    inference = parse(InferenceConfig, record.protocol, f"evaluation of {trained.id}: protocol")
+    return trained.model_copy(update={"dataset": dataset, "inference": inference})
 
 
 def record_path(folder: Path, name: str, seed: int) -> Path:

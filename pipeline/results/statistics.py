@@ -91,7 +91,7 @@ def scores(counts: Counts, blocks: NDArray[np.int64], samples: int = RESAMPLES) 
     weights, number = block_weights(blocks, samples), int(blocks.max()) + 1
     if number == 1:
         weights = np.full_like(weights, np.nan)
-    measured = iou(*(part.sum(axis=1) for part in counts))
+    measured = iou(*counts.total())
     resampled = np.stack([_resampled_iou(Counts(*one), weights) for one in zip(*counts, strict=True)])
     return Scores(measured, resampled, number)
 
@@ -99,11 +99,6 @@ def scores(counts: Counts, blocks: NDArray[np.int64], samples: int = RESAMPLES) 
 def gain(baseline: Scores, candidate: Scores, classes: NDArray | None = None) -> Estimate:
     """Difference in mIoU (over `classes` if given), paired over seeds and images. ValueError for unequal shapes."""
     return pooled_gain([(baseline, candidate)], classes)
-
-
-def class_gains(baseline: Scores, candidate: Scores) -> list[Estimate]:
-    """Paired difference in IoU of each of the K classes; NaN for a class that neither occurs nor is predicted."""
-    return [gain(baseline, candidate, np.array([k])) for k in range(candidate.measured.shape[1])]
 
 
 def pooled_gain(pairs: Sequence[tuple[Scores, Scores]], classes: NDArray | None = None) -> Estimate:

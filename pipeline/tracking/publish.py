@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from pipeline.datasets import get_dataset
 from pipeline.layout import Layout
-from pipeline.results.metrics import iou, summarise
+from pipeline.results.metrics import miou, summarise
 from pipeline.results.record import EvaluationFiles, TrainingFiles
 from pipeline.tracking.identity import DIGEST_LENGTH, TrackedStage
 from pipeline.tracking.model import log_model
@@ -107,8 +106,7 @@ def _missing_points(run: OpenRun, files: TrainingFiles) -> list[Metric]:
 def _publish_evaluation(run: OpenRun, files: EvaluationFiles) -> None:
     record, spec = files.record, get_dataset(run.stage.benchmark.dataset.name)
     headline = {f"{name}_{protocol}": v for protocol, s in record.scores.items() for name, v in asdict(s).items()}
-    probes = {name: iou(*(part.sum(axis=0) for part in counts)) for name, counts in files.probes.items()}
-    headline |= {f"miou_probe_{name}": float(np.nanmean(values)) for name, values in probes.items()}
+    headline |= {f"miou_probe_{name}": float(miou(*counts.total())) for name, counts in files.probes.items()}
     headline |= {f"attention_entropy_{name}": value for name, value in record.attention_entropy.items()}
     headline["evaluate_seconds"] = files.cost.seconds
     classes = {  # with the characters that MLflow allows, without the slash, which would nest the name

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.config import Benchmark
-from pipeline.config.parse import parse
-from pipeline.config.schema import InferenceConfig
 from pipeline.layout import Layout
-from pipeline.results.record import EvaluationFiles, EvaluationRecord, TrainingFiles, finished_trainings
+from pipeline.results.record import EvaluationFiles, TrainingFiles, finished_trainings
+from pipeline.results.run import as_tested
 from pipeline.tracking.identity import TrackedStage, describe, find_runs, open_parent, supersede
 from pipeline.tracking.publish import OpenRun, milliseconds, publish
 from pipeline.tracking.store import Store, load_mlflow, open_store
@@ -47,18 +45,9 @@ def _finished_stages(training: TrainingFiles) -> Iterator[tuple[TrackedStage, in
     yield stage, milliseconds(cost.started), ended
     files = EvaluationFiles(training.layout, training.benchmark, training.seed)
     if files.is_complete and files.record.run_key == record.run_key:  # else of an earlier training: it will be replaced
-        evaluated = _evaluated(training.config, files.record)
+        evaluated = as_tested(training.config, files.record)
         stage = replace(stage, name="evaluate-msflip", benchmark=evaluated, device=files.cost.device)
         yield stage, ended, ended + int(1000 * files.cost.seconds)
-
-
-def _evaluated(trained: Benchmark, record: EvaluationRecord) -> Benchmark:
-    """The benchmark as it was evaluated: a training's config.yaml has defaults for what only the evaluation reads."""
-    # Without public labels the evaluation split went into archives for a server, and another one was scored.
-    split = (record.submission or {"split": record.split})["split"]
-    dataset = trained.dataset.model_copy(update={"evaluation_split": split})
-    inference = parse(InferenceConfig, record.protocol, f"evaluation of {trained.id}: protocol")
-    return trained.model_copy(update={"dataset": dataset, "inference": inference})
 
 
 def _restore(store: Store, layout: Layout, stage: TrackedStage, started: int, ended: int) -> str | None:

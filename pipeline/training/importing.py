@@ -131,9 +131,7 @@ def _require_own_name(root: Path, benchmark: Benchmark, file: WeightFile) -> Non
     """Rows that differ in their output stride alone have interchangeable weights: only a file's name tells them."""
     name = PurePath(file.path).name
     owners = [
-        row.id
-        for row in _published_rows(root)
-        if row.published and name in {PurePath(url).name for url in row.published.checkpoints}
+        row.id for row in _published_rows(root) if name in {PurePath(url).name for url in row.published.checkpoints}
     ]
     if owners and benchmark.id not in owners:
         raise PipelineError(

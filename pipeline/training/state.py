@@ -23,7 +23,7 @@ from pipeline.checkpoints.read import load_plain
 from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark, config_hash
 from pipeline.config.schema import RuntimeConfig
-from pipeline.datasets.prepared import Prepared
+from pipeline.datasets.prepared import read_info
 from pipeline.files.storage import file_digest, new_file
 from pipeline.layout import Layout
 from pipeline.results.record import TrainingFiles
@@ -56,7 +56,7 @@ def identify(layout: Layout, benchmark: Benchmark, seed: int, runtime: RuntimeCo
         digest = file_digest(path)
     elif weights := starting_weights(layout, benchmark):
         path, digest = layout.home / weights.path, weights.sha256
-    fingerprint = Prepared(layout.prepared(benchmark.dataset.name)).info["fingerprint"]
+    fingerprint = read_info(layout.prepared(benchmark.dataset.name))["fingerprint"]
     return Identity(run_key(benchmark, seed, fingerprint, arithmetic(runtime), digest), fingerprint, path, digest)
 
 

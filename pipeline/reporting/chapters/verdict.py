@@ -5,9 +5,8 @@ from __future__ import annotations
 from pipeline.reporting.chapters.compared import SHORT
 from pipeline.reporting.page import Section, Table, section
 from pipeline.reporting.study import Study
-from pipeline.reporting.verdicts import judge
 from pipeline.reporting.words import NONE, plain, points
-from pipeline.results.verdict import LEVEL, Verdict, worst
+from pipeline.results.verdict import LEVEL, Verdict, published_verdicts, verdicts, worst
 
 
 def verdict(study: Study) -> Section | None:
@@ -28,6 +27,19 @@ def verdict(study: Study) -> Section | None:
         others=sorted({each.reason for each in found if each.word == "not comparable"}),
         table=Table("Yours beside the reference, mIoU in percent and gains in points", rows),
     )
+
+
+def judge(study: Study) -> list[Verdict]:
+    """One verdict for each benchmark and pair under each protocol; a published row has only those of its benchmark."""
+    files = {file.id: file for file in study.published}
+    names = [variant.name for variant in study.ran if variant.name not in files]
+    pairs = [pair for pair in study.pairs if set(pair) <= set(names)]
+    runs = {name: (study.variants[name].benchmark, study.variants[name].runs) for name in names}
+    found = verdicts(runs, pairs, study.references)
+    for variant in study.ran:
+        if file := files.get(variant.name):
+            found += published_verdicts(file, variant.benchmark, variant.runs, variant.marks(file))
+    return found
 
 
 def row(verdict: Verdict) -> dict[str, str]:
