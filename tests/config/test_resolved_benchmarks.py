@@ -1,4 +1,6 @@
-"""Published rows, CamVid and the variants of studies/ resolve to what they were when their records were made."""
+"""Benchmarks and variants resolve to what they were: published rows when they were compared with the authors' files,
+CamVid and the variants of studies/ when their records were made.
+"""
 
 from __future__ import annotations
 
