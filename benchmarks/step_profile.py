@@ -2,7 +2,7 @@
 
     python -m benchmarks.step_profile [--json FILE]
 
-ResNet-50 at stride 8, 150 classes, float32 on the CPU: the rows `training step` and `evaluation, ms+flip` of the table.
+ResNet-50 at stride 8, 150 classes, float32 on the CPU: the rows of the table that run the whole network.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
     arguments = parser.parse_args()
     builders = training_step.cases(_CPU) | evaluation.cases(_CPU)
     record: dict[str, object] = {"about": machine.describe(_CPU, "benchmarks.step_profile")}
-    for name in ("training step", "evaluation, ms+flip"):
+    for name in ("training step", "evaluation, single scale", "evaluation, ms+flip"):
         record[name] = found = profiled(builders[name]().ours)
         print(f"{name}: " + ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in found.items()), flush=True)
     if arguments.json:

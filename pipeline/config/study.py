@@ -71,7 +71,7 @@ class StudyConfig(Section):
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A study in one size. runs: (variant, seed), most informative first, as `order` of the study says."""
 
     name: str
@@ -94,7 +94,7 @@ def load_study(root: Path, name: str) -> StudyConfig:
     return parse(StudyConfig, read_yaml(root / "studies" / f"{name}.yaml"), f"studies/{name}.yaml")
 
 
-def load_plan(root: Path, name: str, size: str) -> Plan:
+def load_plan(root: Path, name: str, size: str) -> StudyPlan:
     """Study `name` in `size`. Raises PipelineError that lists every problem of its file."""
     config = load_study(root, name)
     if size not in config.sizes:
@@ -109,7 +109,7 @@ def load_plan(root: Path, name: str, size: str) -> Plan:
         for variant, its in config.variants.items()
         if its.group in part.groups
     )
-    return Plan(name, size, config, benchmarks, tuple(dict.fromkeys(runs)))
+    return StudyPlan(name, size, config, benchmarks, tuple(dict.fromkeys(runs)))
 
 
 def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tuple[dict[str, Benchmark], list[str]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.checkpoints.planned import weights_of
 from pipeline.config import Project, for_evaluation, for_training, load_project
 from pipeline.config.schema import Benchmark, RuntimeConfig
-from pipeline.config.study import Plan, load_plan
+from pipeline.config.study import StudyPlan, load_plan
 from pipeline.datasets import get_dataset
 from pipeline.datasets.download import download
 from pipeline.datasets.planned import path_and_images
@@ -51,7 +51,7 @@ def study(root: Path, options: argparse.Namespace, arguments: list[str]) -> None
         raise PipelineError("\n".join([f"{len(failed)} runs failed:", *failed]))
 
 
-def describe(root: Path, plan: Plan) -> str:
+def describe(root: Path, plan: StudyPlan) -> str:
     """Every run in its order, and whether its result is recorded."""
     states = ["recorded" if is_recorded(root, plan, *run) else "to run" for run in plan.runs]
     lines = [f"studies/{plan.name}.yaml, size {plan.size}: {plan.config.sizes[plan.size].description}"]
@@ -59,12 +59,12 @@ def describe(root: Path, plan: Plan) -> str:
     return "\n".join([*lines, f"{states.count('recorded')} recorded, {states.count('to run')} to run"])
 
 
-def is_recorded(root: Path, plan: Plan, variant: str, seed: int) -> bool:
+def is_recorded(root: Path, plan: StudyPlan, variant: str, seed: int) -> bool:
     """Whether the record of this very configuration, trained and tested alike, is there."""
     return has_record(plan.records(root), variant, seed, plan.benchmarks[variant])
 
 
-def run_study(root: Path, plan: Plan, project: Project, command: str, at_most: int | None = None) -> list[str]:
+def run_study(root: Path, plan: StudyPlan, project: Project, command: str, at_most: int | None = None) -> list[str]:
     """Run what has no record yet, in the plan's order; returns the runs that failed, each with the reason.
 
     An interrupted run resumes when its turn comes again. A run that another process works on is left to it, and one
@@ -130,7 +130,7 @@ def train_variant(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeC
             train_benchmark(root, training, seed, runtime, run.log)
 
 
-def _keep(root: Path, plan: Plan, variant: str, seed: int, command: str, code: tuple[str | None, bool]) -> None:
+def _keep(root: Path, plan: StudyPlan, variant: str, seed: int, command: str, code: tuple[str | None, bool]) -> None:
     benchmark = plan.benchmarks[variant]
     run = replace(read_run(Layout(root), benchmark, seed, variant), commit=code[0], dirty=code[1])
     keep_record(run, plan.records(root), command, get_dataset(benchmark.dataset.name).classes)

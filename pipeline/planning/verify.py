@@ -16,7 +16,7 @@ import yaml
 
 from pipeline.config import load_project
 from pipeline.config.parse import read_yaml
-from pipeline.config.study import Plan, load_plan
+from pipeline.config.study import StudyPlan, load_plan
 from pipeline.errors import PipelineError
 from pipeline.files.storage import write_json
 from pipeline.reporting.chapters.verdict import judge, row
@@ -50,7 +50,7 @@ def verify(root: Path, study: str | None, size: str | None) -> bool:
     return worst(found) != "different"
 
 
-def _of_study(root: Path, plan: Plan) -> list[Verdict]:
+def _of_study(root: Path, plan: StudyPlan) -> list[Verdict]:
     """Records that differ from the committed ones, judged by these."""
     with tempfile.TemporaryDirectory() as folder:
         committed = _committed(root, plan.records(root).relative_to(root), Path(folder))

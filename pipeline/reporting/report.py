@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipeline.config.study import Plan
+from pipeline.config.study import StudyPlan
 from pipeline.files.locks import exclusive
 from pipeline.files.storage import new_file
 from pipeline.reporting import page
@@ -33,7 +33,7 @@ def write_report(root: Path, out_dir: Path) -> None:
     _write(build_report(chosen_study(root)), out_dir)
 
 
-def write_study_report(root: Path, plan: Plan) -> Path:
+def write_study_report(root: Path, plan: StudyPlan) -> Path:
     """Report on a study from its records, and `results.csv`, in the study's folder; returns the folder.
 
     Raises PipelineError when there is no record yet, or records do not belong together.
@@ -54,7 +54,7 @@ def build_report(study: Study) -> Report:
 
 
 def _subtitle(study: Study) -> str:
-    if study.planned:
+    if study.is_recorded:
         return f"{study.description}: {len(study.runs)} of {len(study.planned)} planned trainings"
     imported = len(study.ran) - len(study.trained)
     parts = [plural(len(study.trained), "trained benchmark")] if study.trained else []

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, load_project, load_resolved
-from pipeline.config.study import Plan
+from pipeline.config.study import StudyPlan
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
@@ -107,11 +107,16 @@ class Study:
     comparisons: tuple[Comparison, ...]
     settings: str = ""  # where the settings of the variants come from, Markdown
     named_rare: tuple[str, ...] = ()  # classes that count as rare; empty: see `rare`
-    planned: tuple[tuple[str, int], ...] = ()  # (variant, seed)
+    planned: tuple[tuple[str, int], ...] = ()  # (variant, seed) of a study's file; empty for params.yaml
     foreign: tuple[str, ...] = ()  # records left out because another configuration made them
     published: tuple[Benchmark, ...] = ()  # every published benchmark as its file has it, run or not
     ablation: Mapping[str, Any] = field(default_factory=dict)  # of params.yaml
     references: Mapping[str, Reference] = field(default_factory=dict)  # by variant, to judge its runs by
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the runs are records in Git, of which a file of studies/ says how many there should be."""
+        return bool(self.planned)
 
     @property
     def ran(self) -> list[Variant]:
@@ -253,7 +258,7 @@ def chosen_study(root: Path) -> Study:
     )
 
 
-def recorded_study(root: Path, plan: Plan) -> Study:
+def recorded_study(root: Path, plan: StudyPlan) -> Study:
     """A study as far as there are records of its configurations.
 
     Raises PipelineError when there is none, when one is damaged, or when they were not measured on the same images.

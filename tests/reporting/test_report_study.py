@@ -13,7 +13,7 @@ import pytest
 from helpers.project import ROOT, edit_yaml
 from helpers.report_tables import tables
 
-from pipeline.config.study import Plan, load_plan
+from pipeline.config.study import StudyPlan, load_plan
 from pipeline.errors import PipelineError
 from pipeline.reporting import page
 from pipeline.reporting.report import build_report, write_study_report
@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _plan(root: Path, name: str = "camvid") -> Plan:
+def _plan(root: Path, name: str = "camvid") -> StudyPlan:
     return load_plan(root, name, "small")
 
 

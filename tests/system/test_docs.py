@@ -11,7 +11,7 @@ import re
 import runpy
 import statistics
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pandas as pd
@@ -129,13 +129,11 @@ OWN_WORDS = {"Dataset", "Form"}  # columns of the summary that no report has
 STUDIES = sorted(path.parts[-3] for path in (ROOT / "reports").glob("*/small/runs"))
 REPORTED = [table for study in STUDIES for table in tables(read(f"reports/{study}/small/report.md"))]
 _NUMBER = r"[+−]?\d+\.\d{2,3}"
-# Results of an earlier commit, whose report is not in the working tree.
-EARLIER = section(STUDY, "An earlier round")
 
 
 def test_every_row_of_results_is_a_row_of_a_report() -> None:
     shown = [table for table in tables(STUDY) if "With %" in table.columns]
-    assert len(shown) == 6
+    assert len(shown) == 2
     for table in shown:
         reported = [row for other in REPORTED if table.caption in ("", other.caption) for row in other.rows]
         for row in table.rows:
@@ -144,7 +142,7 @@ def test_every_row_of_results_is_a_row_of_a_report() -> None:
 
 
 def test_every_difference_in_the_text_has_its_interval_in_the_report() -> None:
-    text = without_code(STUDY.replace(EARLIER, ""))
+    text = without_code(STUDY)
     found = re.findall(rf"({_NUMBER}) (\[{_NUMBER},\s{_NUMBER}\])", text)
     assert len(found) >= 3
     for value, interval in found:
@@ -153,7 +151,7 @@ def test_every_difference_in_the_text_has_its_interval_in_the_report() -> None:
 
 
 def test_every_decimal_number_in_the_text_is_one_of_the_report() -> None:
-    text = without_code(STUDY.replace(EARLIER, ""))
+    text = without_code(STUDY)
     cells = " ".join(cell for table in REPORTED for cells in table.cells for cell in cells)
     reported = set(re.findall(_NUMBER, cells))
     assert set(re.findall(rf"(?<![\w.]){_NUMBER}(?![\w.])", text)) <= reported
@@ -210,16 +208,17 @@ def test_times_and_memory_on_a_gpu_are_those_measured() -> None:
 def test_the_profile_and_what_follows_from_it_are_as_measured() -> None:
     record = json.loads(read("benchmarks/measured/step-profile.json"))
     (profile,) = (table.rows for table in tables(PERFORMANCE) if "operations" in table.columns)
-    bounds = []
-    for name in ("training step", "evaluation, ms+flip"):
-        for row in profile:
-            assert row[name] == f"{100 * record[name].get(row['operations'], 0):.1f} %"
-        most = 1 / record[name]["convolutions"]
-        bounds += [f"{most:.2f}", f"{MEASURED['rows'][name]['ratio'] * most:.2f}x"]
-    step, step_ratio, views, views_ratio = bounds
+    names = ("training step", "evaluation, single scale", "evaluation, ms+flip")
+    for name, row in product(names, profile):
+        assert row[name] == f"{100 * record[name].get(row['operations'], 0):.1f} %"
+    most = [1 / record[name]["convolutions"] for name in names]
+    now = [MEASURED["rows"][name]["ratio"] for name in names]
+    step, single, views = (f"{bound:.2f}" for bound in most)
     text = " ".join(PERFORMANCE.split())
-    assert f"a training step would be {step} times and ms+flip {views} times as fast" in text
-    assert f"could become {step_ratio} and {views_ratio}" in text
+    assert f"training step would be {step}, a single scale {single} and ms+flip {views} times as fast" in text
+    step, single, views = (f"{ratio * bound:.2f}x" for ratio, bound in zip(now, most, strict=True))
+    assert f"could become {step}, {single} and {views}" in text
+    assert record["about"]["commit"][:7] in PERFORMANCE
 
 
 def test_seconds_to_start_a_stage_are_those_measured() -> None:

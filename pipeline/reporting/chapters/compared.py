@@ -87,7 +87,7 @@ def classes(study: Study) -> Section | None:
         elif c.every_class:
             sets += [(pair[1], f"IoU per class, {study.label(pair)}", [pair]) for pair in c.pairs if study.seeds(pair)]
     blocks = [block for name, caption, pairs in sets for block in _classes(study, name, caption, pairs)]
-    single = [variant for variant in study.unpaired if not study.planned]
+    single = [] if study.is_recorded else study.unpaired
     blocks += [
         Table(
             f"IoU per class, {variant.name}",
@@ -201,7 +201,7 @@ def _comparison(study: Study, comparison: Comparison) -> Section:
         ),
         partial_seeds=shared if comparison.pooled and any(study.seeds(p) != shared for p in comparison.pairs) else (),
         absent=[study.label(pair) for pair in comparison.pairs if not study.seeds(pair)],
-        alone=[variant.name for variant in study.unpaired if not study.planned],
+        alone=[] if study.is_recorded else [variant.name for variant in study.unpaired],
         imported=any(study.variants[name].imported for pair in comparison.pairs for name in pair),
     )
 

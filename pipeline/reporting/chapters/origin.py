@@ -35,7 +35,7 @@ def provenance(study: Study) -> Section:
         checkpoints=Table("Imported checkpoints", [_checkpoint(v) for v in study.ran if v.imported]),
         data=Table("Data", _data(study)),
         libraries=[f"{plain(name)} {' or '.join(map(plain, found))}" for name, found in libraries.items()],
-        commands=commands if dirty or not commit or study.planned else [f"git checkout {commit}", *commands],
+        commands=commands if dirty or not commit or study.is_recorded else [f"git checkout {commit}", *commands],
     )
 
 

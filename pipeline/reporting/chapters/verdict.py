@@ -11,7 +11,7 @@ from pipeline.results.verdict import LEVEL, Verdict, published_verdicts, verdict
 
 def verdict(study: Study) -> Section | None:
     """Every score and gain beside its reference; a study in Git, which is a reference itself, has none."""
-    if study.planned:
+    if study.is_recorded:
         return None
     found = judge(study)
     rows = [row(each) for each in found]

@@ -22,12 +22,6 @@ def encoder(name, **config):
     return build_encoder(parse(EncoderConfig, {"name": name, **config}, "tests"), pretrained=False).eval()
 
 
-def test_the_first_block_of_a_dilated_resnet_stage_has_half_the_dilation():
-    model = encoder("tu-resnet50c", output_stride=8).model
-    assert [block.conv2.dilation[0] for block in model.layer3] == [1, 2, 2, 2, 2, 2]
-    assert [block.conv2.dilation[0] for block in model.layer4] == [2, 4, 4]
-
-
 def test_resnest_shortcuts_of_dilated_stages_do_not_pool():
     model = encoder("resnest101", output_stride=8).model
     assert isinstance(model.layer2[0].downsample[0], nn.AvgPool2d)
