@@ -40,7 +40,7 @@ def points(fraction: float, digits: int = 2) -> str:
 
 def percent_interval(estimate: Estimate) -> str:
     """[64.10, 66.02] in percent, of one training `over images`; without an interval (NaN) a dash."""
-    if math.isnan(estimate.low):
+    if not estimate.has_interval:
         return NONE
     return f"[{percent(estimate.low)}, {percent(estimate.high)}]" + " over images" * (not estimate.covers_seeds)
 
@@ -56,7 +56,7 @@ def image_interval(estimate: Estimate) -> str:
 
 
 def _in_points(estimate: Estimate) -> str:
-    return NONE if math.isnan(estimate.low) else f"[{points(estimate.low)}, {points(estimate.high)}]"
+    return f"[{points(estimate.low)}, {points(estimate.high)}]" if estimate.has_interval else NONE
 
 
 def verdict(estimate: Estimate) -> str:

@@ -58,6 +58,11 @@ class Estimate:
         return self.adjusted < ALPHA
 
     @property
+    def has_interval(self) -> bool:
+        """Whether there was more than one block of images to resample."""
+        return not np.isnan(self.low)
+
+    @property
     def covers_seeds(self) -> bool:
         """Whether the interval is one over trainings too, and not over images alone."""
         return len(self.per_seed) > 1

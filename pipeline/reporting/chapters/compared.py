@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -35,12 +36,25 @@ class Finding:
     """One number of the headline: of a pair, or of all pairs of a comparison; before and after: mIoU of a pair."""
 
     label: str
-    estimate: Estimate
+    estimate: Estimate  # of the difference
     pooled: bool
     pairs: int
     ahead: int  # pairs
     before: float
     after: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a question's table: a pair, or the mean of all, under one protocol."""
+
+    label: str
+    protocol: str
+    sides: tuple[float, float] | None  # mIoU without and with; None: of the mean
+    estimate: Estimate  # of the difference
+
+
+Judged = TypeVar("Judged", Finding, Line)
 
 
 def headline(study: Study) -> Section:
@@ -50,9 +64,7 @@ def headline(study: Study) -> Section:
         found = [_finding(study, comparison.question, comparison.pairs, pooled=True) for comparison in pooled]
     else:
         found = [_finding(study, study.label(pair), [pair], pooled=False) for pair in study.pairs]
-    findings = [finding for finding in found if finding is not None]
-    judged = holm([finding.estimate for finding in findings])
-    findings = [replace(finding, estimate=estimate) for finding, estimate in zip(findings, judged, strict=True)]
+    findings = _judged_together([finding for finding in found if finding is not None])
     measured = [study.variants[name] for pair in study.pairs for name in pair] or study.ran
     groups: dict[str, list[str]] = {}
     for variant in study.ran:
@@ -152,57 +164,70 @@ def _fact(finding: Finding) -> Fact:
 
 
 def _comparison(study: Study, comparison: Comparison) -> Section:
-    found: list[tuple[str, str, dict[str, str], Estimate]] = []  # label, protocol, both sides, difference
-    for pair in comparison.pairs:
-        seeds = study.seeds(pair)
-        for protocol in PROTOCOLS if seeds else ():
-            before, after = (study.score(name, protocol, seeds) for name in pair)
-            sides = {"Without %": percent(before.value), "With %": percent(after.value)}
-            found.append((study.label(pair), protocol, sides, study.gain([pair], protocol)))
-    for protocol in PROTOCOLS if comparison.pooled else ():
-        estimate = study.gain(comparison.pairs, protocol)
-        if estimate is not None:
-            found.append((_MEAN, protocol, {"Without %": NONE, "With %": NONE}, estimate))
-    judged = holm([estimate for *_, estimate in found])
-    single = not all(estimate.covers_seeds for estimate in judged)
-    several = any(estimate.covers_seeds for estimate in judged)
-    rows = [
-        {
-            "Difference": f"**{label}**" if label == _MEAN else plain(label),
-            "Protocol": PROTOCOL_NAMES[protocol],
-            **sides,
-            "Points": f"**{points(estimate.value)}**",
-        }
-        | ({"95 % interval": points_interval(estimate)} if several else {})
-        | ({"95 % interval over images alone": image_interval(estimate)} if single else {})
-        | _judgement(estimate, several)
-        for (label, protocol, sides, _), estimate in zip(found, judged, strict=True)
-    ]
-    drawn = [
-        (label, estimate) for (label, protocol, *_), estimate in zip(found, judged, strict=True) if protocol == PRIMARY
-    ]
-    alt = "; ".join(f"{label}: {points(e.value)}" + f" {points_interval(e)}" * e.covers_seeds for label, e in drawn)
+    lines = _lines(study, comparison)
+    single = any(not line.estimate.covers_seeds for line in lines)
+    several = any(line.estimate.covers_seeds for line in lines)
     shared = study.shared_seeds(comparison.pairs)
+    drawn = [(line.label, line.estimate) for line in lines if line.protocol == PRIMARY]
     return section(
         comparison.key,
         "comparison",
         comparison=comparison,
-        table=Table(comparison.question, rows),
+        table=Table(comparison.question, [_row(line, several, single) for line in lines]),
         several=several,
-        figure=""
-        if not drawn
-        else Figure(
-            comparison.key,
-            partial(figures.forest, drawn),
-            f"Forest plot of differences in mIoU. {alt}.",
-            f"Differences in mIoU points, {PROTOCOL_NAMES[PRIMARY]}"
-            + ", with 95 % interval over trainings and images; filled when the adjusted p-value is below 0.05" * several
-            + ". Small dots: single seeds.",
-        ),
+        figure=_forest(comparison.key, drawn, several) if drawn else "",
         partial_seeds=shared if comparison.pooled and any(study.seeds(p) != shared for p in comparison.pairs) else (),
         absent=[study.label(pair) for pair in comparison.pairs if not study.seeds(pair)],
         alone=[] if study.is_recorded else [variant.name for variant in study.unpaired],
         imported=any(study.variants[name].imported for pair in comparison.pairs for name in pair),
+    )
+
+
+def _lines(study: Study, comparison: Comparison) -> list[Line]:
+    found = []
+    for pair in comparison.pairs:
+        seeds = study.seeds(pair)
+        for protocol in PROTOCOLS if seeds else ():
+            before, after = (study.score(name, protocol, seeds).value for name in pair)
+            found.append(Line(study.label(pair), protocol, (before, after), study.gain([pair], protocol)))
+    for protocol in PROTOCOLS if comparison.pooled else ():
+        if (mean := study.gain(comparison.pairs, protocol)) is not None:
+            found.append(Line(_MEAN, protocol, None, mean))
+    return _judged_together(found)
+
+
+def _judged_together(found: Sequence[Judged]) -> list[Judged]:
+    """The same, with p-values adjusted for all of them."""
+    judged = holm([each.estimate for each in found])
+    return [replace(each, estimate=estimate) for each, estimate in zip(found, judged, strict=True)]
+
+
+def _row(line: Line, several: bool, single: bool) -> dict[str, str]:
+    """several, single: some line of the table has several seeds, or a single one."""
+    before, after = (NONE, NONE) if line.sides is None else map(percent, line.sides)
+    row = {
+        "Difference": f"**{line.label}**" if line.label == _MEAN else plain(line.label),
+        "Protocol": PROTOCOL_NAMES[line.protocol],
+        "Without %": before,
+        "With %": after,
+        "Points": f"**{points(line.estimate.value)}**",
+    }
+    row |= {"95 % interval": points_interval(line.estimate)} if several else {}
+    row |= {"95 % interval over images alone": image_interval(line.estimate)} if single else {}
+    return row | _judgement(line.estimate, several)
+
+
+def _forest(key: str, drawn: Sequence[tuple[str, Estimate]], several: bool) -> Figure:
+    ends = [f"{points(e.value)} {points_interval(e)}" if e.covers_seeds else points(e.value) for _, e in drawn]
+    alt = "; ".join(f"{label}: {end}" for (label, _), end in zip(drawn, ends, strict=True))
+    interval = (
+        ", with 95 % interval over trainings and images; filled when the adjusted p-value is below 0.05" * several
+    )
+    return Figure(
+        key,
+        partial(figures.forest, drawn),
+        f"Forest plot of differences in mIoU. {alt}.",
+        f"Differences in mIoU points, {PROTOCOL_NAMES[PRIMARY]}{interval}. Small dots: single seeds.",
     )
 
 
