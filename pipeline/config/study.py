@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -112,6 +112,14 @@ def load_plan(root: Path, name: str, size: str) -> StudyPlan:
     return StudyPlan(name, size, config, benchmarks, tuple(dict.fromkeys(runs)))
 
 
+class _Derived(NamedTuple):
+    """What a variant passes on to those that are `of` it."""
+
+    keys: dict[str, Any]
+    times: int  # multiplies the epochs
+    problems: list[str]
+
+
 def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tuple[dict[str, Benchmark], list[str]]:
     """The benchmarks of the variants that are valid in `size`, and the problems of the file, one per line.
 
@@ -121,32 +129,42 @@ def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tup
     base = overlay(load_benchmark(root, config.benchmark).model_dump(mode="json"), config.sizes[size].set)
     of_size = problems_of(Benchmark, base)
     problems = _unknown_names(config)
-    derived: dict[str | None, tuple[dict[str, Any], int]] = {None: (base, 1)}  # keys so far, and times the epochs
-    found: dict[str | None, list[str]] = {None: of_size}
+    derived: dict[str | None, _Derived] = {None: _Derived(base, 1, of_size)}
     benchmarks: dict[str, Benchmark] = {}
     for variant, its in config.variants.items():
         if its.of not in derived:
             continue  # unknown, or listed below this one; `_unknown_names` reports both
-        changed, times = overlay(derived[its.of][0], its.set), derived[its.of][1] * its.epochs_times
-        derived[variant] = changed, times
-        data = changed | {"id": f"{name}-{size}-{variant}", "description": its.title}
-        if isinstance(schedule := changed["schedule"], dict):  # otherwise, as any other wrong type, a problem below
-            counts = {key: schedule.get(key) for key in ("epochs", "validate_every")}
-            data["schedule"] = schedule | {key: times * n for key, n in counts.items() if isinstance(n, int)}
-        if its.start in benchmarks:
-            before = benchmarks[its.start]
-            data["start"] = {"benchmark": before.id, "config_hash": config_hash(before)}
-        found[variant] = problems_of(Benchmark, data)
+        parent, begun = derived[its.of], benchmarks.get(its.start)
+        keys, times = overlay(parent.keys, its.set), parent.times * its.epochs_times
+        about = {"id": f"{name}-{size}-{variant}", "description": its.title}
+        data = _scheduled(keys, times) | _started(begun) | about
+        found = problems_of(Benchmark, data)
+        derived[variant] = _Derived(keys, times, found)
         if "start" in its.set:
             problems.append(f"variants.{variant}.set.start: unknown key; name the variant in `start`, beside `set`")
-        if not found[variant]:
+        if not found:
             benchmarks[variant] = Benchmark.model_validate(data)
-            if its.start in benchmarks and benchmarks[its.start].encoder != benchmarks[variant].encoder:
+            if begun and begun.encoder != benchmarks[variant].encoder:
                 problems.append(f"variants.{variant}.start: the encoder of {its.start!r} is another one")
-        inherited = {*of_size, *found[its.of]}
-        problems += [f"sizes.{size}.set: {problem}" for problem in found[variant] if problem in of_size]
-        problems += [f"variants.{variant}: {problem}" for problem in found[variant] if problem not in inherited]
+        problems += [f"sizes.{size}.set: {problem}" for problem in found if problem in of_size]
+        known = {*of_size, *parent.problems}
+        problems += [f"variants.{variant}: {problem}" for problem in found if problem not in known]
     return benchmarks, [f"studies/{name}.yaml: {problem}" for problem in dict.fromkeys(problems)]
+
+
+def _scheduled(keys: dict[str, Any], times: int) -> dict[str, Any]:
+    """The keys with `times` as many epochs; what is of a wrong type stays, and is reported as such."""
+    schedule = keys["schedule"]
+    if not isinstance(schedule, dict):
+        return keys
+    counts = {key: schedule.get(key) for key in ("epochs", "validate_every")}
+    more = {key: times * number for key, number in counts.items() if isinstance(number, int)}
+    return keys | {"schedule": schedule | more}
+
+
+def _started(begun: Benchmark | None) -> dict[str, Any]:
+    """The key `start` of a benchmark that goes on from `begun`."""
+    return {"start": {"benchmark": begun.id, "config_hash": config_hash(begun)}} if begun else {}
 
 
 def _unknown_names(config: StudyConfig) -> list[str]:
