@@ -155,6 +155,14 @@ def test_pictures_and_labels_of_several_frames_are_refused(raw, name):
     assert f"{name}: 2 frames; save the one that counts as a separate picture" in problem(raw)
 
 
+@pytest.mark.parametrize("ending", ["gif", "tif"])
+def test_label_files_of_several_frames_are_refused(tmp_path, ending):
+    first, second = (Image.fromarray(np.full(SIZE, value, np.uint8)) for value in (1, 2))
+    first.save(tmp_path / f"a.{ending}", save_all=True, append_images=[second])
+    with pytest.raises(PipelineError, match=rf"a\.{ending}: 2 frames; save the one that counts"):
+        train_ids(SPEC, tmp_path / f"a.{ending}")
+
+
 COLOURS = {(0, 0, 0): 0, (204, 0, 0): 1, (0, 204, 0): 2}
 
 
