@@ -9,9 +9,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below `root`. Only `raw` and `state` are not outputs of a DVC stage: both must survive a failed one.
+    """Paths below `root`. Not outputs of a DVC stage: `raw` and `state`, which must survive a failed one, and locks.
 
-    They are below `home`, so that queued experiments share the raw data, and a failed experiment can be resumed.
+    Raw data, states and `weights_lock` are below `home`, so that queued experiments share the data and can be resumed.
     """
 
     root: Path

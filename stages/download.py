@@ -1,6 +1,6 @@
 """Stage `download`: bring raw data and weight files to data/raw and record where they came from.
 
-The one stage that uses the network.
+Later stages use the network for a pretrained tag of timm or smp and for an MLflow server alone.
 """
 
 from pipeline.checkpoints.download import download_weights

@@ -224,7 +224,7 @@ class AugmentationConfig(Section):
     resize: ResizeConfig | None = None  # null: the prepared size
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)  # multiplies the box
     crop: tuple[Positive, Positive]
-    max_class_share: Fraction = 0.75  # redraw a crop in which one class has more than this share of the valid pixels
+    max_class_share: Fraction = 0.75  # redraw a crop if one class has this share of the valid pixels, or all
     flip: Fraction = 0.5  # probability; left/right classes are swapped where the dataset names pairs
     rotation: RotationConfig | None = None  # LIP
     photometric: bool = True
@@ -379,8 +379,8 @@ class Benchmark(Section):
 class RuntimeConfig(Section):
     """How to run, never what.
 
-    Only `precision` may change a result beyond rounding, `devices` and `accumulate` through batch norm and dropout, and
-    `compile` through dropout.
+    Beyond rounding, a result may change with `precision`; with `devices` and `accumulate` (batch norm, dropout and,
+    with `memory.gradient: updated` or `memory.sync: per_rank_mean`, the memory); and with `compile` (dropout).
     """
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N

@@ -42,8 +42,8 @@ def alone(path: Path, what: str) -> Iterator[None]:
     holder = path.with_suffix(".pid")
     with claimed(path) as mine:
         if not mine:
-            by = holder.read_text(encoding="utf-8") if holder.exists() else "another"
-            raise PipelineError(f"{what}: process {by} does this already; stop it, then run the same command again")
+            by = f"process {holder.read_text(encoding='utf-8')}" if holder.exists() else "another process"
+            raise PipelineError(f"{what}: {by} does this already; stop it, then run the same command again")
         holder.write_text(f"{os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
 

@@ -38,8 +38,8 @@ T = TypeVar("T")
 DAMAGED_NPZ = (zipfile.BadZipFile, zlib.error, EOFError)  # what NumPy raises for one that was cut off or changed
 
 HISTORY = (
-    *("iteration", "epoch", "lr", "loss", "loss_final", "loss_coarse", "loss_auxiliary", "loss_consistency"),
-    *("grad_norm", "memory_momentum"),
+    *("iteration", "epoch", "lr", "loss", "loss_final", "loss_coarse", "loss_context", "loss_auxiliary"),
+    *("loss_consistency", "grad_norm", "memory_momentum"),
 )
 VALIDATION = ("epoch", "iteration", "miou", "pixel_accuracy")
 BOUNDARY = {protocol: f"{protocol}_boundary" for protocol in PROTOCOLS}  # counts of pixels near a boundary
@@ -219,6 +219,8 @@ class TrainingFiles(_Files):
             with new_file(self.folder / "memory.npz") as stream:
                 np.savez(stream, **arrays)
         for name, rows, columns in (("history.csv", history, HISTORY), ("validation.csv", validation, VALIDATION)):
+            if unknown := {key for row in rows for key in row} - {*columns}:
+                raise ValueError(f"{name}: no column for {', '.join(sorted(unknown))}")
             with new_file(self.curves / name) as stream:
                 pd.DataFrame(rows, columns=columns).to_csv(stream, index=False)
         with new_file(self.folder / "config.yaml") as stream:

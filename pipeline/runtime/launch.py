@@ -43,9 +43,9 @@ def relaunch_with_torchrun(runtime: RuntimeConfig, module: str, arguments: Seque
 
 @contextlib.contextmanager
 def only_training(root: Path, benchmark: str, seed: int) -> Iterator[None]:
-    """Raise PipelineError when another process trains this, such as one that a killed `dvc repro` left behind.
+    """Raise PipelineError when another process trains this below `root`, such as one that a killed `dvc repro` left.
 
-    Ranks rely on the process that started them.
+    Not seen are the copies that DVC makes for experiments. Ranks rely on the process that started them.
     """
     if started_as_rank():
         yield

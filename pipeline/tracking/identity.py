@@ -35,7 +35,7 @@ class TrackedStage:
     seed: int
     run_key: str  # of the training
     fingerprint: str  # of the prepared data
-    weights: str | None  # sha256 of the file that it starts from: a published checkpoint or ImageNet weights
+    weights: str | None  # sha256 of the file that it starts from: published checkpoint, ImageNet weights or `start`
     precision: str
     device: str
     commit: str | None
@@ -50,12 +50,18 @@ class TrackedStage:
         """The tags by which its parent run is found."""
         return {"benchmark": self.benchmark.id, "seed": str(self.seed), "run_key": self.run_key, "stage": "parent"}
 
+    @property
+    def _weights_tag(self) -> str:
+        if self.benchmark.mode == "import":
+            return "checkpoint_sha256"
+        return "start_sha256" if self.benchmark.start else "imagenet_sha256"
+
     def further_tags(self) -> dict[str, str]:
         """Tags to filter by, for both runs."""
         tags = {
             "dataset": self.benchmark.dataset.name,
             "mode": self.benchmark.mode,
-            "checkpoint_sha256" if self.benchmark.mode == "import" else "imagenet_sha256": self.weights,
+            self._weights_tag: self.weights,
             "config_hash": config_hash(self.benchmark),
             "data_fingerprint": self.fingerprint,
             "git_commit": self.commit,

@@ -1,5 +1,5 @@
 """Benchmarks and variants resolve to what they were: published rows when they were compared with the authors' files,
-CamVid and the variants of studies/ when their records were made.
+CamVid and the variants of its first two studies when their records were made.
 """
 
 from __future__ import annotations

@@ -141,6 +141,15 @@ def test_a_missing_or_damaged_file_is_named(results: Path, path: str, stage: str
         _read(results)
 
 
+def test_a_curve_that_has_no_column_is_refused_rather_than_left_out(results: Path) -> None:
+    files = TrainingFiles(Layout(results), MEMORY, 0)
+    rows = [{"iteration": 1, "loss_context": 0.5}]
+    files.write(files.config, files.record, files.cost, None, rows, [])
+    assert TrainingFiles(Layout(results), MEMORY, 0).history["loss_context"].tolist() == [0.5]
+    with pytest.raises(ValueError, match=r"history\.csv: no column for loss_new"):
+        files.write(files.config, files.record, files.cost, None, [rows[0] | {"loss_new": 0.5}], [])
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"], ids=["empty", "cut off"])
 def test_damaged_arrays_are_named(finished: Path, results: Path, tmp_path: Path, content: bytes) -> None:
     arrays = EvaluationFiles(Layout(results), MEMORY, 0).details / "per_image.npz"

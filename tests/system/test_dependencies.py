@@ -10,7 +10,7 @@ from helpers.imports import import_closure
 from helpers.project import ROOT
 
 # Code that cannot move a result: it says what is wrong, names files, writes them whole, watches, or starts processes.
-# The configuration acts through the resolved benchmark in runs/plan, which is a dependency of its own.
+# The configuration acts through the resolved benchmark in runs/plan, which `plan` writes from it.
 WITHOUT_INFLUENCE = (
     *("pipeline/__init__.py", "stages/__init__.py", "pipeline/errors.py", "pipeline/layout.py"),
     *("pipeline/files/__init__.py", "pipeline/files/storage.py", "pipeline/files/locks.py"),
@@ -41,6 +41,10 @@ def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(stage: str)
     found = {path for path in declared(stage) if not path.startswith(BY_NAME)}
     assert needed <= found
     assert {path for path in found if not path.startswith(WITHOUT_INFLUENCE)} <= needed
+
+
+def test_a_changed_default_is_resolved_again() -> None:
+    assert "pipeline/config" in STAGES["plan"]["deps"]
 
 
 def test_the_code_of_a_dataset_retrains_nothing() -> None:

@@ -46,7 +46,7 @@ def wait_for_state(root: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_ctrl_c_ends_repro_which_goes_on_later_while_a_second_one_has_to_wait(root: Path) -> None:
+def test_ctrl_c_ends_repro_which_goes_on_later_while_a_second_one_is_refused(root: Path) -> None:
     first = started(root, "dvc", "repro", TRAIN)
     wait_for_state(root, first)
     os.killpg(first.pid, signal.SIGINT)

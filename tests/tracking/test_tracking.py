@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -224,7 +225,9 @@ def test_a_training_that_starts_from_another_has_one_parent_and_nothing_to_sync(
     start = StartConfig(benchmark="base", config_hash=TrainingFiles(Layout(root), "base", 0).record.config_hash)
     track_both_stages(root, benchmark.model_copy(update={"start": start}), 0, RUNTIME)
     assert [line for line in sync(root) if "tiny" in line] == []
-    assert [run.data.tags["benchmark"] for run in runs_of(client, "parent")].count("tiny") == 1
+    (parent,) = (run for run in runs_of(client, "parent") if run.data.tags["benchmark"] == "tiny")
+    network = TrainingFiles(Layout(root), "base", 0).weights("last")
+    assert parent.data.tags["start_sha256"] == hashlib.sha256(network.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("exists", [True, False])
