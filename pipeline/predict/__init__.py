@@ -1,1 +1,1 @@
-"""Label maps of any pictures: `pictures` finds and reads, `network` predicts, `outputs` writes, `folder` has it all."""
+"""Label maps of any pictures: `pictures` finds and reads, `network` predicts, `outputs` writes, `folder` calls them."""
