@@ -9,6 +9,7 @@ All three are `overlay`; where they differ, one of the two mappings is reduced f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config.parse import unknown_keys
@@ -49,6 +50,14 @@ def applicable(ablation: Changes, benchmark: dict[str, Any]) -> Changes:
         if value is not None and value != {}:
             kept[key] = value
     return kept
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Single values, lists and empty mappings of nested mappings by their keys, such as `memory.strategy`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return found
 
 
 def change_problems(changes: Changes, prefix: str) -> list[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.config import Benchmark, config_hash, evaluation_hash, resolved_yaml
+from pipeline.config.overlay import dotted
 from pipeline.datasets import get_dataset, scored_split
 from pipeline.tracking.store import Store
 
@@ -119,17 +120,11 @@ def flat_parameters(benchmark: Benchmark, with_evaluation: bool) -> dict[str, st
 
     with_evaluation: include what only the evaluation reads, which `config.for_training` sets to defaults.
     """
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        elif with_evaluation or not prefix.startswith(_ONLY_EVALUATION):
-            flat[prefix] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-    walk("", benchmark.model_dump(mode="json", exclude=_NOT_SETTINGS))
-    return flat
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in dotted(benchmark.model_dump(mode="json", exclude=_NOT_SETTINGS)).items()
+        if with_evaluation or not key.startswith(_ONLY_EVALUATION)
+    }
 
 
 def _log_configuration(client: MlflowClient, run_id: str, stage: TrackedStage, with_evaluation: bool) -> None:

@@ -144,7 +144,8 @@ def _tracked_stage(
 ) -> TrackedStage:
     layout = Layout(root)
     if stage == "train":
-        key, fingerprint, _, weights = identify(layout, benchmark, seed, runtime)
+        identity = identify(layout, benchmark, seed, runtime)
+        key, fingerprint, weights = identity.run_key, identity.fingerprint, identity.weights_sha256
     else:  # belongs to the training whose weights it reads
         record = TrainingFiles(layout, benchmark.id, seed).record
         key, fingerprint, weights = record.run_key, record.data_fingerprint, record.weights

@@ -11,21 +11,18 @@ from pathlib import Path, PurePath
 import torch
 
 from pipeline.checkpoints.key_names import contents, from_published
-from pipeline.checkpoints.planned import WeightFile
+from pipeline.checkpoints.planned import WeightFile, downloaded_weights
 from pipeline.checkpoints.read import StateDict, read_state_dict
-from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark, benchmark_ids, load_benchmark
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
-from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
 from pipeline.models import Segmentor, build_segmentor
 from pipeline.results.record import TrainingFiles
-from pipeline.runtime.distributed import arithmetic
 from pipeline.training.loop import Progress, peak_memory, save_weights
 from pipeline.training.outcome import cost_now, memory_record, training_record
-from pipeline.training.state import run_key
+from pipeline.training.state import identify
 
 _AUXILIARY = "auxiliary_decoder."
 _POSITIONS = "encoder.model.pos_embed"  # of ViT
@@ -40,23 +37,20 @@ def import_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runti
     """
     started = datetime.datetime.now(datetime.UTC)
     layout = Layout(root)
-    prepared = Prepared(layout.prepared(benchmark.dataset.name))
-    file = starting_weights(layout, benchmark)
-    if file is None:
-        raise PipelineError(f"{layout.index(benchmark.id)}: names no checkpoint for {benchmark.id}; run `dvc repro`")
+    identity = identify(layout, benchmark, seed, runtime)
+    file = downloaded_weights(layout)[benchmark.id]
     _require_own_name(root, benchmark, file)
-    model = load_published(root, benchmark, layout.home / file.path)
+    model = load_published(root, benchmark, identity.weights)
     files = TrainingFiles(layout, benchmark.id, seed)
     save_weights(model, files.weights("last"))
     shutil.copyfile(files.weights("last"), files.weights("best"))
-    precision = arithmetic(runtime)
-    key = run_key(benchmark, seed, prepared.info["fingerprint"], precision, file.sha256)
     checkpoint = {"url": file.url, "file": PurePath(file.path).name, "bytes": file.bytes, "sha256": file.sha256}
     checkpoint["generation"] = file.generation
     cpu = torch.device("cpu")
     seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
     progress = Progress(seconds=seconds, peak_memory=peak_memory(cpu))
-    record = training_record(benchmark, model, seed, key, prepared.info, precision, file.sha256, progress, checkpoint)
+    classes = get_dataset(benchmark.dataset.name).classes
+    record = training_record(benchmark, model, seed, identity, classes, progress, checkpoint)
     files.write(benchmark, record, cost_now(root, cpu, started, progress), memory_record(model, progress), [], [])
     return files.folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,19 @@ from pipeline.models import Segmentor
 from pipeline.results.record import Cost, Memory, TrainingRecord, late_loss
 from pipeline.runtime.provenance import hardware, libraries, loaded_code
 from pipeline.training.loop import Progress
+from pipeline.training.state import Identity
 
 
 def training_record(
     benchmark: Benchmark,
     model: Segmentor,
     seed: int,
-    run_key: str,
-    data: Mapping[str, Any],
-    precision: str,
-    weights: str | None,
+    identity: Identity,
+    classes: Sequence[str],
     progress: Progress,
     checkpoint: dict[str, Any] | None = None,
 ) -> TrainingRecord:
-    """The record of `model`. data: `Prepared.info`. An import has a checkpoint, and no iterations and curves."""
+    """The record of `model`, whose K classes have these names. An import has a checkpoint, and no curves."""
     total = sum(p.numel() for p in model.parameters())
     encoder = sum(p.numel() for p in model.encoder.parameters())
     history, validation = progress.history, progress.validation
@@ -40,20 +39,20 @@ def training_record(
         mode=benchmark.mode,
         seed=seed,
         config_hash=config_hash(benchmark),
-        run_key=run_key,
+        run_key=identity.run_key,
         dataset=benchmark.dataset.name,
-        data_fingerprint=data["fingerprint"],
-        precision=precision,
+        data_fingerprint=identity.fingerprint,
+        precision=identity.precision,
         epochs=0 if checkpoint else benchmark.schedule.epochs,
         iterations=progress.iteration,
         parameters={"total": total, "encoder": encoder, "head": total - encoder},
         flops=_flops(model, benchmark.augmentation.crop),
-        weights=weights,
+        weights=identity.weights_sha256,
         checkpoint=checkpoint,
         best=best and {"epoch": best["epoch"], "miou": best["miou"]},
         final={"miou": validation[-1]["miou"]} if validation else None,
         training_loss=late_loss(history) if history else None,
-        untouched_memory=[name for name, seen in zip(data["classes"], touched, strict=False) if not seen],
+        untouched_memory=[name for name, seen in zip(classes, touched, strict=False) if not seen],
     )
 
 

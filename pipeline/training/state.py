@@ -39,6 +39,7 @@ class Identity(NamedTuple):
 
     run_key: str
     fingerprint: str  # of the prepared data
+    precision: str  # see `pipeline.runtime.distributed.arithmetic`
     weights: Path | None  # a trained network (`start`), or the weights of encoder or checkpoint as downloaded
     weights_sha256: str | None
 
@@ -56,16 +57,14 @@ def identify(layout: Layout, benchmark: Benchmark, seed: int, runtime: RuntimeCo
         digest = file_digest(path)
     elif weights := starting_weights(layout, benchmark):
         path, digest = layout.home / weights.path, weights.sha256
-    fingerprint = read_info(layout.prepared(benchmark.dataset.name))["fingerprint"]
-    return Identity(run_key(benchmark, seed, fingerprint, arithmetic(runtime), digest), fingerprint, path, digest)
+    fingerprint, precision = read_info(layout.prepared(benchmark.dataset.name))["fingerprint"], arithmetic(runtime)
+    key = run_key(benchmark, seed, fingerprint, precision, digest)
+    return Identity(key, fingerprint, precision, path, digest)
 
 
-def run_key(benchmark: Benchmark, seed: int, data_fingerprint: str, arithmetic: str, weights: str | None = None) -> str:
-    """Twelve hex digits that name one exact training run.
-
-    arithmetic: see `pipeline.runtime.distributed.arithmetic`. weights: sha256 of the file that it starts from.
-    """
-    parts = [config_hash(benchmark), seed, data_fingerprint, arithmetic, weights, _loaded_code_digest()]
+def run_key(benchmark: Benchmark, seed: int, fingerprint: str, precision: str, weights: str | None = None) -> str:
+    """Twelve hex digits that name one exact training run; weights: sha256. The others as in `Identity`."""
+    parts = [config_hash(benchmark), seed, fingerprint, precision, weights, _loaded_code_digest()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 

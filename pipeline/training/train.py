@@ -22,7 +22,7 @@ from pipeline.models import Segmentor, build_segmentor, start_from
 from pipeline.results.metrics import summarise
 from pipeline.results.record import TrainingFiles
 from pipeline.runtime.device import resolve_device, seed_everything, set_kernels, worker_count
-from pipeline.runtime.distributed import arithmetic, from_main, ranks, with_synchronised_norm, wrap
+from pipeline.runtime.distributed import from_main, ranks, with_synchronised_norm, wrap
 from pipeline.runtime.provenance import loaded_code
 from pipeline.training.loop import Log, save_weights, train
 from pipeline.training.losses import median_frequency
@@ -56,9 +56,8 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     if ranks().is_main:
         save_weights(trainer.model, files.weights("last"))
         shutil.copyfile(state_dir / "best.safetensors", files.weights("best"))
-        model, key, digest = trainer.model, identity.run_key, identity.weights_sha256
-        record = training_record(benchmark, model, seed, key, prepared.info, arithmetic(runtime), digest, progress)
-        cost, memory = cost_now(root, device, started, progress), memory_record(model, progress)
+        record = training_record(benchmark, trainer.model, seed, identity, prepared.info["classes"], progress)
+        cost, memory = cost_now(root, device, started, progress), memory_record(trainer.model, progress)
         files.write(benchmark, record, cost, memory, progress.history, progress.validation)
         drop_state(state_dir)
     return files.folder

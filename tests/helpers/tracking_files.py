@@ -52,10 +52,9 @@ def write_training(root: Path, benchmark: Benchmark, seed: int) -> Path:
     for row in rows:
         row["loss_final"] = row["loss"]
     validation = [{"epoch": 2, "iteration": 40, "miou": 0.5, "pixel_accuracy": 0.9}]
-    key, fingerprint, _, weights = identify(Layout(root), benchmark, seed, RuntimeConfig())
-    data = {"fingerprint": fingerprint, "classes": ()}
+    identity = identify(Layout(root), benchmark, seed, RuntimeConfig())
     progress = Progress(iteration=40, history=rows, validation=validation)
-    record = training_record(trained, model, seed, key, data, "float32", weights, progress)
+    record = training_record(trained, model, seed, identity, (), progress)
     times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:00+00:00"}
     code = {"hardware": {}, "libraries": {}, "commit": "c0ffee", "dirty": False}
     cost = Cost(60.0, seconds_per_iteration=1.5, peak_memory_bytes=2**30, device="cpu", **code, **times)

@@ -21,6 +21,7 @@ from pipeline.results.metrics import Counts
 from pipeline.results.record import EvaluationCost, EvaluationFiles, EvaluationRecord, ProtocolScores, TrainingFiles
 from pipeline.training.loop import Progress, save_weights
 from pipeline.training.outcome import cost_now, training_record
+from pipeline.training.state import Identity
 
 SCORES = {"miou": 0.61, "miou_low": 0.58, "miou_high": 0.64, "pixel_accuracy": 0.9, "mean_accuracy": 0.7}
 SCORES |= {"boundary_miou": 0.41}
@@ -52,8 +53,8 @@ def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = T
     torch.nn.init.ones_(model.final_decoder[-1].bias)
     save_weights(model, files.weights("best"))
     trained = for_training(benchmark)
-    data, progress = {"fingerprint": "fingerprint", "classes": ()}, Progress(iteration=10, seconds=1.0)
-    record = training_record(trained, model, seed, f"key-{seed}", data, "float32", None, progress)
+    identity, progress = Identity(f"key-{seed}", "fingerprint", "float32", None, None), Progress(10, seconds=1.0)
+    record = training_record(trained, model, seed, identity, (), progress)
     cost = cost_now(root, torch.device("cpu"), datetime.datetime.now(datetime.UTC), progress)
     files.write(trained, record, cost, None, [], [])
     if planned:

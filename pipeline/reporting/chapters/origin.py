@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.config.overlay import dotted
 from pipeline.reporting.chapters.compared import rows_run, seed_counts
 from pipeline.reporting.page import Section, Table, section
 from pipeline.reporting.study import Study, Variant
@@ -105,15 +106,9 @@ def commit_of(run: Run) -> str:
     return f"`{run.commit[:10]}`{' with changes' if run.dirty else ''}" if run.commit else NONE
 
 
-def ablated(overlay: Mapping[str, Any], prefix: str = "") -> list[str]:
+def ablated(ablation: Mapping[str, Any]) -> list[str]:
     """Keys of params.yaml's ablation that are set, as `memory.strategy: mean`."""
-    found: list[str] = []
-    for key, value in overlay.items():
-        if isinstance(value, dict):
-            found += ablated(value, f"{prefix}{key}.")
-        elif value is not None:
-            found.append(f"`{prefix}{key}: {value}`")
-    return found
+    return [f"`{key}: {value}`" for key, value in dotted(ablation).items() if value not in (None, {})]
 
 
 def _named(runs: list[Run]) -> str:
