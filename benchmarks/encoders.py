@@ -139,10 +139,11 @@ def page(rows: Sequence[Sequence[str]]) -> str:
     )
     refused = (
         "`plan` and `make check` run every chosen network without content at its crop and its test sizes, and refuse, "
-        "with the reason, what cannot read them. What is refused here may do for other sizes, such as a transformer of "
-        f"timm with its own crop and windows of it. All {len(smp.encoders.get_encoder_names())} encoders that "
-        "segmentation-models-pytorch lists under its own names can be built and read images of any size. The project's "
-        f"own are {own} ([published rows](published-rows.md))."
+        "with the reason, what cannot read them. An encoder that is refused here may work at other sizes, such as a "
+        "transformer of timm at its own crop, with sliding windows. "
+        f"All {len(smp.encoders.get_encoder_names())} encoders that segmentation-models-pytorch lists under its own "
+        f"names can be built and read images of any size. The project's own are {own} "
+        "([published rows](published-rows.md))."
     )
     table = tabulate(rows, _HEADER, tablefmt="github", disable_numparse=True)
     return f"# Encoders\n\n{textwrap.fill(how, 140)}\n\n{textwrap.fill(refused, 140)}\n\n{table}\n"

@@ -109,16 +109,16 @@ def _parser() -> argparse.ArgumentParser:
         "study", nargs="?", help="a file of studies/ without its ending; default: what params.yaml chooses"
     )
     verify.add_argument("--size", help="the study's size")
-    reference.add_argument("--seeds", type=int, nargs="+", required=True, help="of the trainings")
+    reference.add_argument("--seeds", type=_seed, nargs="+", required=True, help="of the trainings")
     row, rows = commands.add_parser("row"), commands.add_parser("rows")
     row.add_argument("id", help="a benchmark of params/ with published numbers")
     row.add_argument("--mode", choices=("import", "train"), default="import")
-    row.add_argument("--seeds", type=int, nargs="+", help="of the trainings; default: those of params.yaml")
+    row.add_argument("--seeds", type=_seed, nargs="+", help="of the trainings; default: those of params.yaml")
     study = commands.add_parser("study")
     study.add_argument("name", help="a file of studies/ without its ending")
     study.add_argument("--size", required=True, help="one of the study's sizes")
     study.add_argument("--report-only", action="store_true", help="write the report from the records and stop")
-    study.add_argument("--at-most", type=int, metavar="N", help="stop after N runs")
+    study.add_argument("--at-most", type=_positive, metavar="N", help="stop after N runs")
     for command in (row, rows, study):
         command.add_argument("--dry-run", action="store_true", help="print what would be done and stop")
     predict, export = commands.add_parser("predict"), commands.add_parser("export")
@@ -140,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive integer, found {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a seed, 0 or more, found {text!r}")
     return int(text)
 
 

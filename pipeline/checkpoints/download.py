@@ -34,8 +34,6 @@ def download_weights(planned: Mapping[str, PlannedWeights], layout: Layout) -> N
     by_name: dict[str, WeightFile] = {}  # several benchmarks may start from the same ImageNet weights
     with exclusive(layout.weights):
         for benchmark, weights in planned.items():
-            if weights.kind is None:
-                continue
             if weights.name not in by_name:
                 by_name[weights.name] = _local(weights, layout) if weights.file else _fetched(weights, layout)
             found[benchmark] = asdict(by_name[weights.name])

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from pipeline.checkpoints.imagenet import PREFIX, imagenet_urls
 from pipeline.config import Benchmark
@@ -18,34 +17,32 @@ from pipeline.layout import Layout
 
 @dataclass(frozen=True)
 class PlannedWeights:
-    """The weight file to download before training, if any.
+    """A weight file to download before training; urls are tried in order unless `file` (local) is given."""
 
-    kind: `published` (the benchmark's own checkpoint, mode import), `imagenet` (its encoder's weights, mode train), or
-    None. name: the benchmark's id, the ImageNet name, or empty. urls are tried in order unless `file` (local) is given.
-    """
-
-    kind: Literal["published", "imagenet"] | None
-    name: str
+    name: str  # the benchmark's id for its own checkpoint (mode import), else that of ImageNet weights
     urls: tuple[str, ...]
     file: str | None
 
 
-def weights_of(benchmark: Benchmark, local: Mapping[str, str | None]) -> PlannedWeights:
-    """What `benchmark` starts from; `local` is `weights:` of params.yaml. Raises PipelineError for an unknown name."""
+def weights_of(benchmark: Benchmark, local: Mapping[str, str | None]) -> PlannedWeights | None:
+    """The file that `benchmark` starts from; None: none that has to be fetched. local: `weights:` of params.yaml.
+
+    Raises PipelineError for an unknown name.
+    """
     encoder_weights = benchmark.encoder.weights or ""
     if benchmark.mode == "import":
         urls = benchmark.published.checkpoints if benchmark.published else ()
-        return PlannedWeights("published", benchmark.id, urls, local.get(benchmark.id))
+        return PlannedWeights(benchmark.id, urls, local.get(benchmark.id))
     if encoder_weights.startswith(PREFIX):
         name = encoder_weights.removeprefix(PREFIX)
-        return PlannedWeights("imagenet", name, imagenet_urls(name), local.get(name))
-    return PlannedWeights(None, "", (), None)
+        return PlannedWeights(name, imagenet_urls(name), local.get(name))
+    return None
 
 
 def write_planned_weights(plan_dir: Path, benchmarks: Iterable[Benchmark], local: Mapping[str, str | None]) -> None:
     """Write `plan_dir/weights.json`."""
-    data = {benchmark.id: asdict(weights_of(benchmark, local)) for benchmark in benchmarks}
-    write_json(plan_dir / "weights.json", data)
+    found = {benchmark.id: weights_of(benchmark, local) for benchmark in benchmarks}
+    write_json(plan_dir / "weights.json", {name: asdict(weights) for name, weights in found.items() if weights})
 
 
 def planned_weights(plan_dir: Path) -> dict[str, PlannedWeights]:

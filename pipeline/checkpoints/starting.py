@@ -16,7 +16,7 @@ def starting_weights(layout: Layout, benchmark: Benchmark) -> WeightFile | None:
     Raises PipelineError when the file is missing or was changed since the stage `download`, and without the index that
     `preprocess` writes.
     """
-    if not weights_of(benchmark, {}).kind:
+    if (wanted := weights_of(benchmark, {})) is None:
         return None
     expected = read_index(layout.index(benchmark.id))["weights"]
     again = "run `dvc repro --force --single-item download`, then `dvc repro`"
@@ -25,10 +25,9 @@ def starting_weights(layout: Layout, benchmark: Benchmark) -> WeightFile | None:
         raise PipelineError(f"{layout.weights_source}: no weight file for {benchmark.id}; {again}")
     path = layout.home / file.path
     if not path.is_file():
-        name = weights_of(benchmark, {}).name
         raise PipelineError(
             f"{path}: the weights that {benchmark.id} starts from are gone; {again}, which takes them from "
-            f"{file.url or 'the same local path'}, or set `weights: {{{name}: PATH}}` in params.yaml"
+            f"{file.url or 'the same local path'}, or set `weights: {{{wanted.name}: PATH}}` in params.yaml"
         )
     digest = file_digest(path)
     if digest != expected:

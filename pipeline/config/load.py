@@ -104,7 +104,8 @@ def for_evaluation(benchmark: Benchmark) -> Benchmark:
 def for_training(benchmark: Benchmark) -> Benchmark:
     """`for_evaluation` with defaults for what only the final test reads: a new test scale trains nothing again."""
     default = InferenceConfig()
-    inference = benchmark.inference.model_copy(update={"ms_flip": default.ms_flip, "checkpoint": default.checkpoint})
+    untested = {key: getattr(default, key) for key in ("ms_flip", "checkpoint", "cascade")}
+    inference = benchmark.inference.model_copy(update=untested)
     dataset = benchmark.dataset.model_copy(update={"evaluation_split": benchmark.dataset.validation_split})
     return for_evaluation(benchmark).model_copy(update={"inference": inference, "dataset": dataset})
 

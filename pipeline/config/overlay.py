@@ -60,6 +60,14 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def value_at(values: Mapping[str, Any], key: str) -> Any:
+    """Value of the dotted `key`, such as `inference.ms_flip.scales`; None where the key or its section is absent."""
+    value: Any = values
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
 def change_problems(changes: Changes, prefix: str) -> list[str]:
     """Keys of `changes` that no benchmark can have, one line each after `prefix`."""
     problems = [f"{key}: unknown key; {_ELSEWHERE[key]}" for key in _ELSEWHERE if key in changes]

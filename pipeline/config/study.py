@@ -48,7 +48,7 @@ class ComparisonConfig(Section):
 
     question: str
     note: str = ""
-    pairs: tuple[tuple[str, str], ...]
+    pairs: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)]
     pooled: bool = False  # also the mean over the pairs
 
     @model_validator(mode="after")
@@ -137,13 +137,13 @@ def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tup
         parent, begun = derived[its.of], benchmarks.get(its.start)
         keys, times = overlay(parent.keys, its.set), parent.times * its.epochs_times
         about = {"id": f"{name}-{size}-{variant}", "description": its.title}
-        data = _scheduled(keys, times) | _started(begun) | about
+        data = keys | _started(begun) | about
         found = problems_of(Benchmark, data)
         derived[variant] = _Derived(keys, times, found)
         if "start" in its.set:
             problems.append(f"variants.{variant}.set.start: unknown key; name the variant in `start`, beside `set`")
         if not found:
-            benchmarks[variant] = Benchmark.model_validate(data)
+            benchmarks[variant] = _longer(Benchmark.model_validate(data), times)
             if begun and begun.encoder != benchmarks[variant].encoder:
                 problems.append(f"variants.{variant}.start: the encoder of {its.start!r} is another one")
         problems += [f"sizes.{size}.set: {problem}" for problem in found if problem in of_size]
@@ -152,14 +152,11 @@ def valid_variants(root: Path, name: str, config: StudyConfig, size: str) -> tup
     return benchmarks, [f"studies/{name}.yaml: {problem}" for problem in dict.fromkeys(problems)]
 
 
-def _scheduled(keys: dict[str, Any], times: int) -> dict[str, Any]:
-    """The keys with `times` as many epochs; what is of a wrong type stays, and is reported as such."""
-    schedule = keys["schedule"]
-    if not isinstance(schedule, dict):
-        return keys
-    counts = {key: schedule.get(key) for key in ("epochs", "validate_every")}
-    more = {key: times * number for key, number in counts.items() if isinstance(number, int)}
-    return keys | {"schedule": schedule | more}
+def _longer(benchmark: Benchmark, times: int) -> Benchmark:
+    """With `times` as many epochs, and validated as much less often."""
+    schedule = benchmark.schedule
+    more = {key: times * getattr(schedule, key) for key in ("epochs", "validate_every")}
+    return benchmark.model_copy(update={"schedule": schedule.model_copy(update=more)})
 
 
 def _started(begun: Benchmark | None) -> dict[str, Any]:

@@ -56,8 +56,7 @@ class TrainLoader:
 
     Epoch e visits the images in a permutation drawn from (seed, e) and drops the last incomplete batch. Augmentation of
     an image depends on (seed, e, row) only: it is the same for any number of workers and ranks, and after a resume in
-    the middle of an epoch. `batch_size` is that of all ranks together. Raises PipelineError if `share` does not divide
-    it into equal parts.
+    the middle of an epoch. `batch_size` is that of all ranks together, and `share` divides it into equal parts.
     """
 
     def __init__(
@@ -69,13 +68,6 @@ class TrainLoader:
         workers: int,
         share: Share = Share(),
     ) -> None:
-        pieces = share.world * share.parts
-        if batch_size % pieces:
-            fits = [str(n) for n in range(1, batch_size + 1) if batch_size % n == 0]
-            raise PipelineError(
-                f"schedule.batch_size: {batch_size} images cannot be shared equally by {share.world} devices in "
-                f"{share.parts} parts each; runtime.devices x nodes x accumulate may be {', '.join(fits)}"
-            )
         self._order = _EpochOrder(len(prepared_split), batch_size, seed, share)
         self._loader = _data_loader(
             _TrainItems(prepared_split, transform, seed),

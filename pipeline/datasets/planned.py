@@ -1,7 +1,4 @@
-"""The datasets that the chosen benchmarks need: written by `plan`, read by `download` and `preprocess`.
-
-Separate from `pipeline.planning.plan`, which imports torch: these two stages should start without it.
-"""
+"""The datasets that the chosen benchmarks need: written by `plan`, read by `download` and `preprocess`."""
 
 from __future__ import annotations
 

@@ -74,15 +74,11 @@ View = Whole | Sliding
 
 def label_map(views: Sequence[View], size: tuple[int, int]) -> Tensor:
     """Class with the largest sum over `views`, each resized to `size` = (H, W) separately: (B, H, W) int64."""
-    sample = views[0].rows(0, 1)  # (B, 1, w, K)
-    labels = torch.empty(sample.shape[0], *size, dtype=torch.int64, device=sample.device)
-    for start, total in summed_bands(views, size):
-        labels[:, start : start + total.shape[1]] = total.argmax(dim=-1)
-    return labels
+    return torch.cat([total.argmax(dim=-1) for total in summed_bands(views, size)], dim=1)
 
 
-def summed_bands(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
-    """The sum over `views`, each resized to `size` = (H, W) separately, in bands of rows: (first row, (B, n, W, K))."""
+def summed_bands(views: Sequence[View], size: tuple[int, int]) -> Iterator[Tensor]:
+    """The sum over `views`, each resized to `size` = (H, W) separately, in bands of rows (B, n, W, K), top first."""
     height, width = size
     batch, *_, classes = views[0].rows(0, 1).shape  # (B, 1, w, K)
     rows = max(1, _BAND_VALUES // (batch * width * classes))
@@ -91,7 +87,7 @@ def summed_bands(views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple
         total = resized_rows(views[0], size, start, stop)  # (B, n, W, K)
         for view in views[1:]:
             total += resized_rows(view, size, start, stop)
-        yield start, total
+        yield total
 
 
 def resized_rows(view: View, size: tuple[int, int], start: int, stop: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Run a segmentor over a split and count (streaming: one confusion matrix per protocol, three vectors per image)."""
+"""Run a segmentor over a split and count: one confusion matrix per protocol, and per image vectors of length K."""
 
 from __future__ import annotations
 

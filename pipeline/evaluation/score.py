@@ -40,8 +40,8 @@ from pipeline.runtime.distributed import gather_on_main, ranks
 PANEL_IMAGES = 8  # label maps kept for the report's pictures
 
 
-def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> Path:
-    """Single-scale and ms+flip scores of the checkpoint that `inference.checkpoint` names; returns their folder.
+def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: RuntimeConfig) -> None:
+    """Single-scale and ms+flip scores of the checkpoint that `inference.checkpoint` names.
 
     A network with memory is also probed. When the labels of the evaluation split are not public, archives for their
     server are written beside the scores, which are then those of the validation split. Every rank runs this on its
@@ -81,7 +81,7 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
         name = f"{benchmark.id} seed {seed} probes"
         probed = probe_split(model, table, benchmark.inference, device, runtime, name)
     if scored is None:
-        return files.folder
+        return
     if submission is not None:
         archives = {name: joined(files.details, name, ranks().world) for name in PROTOCOLS}
         submission["files"] = {name: path.relative_to(files.folder).as_posix() for name, path in archives.items()}
@@ -103,7 +103,6 @@ def evaluate_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Run
     probes = {name: c.per_image() for name, c in probed[0][1].items()} if probed else {}
     cost = EvaluationCost(seconds, seconds / tested, str(device))
     files.write(record, cost, spec.classes, ids, counts, confusion, probes)
-    return files.folder
 
 
 def _by_size(

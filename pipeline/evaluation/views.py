@@ -82,7 +82,7 @@ def views_of(
 def _average(views: Sequence[Whole]) -> Tensor:
     """Mean (B, h, w, K) of the views at the size of the largest."""
     size = max(view.maps.shape[1:3] for view in views)
-    return torch.cat([total for _, total in summed_bands(views, size)], dim=1) / len(views)
+    return torch.cat([*summed_bands(views, size)], dim=1) / len(views)
 
 
 def _second_pass(

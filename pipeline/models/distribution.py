@@ -14,7 +14,7 @@ from pipeline.models.attention import AttentionBlock
 from pipeline.models.bilinear import resize
 from pipeline.models.layers import Activation, conv_bn_act
 from pipeline.models.memory import Aggregation, Content, FeatureMemory, Fusion, Sync
-from pipeline.models.memory_update import MemoryStatistics, class_statistics
+from pipeline.models.memory_update import MemoryStatistics
 
 
 class DistributionMemory(FeatureMemory):
@@ -73,11 +73,6 @@ class DistributionMemory(FeatureMemory):
     def written(self) -> Tensor:
         """(K, 1) bool: a class whose mean is still 0 was in no batch."""
         return self.memory[:, :1] != 0
-
-    def statistics(self, representations: Tensor, labels: Tensor) -> MemoryStatistics:
-        """What one part of a batch contributes: sums of pixel vectors and numbers of pixels, additive over devices."""
-        self._require_training()
-        return class_statistics(self.codes[:, None], representations, labels, "mean")
 
     @torch.no_grad()
     def update_from(self, parts: Sequence[MemoryStatistics], momentum: float) -> None:

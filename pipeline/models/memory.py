@@ -181,12 +181,9 @@ class FeatureMemory(nn.Module):
 
     def statistics(self, representations: Tensor, labels: Tensor) -> MemoryStatistics:
         """What one part of a batch contributes to `update_from`; arguments and errors as for `update`."""
-        self._require_training()
-        return class_statistics(self.memory, representations, labels, self.strategy)
-
-    def _require_training(self) -> None:
         if not self.training:
             raise RuntimeError("the memory is frozen in evaluation mode; call .train() before updating it")
+        return class_statistics(self.vectors(), representations, labels, self.strategy)
 
     @torch.no_grad()
     def update_from(self, parts: Sequence[MemoryStatistics], momentum: float) -> None:

@@ -199,9 +199,11 @@ def _check_parts(
             f"{benchmark.id}: segmentor.framework: the context of {framework} is finer than the pixels that the "
             "memory augments; use fcn, pspnet, deeplabv3 or ocrnet, or remove the memory"
         )
-    if memory is not None and memory.head.pyramid is not None and len(widths) <= MemoryPyramid.LEVELS:
+    pyramids = ["memory.head.pyramid"] if memory is not None and memory.head.pyramid is not None else []
+    pyramids += ["segmentor.framework"] if context_input == "pyramid" and context is not None else []
+    if pyramids and len(widths) <= MemoryPyramid.LEVELS:
         raise PipelineError(
-            f"{benchmark.id}: memory.head.pyramid: needs {MemoryPyramid.LEVELS} maps of the encoder, and depth "
+            f"{benchmark.id}: {pyramids[0]}: needs {MemoryPyramid.LEVELS} maps of the encoder, and depth "
             f"{benchmark.encoder.depth} gives {len(widths) - 1}; use a depth of {MemoryPyramid.LEVELS} or more"
         )
     usable = [index for index in range(-1, -len(widths), -1) if widths[index]]
@@ -218,7 +220,7 @@ def start_from(model: Segmentor, weights: Path) -> list[str]:
     A part (`encoder`, `context`, `final_decoder`, ...) is taken over where both networks have it with the same
     parameters, and as a whole. Raises PipelineError unless the encoder is.
     """
-    trained, fresh = load_file(weights), []
+    trained, fresh = _read(weights), []
     for name, part in model.named_children():
         given = {key.removeprefix(f"{name}."): values for key, values in trained.items() if key.startswith(f"{name}.")}
         if {key: v.shape for key, v in given.items()} == {key: v.shape for key, v in part.state_dict().items()}:
@@ -234,9 +236,14 @@ def load_segmentor(benchmark: Benchmark, num_classes: int, weights: Path) -> Seg
     """The benchmark's segmentor with the weights of a safetensors file, strictly, in evaluation mode, on the CPU."""
     model = build_segmentor(benchmark, num_classes, pretrained=False)
     try:
-        model.load_state_dict(load_file(weights))
-    except SafetensorError as error:
-        raise PipelineError(f"{weights}: damaged ({error}); delete it and run `dvc repro`") from error
+        model.load_state_dict(_read(weights))
     except RuntimeError as error:
         raise PipelineError(f"{weights}: not the weights of {benchmark.id} as configured: {error}") from error
     return model.eval()
+
+
+def _read(weights: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(weights)
+    except SafetensorError as error:
+        raise PipelineError(f"{weights}: damaged ({error}); delete it and run `dvc repro`") from error

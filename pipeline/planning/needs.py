@@ -70,7 +70,7 @@ def weights_need(root: Path, project: Project, benchmark: Benchmark, parameters:
     parameters: of the network, from which the size of a file that was never downloaded is estimated (float32).
     """
     weights, layout = weights_of(benchmark, project.weights), Layout(root)
-    if weights.kind is None:
+    if weights is None:
         return None
     if weights.file is not None:
         if (root / Path(weights.file).expanduser()).is_file():

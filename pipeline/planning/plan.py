@@ -25,7 +25,7 @@ from pipeline.datasets.planned import write_planned_datasets
 from pipeline.errors import PipelineError
 from pipeline.files.storage import new_file
 from pipeline.planning.needs import Need, data_need, weights_need
-from pipeline.planning.validate import benchmark_problems, choice_problems, count_parameters, project_problems
+from pipeline.planning.validate import benchmark_problems, checked_parameters, choice_problems, project_problems
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def plan_benchmarks(root: Path, project: Project) -> tuple[list[Planned], list[s
             benchmark = load_benchmark(root, benchmark_id, project.ablation)
             found = benchmark_problems(root, benchmark) or choice_problems(root, project, benchmark)
             if not found:
-                parameters = count_parameters(benchmark, project.runtime)
+                parameters = checked_parameters(benchmark, project.runtime)
                 data = data_need(root, project, benchmark.dataset.name)
                 weights = weights_need(root, project, benchmark, parameters)
                 found = [need.problem for need in (data, weights) if need is not None and need.problem]

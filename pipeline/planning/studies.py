@@ -139,7 +139,7 @@ def _keep(root: Path, plan: StudyPlan, variant: str, seed: int, command: str, co
 def require_no_weight_file(where: str, benchmarks: Mapping[str, Benchmark]) -> None:
     """Raise PipelineError if a training needs a weight file: DVC's stage `download` fetches them, and is not run."""
     for name, benchmark in benchmarks.items():
-        if weights_of(benchmark, {}).kind:
+        if weights_of(benchmark, {}):
             raise PipelineError(
                 f"{where}.{name}: encoder.weights: {benchmark.encoder.weights} has to be downloaded, which this "
                 "command does not do; use `package:NAME`, or `file:PATH` of a local copy"

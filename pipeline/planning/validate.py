@@ -104,7 +104,7 @@ def benchmark_problems(root: Path, benchmark: Benchmark, where: str | None = Non
     return [f"{where}: {problem}" for problem in problems]
 
 
-def count_parameters(benchmark: Benchmark, runtime: RuntimeConfig) -> int:
+def checked_parameters(benchmark: Benchmark, runtime: RuntimeConfig) -> int:
     """Parameters of the benchmark's network, built without content and run at the sizes that it will meet.
 
     Raises PipelineError when it cannot be built, cannot read a training crop or a test image, or cannot be trained

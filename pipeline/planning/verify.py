@@ -24,6 +24,7 @@ from pipeline.reporting.study import chosen_study
 from pipeline.results.reference import Reference
 from pipeline.results.run import Run, read_record
 from pipeline.results.verdict import Verdict, verdicts, worst
+from pipeline.runtime.provenance import git, why_no_commit
 
 
 def verify(root: Path, study: str | None, size: str | None) -> bool:
@@ -31,6 +32,8 @@ def verify(root: Path, study: str | None, size: str | None) -> bool:
 
     Raises PipelineError when a result is missing or does not belong to the others.
     """
+    if study is None and size is not None:
+        raise PipelineError(f"--size {size}: names the size of a study; name it too: `verify STUDY --size {size}`")
     if study is not None:
         found = _of_study(root, load_plan(root, study, size or ""))
         out = root / "reports" / study / f"verdict-{size}.json"
@@ -75,6 +78,8 @@ def _of_study(root: Path, plan: StudyPlan) -> list[Verdict]:
 
 def _committed(root: Path, folder: Path, target: Path) -> Path:
     """`folder` of the last commit, unpacked below `target`. Raises PipelineError when it is not in Git."""
+    if git(root, "rev-parse", "HEAD") is None:
+        raise PipelineError(f"{folder}: no commit whose records could be compared with: {why_no_commit(root)}")
     done = subprocess.run(["git", "-C", root, "archive", "HEAD", folder], capture_output=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.decode().strip()
@@ -86,10 +91,10 @@ def _committed(root: Path, folder: Path, target: Path) -> Path:
 
 def first_difference(root: Path, benchmarks: Sequence[str]) -> str:
     """The first stage of dvc.lock, among those that `benchmarks` need, whose outputs differ from the committed ones."""
-    done = subprocess.run(["git", "-C", root, "show", "HEAD:./dvc.lock"], capture_output=True, text=True, check=False)
-    if done.returncode != 0 or not (root / "dvc.lock").is_file():
+    committed = git(root, "show", "HEAD:./dvc.lock")
+    if committed is None or not (root / "dvc.lock").is_file():
         return "no committed dvc.lock to find the first differing stage with"
-    before, after = yaml.safe_load(done.stdout)["stages"], read_yaml(root / "dvc.lock")["stages"]
+    before, after = yaml.safe_load(committed)["stages"], read_yaml(root / "dvc.lock")["stages"]
     order = ("plan", "download", "preprocess", "train", "evaluate-msflip")
     names = sorted(after, key=lambda name: order.index(_kind(name)) if _kind(name) in order else len(order))
     for name in names:

@@ -50,7 +50,7 @@ def predict_batch(
     """
     views = views_of(model, images, {"chosen": protocol}, flip_pairs)["chosen"]
     labels, probabilities = [], []
-    for _, total in summed_bands(views, size):  # (B, n, W, K)
+    for total in summed_bands(views, size):  # (B, n, W, K)
         labels.append(total.argmax(dim=-1).to(torch.uint8).cpu().numpy())  # (B, n, W)
         if with_probabilities:
             mean = total / len(views)

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def section(key: str, template: str, **values: Any) -> Section:
         return f"\n\n\0{len(blocks) - 1}\0\n\n"
 
     environment = _environment(finalize=placed)
-    environment.filters |= {name: getattr(words, name) for name in _WORDS}
+    environment.filters |= {name: function for name, function in vars(words).items() if isfunction(function)}
     text = environment.get_template(f"{template}.md.j2").render(values)
     title, _, body = text.strip().partition("\n")
     pieces = re.split(r"\0(\d+)\0", body)
@@ -116,26 +117,14 @@ def section(key: str, template: str, **values: Any) -> Section:
     return Section(key, title, [part for part in parts if part])
 
 
-_WORDS = (
-    "image_interval",
-    "listing",
-    "percent",
-    "percent_interval",
-    "plain",
-    "plural",
-    "points",
-    "points_interval",
-    "p_value",
-    "verdict",
-)
-
-
 def markdown(report: Report) -> str:
     """The report as Markdown; figures are expected in `figures/`."""
     parts = [f"# {report.title}", f"*{report.subtitle}*"]
     for chapter in report.sections:
         parts.append(f'<a id="{chapter.key}"></a>\n\n## {chapter.title}')
-        parts += [part if isinstance(part, str) else _markdown_block(part) for part in chapter.parts]
+        # The text beside Facts gives the same numbers; they only draw the eye.
+        shown = [part for part in chapter.parts if not isinstance(part, Facts)]
+        parts += [part if isinstance(part, str) else _markdown_block(part) for part in shown]
     return "\n\n".join(parts) + "\n"
 
 
@@ -162,10 +151,8 @@ def _tidy(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"\n (?=\S)", " ", text)).strip()
 
 
-def _markdown_block(block: Block) -> str:
+def _markdown_block(block: Table | Figure) -> str:
     match block:
-        case Facts(items):
-            return "\n".join(f"- {words.plain(fact.label)}: **{fact.value}** ({fact.detail})" for fact in items)
         case Figure(name=name, alt=alt, caption=caption):
             unstarred = caption.replace("*", "")  # set in italics as a whole, which emphasis inside would end
             return f"![{words.plain(alt)}](figures/{name}.png)\n\n*{unstarred}*"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Benchmark, load_project, load_resolved
+from pipeline.config.schema import PROTOCOLS
 from pipeline.config.study import StudyPlan
 from pipeline.datasets import DatasetSpec, get_dataset
 from pipeline.datasets.prepared import Prepared
@@ -27,9 +28,8 @@ from pipeline.results.metrics import Counts
 from pipeline.results.published import changed_keys, published_benchmarks, published_rows
 from pipeline.results.reference import Reference, read_reference
 from pipeline.results.run import Run, read_record, read_run, record_path
-from pipeline.results.statistics import Estimate, Scores, frame_blocks, pooled_gain, scores
-
-Pair = tuple[str, str]  # names of variants: without, with
+from pipeline.results.statistics import Estimate, Scores, frame_blocks, holm, pooled_gain, scores
+from pipeline.results.verdict import Pair
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ class Comparison:
     pairs: tuple[Pair, ...]
     note: str = ""
     pooled: bool = False  # also the mean over the pairs
-    every_class: bool = False  # also each pair class by class; of a pooled comparison the mean is
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,10 @@ class Study:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether the runs are records in Git, of which a file of studies/ says how many there should be."""
+        """Whether the runs are records in Git, without the files that curves, pictures and memories come from.
+
+        A file of studies/ says how many there should be.
+        """
         return bool(self.planned)
 
     @property
@@ -138,11 +140,6 @@ class Study:
         """Planned runs without a result."""
         there = {(run.name, run.seed) for run in self.runs}
         return [run for run in self.planned if run not in there]
-
-    @property
-    def has_files(self) -> bool:
-        """Whether curves, confusion matrices, memories and pictures are available."""
-        return any(run.training is not None for run in self.runs)
 
     @property
     def rows(self) -> tuple[Benchmark, ...]:
@@ -200,6 +197,20 @@ class Study:
         sides = [tuple(self.scores(name, protocol, seeds) for name in pair) for pair in pairs]
         return pooled_gain(sides, None if classes is None else np.asarray(classes))
 
+    @cached_property
+    def differences(self) -> dict[tuple[tuple[Pair, ...], str], Estimate]:
+        """Every difference of the comparisons, by its pairs (several: their mean) and protocol.
+
+        p-values are adjusted for all differences under the same protocol.
+        """
+        sets = dict.fromkeys((pair,) for pair in self.pairs)
+        sets |= dict.fromkeys(c.pairs for c in self.comparisons if c.pooled and self.shared_seeds(c.pairs))
+        return {
+            (pairs, protocol): estimate
+            for protocol in PROTOCOLS
+            for pairs, estimate in zip(sets, holm([self.gain(pairs, protocol) for pairs in sets]), strict=True)
+        }
+
     def scores(self, name: str, protocol: str, seeds: Sequence[int] | None = None) -> Scores:
         """Class IoU of a variant under a protocol or in a probe, measured and resampled, over `seeds`."""
         seeds = self.seeds([name]) if seeds is None else seeds
@@ -250,7 +261,7 @@ def chosen_study(root: Path) -> Study:
         title=question if pairs else "Results of the chosen benchmarks",
         description="",
         variants=variants,
-        comparisons=(Comparison("gain", question, pairs, every_class=True),) if pairs else (),
+        comparisons=(Comparison("gain", question, pairs),) if pairs else (),
         settings=_shared_settings([(benchmarks[before], benchmarks[after]) for before, after in pairs]),
         published=published_benchmarks(root),
         ablation=project.ablation,
@@ -283,8 +294,7 @@ def recorded_study(root: Path, plan: StudyPlan) -> Study:
     _require_same_images(Layout(root), variants.values(), folder)
     comparisons = tuple(Comparison(key, c.question, c.pairs, c.note, c.pooled) for key, c in config.comparisons.items())
     settings = (
-        f"Settings are those of `params/{config.benchmark}.yaml`, except where `studies/{plan.name}.yaml` changes them"
-        f"{'; none was tuned for what is compared' if comparisons else ''}. {size.note}"
+        f"Settings are those of `params/{config.benchmark}.yaml`, changed by `studies/{plan.name}.yaml`. {size.note}"
     )
     return Study(
         title=config.title,

@@ -103,10 +103,9 @@ def memory_size(number: float | None) -> str:
 
 
 def machine_in_words(machine: Mapping[str, Any]) -> str:
-    """`A CPU, 2 cores, 1 thread`: the `hardware` of a run; records of older commits have no threads."""
-    parts = [machine.get("gpu"), machine.get("cpu"), f"{machine.get('cores')} cores"]
-    if machine.get("threads"):
-        parts.append(plural(machine["threads"], "thread"))
+    """`A CPU, 2 cores, 1 thread`: the `hardware` of a run."""
+    cores, threads = f"{machine.get('cores')} cores", plural(machine["threads"], "thread")
+    parts = [machine.get("gpu"), machine.get("cpu"), cores, threads]
     return plain(", ".join(part for part in parts if part))
 
 

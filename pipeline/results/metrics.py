@@ -1,7 +1,7 @@
 """mIoU and its relatives from per-image pixel counts (docs/method.md, "Inference and metrics").
 
 Everything is derived from confusion matrices (K, K) int64, row = truth, column = prediction, over valid pixels only, so
-memory does not grow with the size of the images, and per image only three vectors of length K are kept.
+memory does not grow with the size of the images; per image only vectors of length K are kept.
 """
 
 from __future__ import annotations

@@ -40,14 +40,6 @@ def changed_keys(file: Benchmark, resolved: Benchmark) -> list[str]:
     return _differences(*parts)
 
 
-def value_at(benchmark: Benchmark, key: str) -> Any:
-    """Value of the dotted `key`, such as `inference.ms_flip.scales`; None where the key or its section is absent."""
-    value: Any = benchmark.model_dump(mode="json")
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
     found: list[str] = []
     for key in sorted({*before, *after}):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Run:
         """IoU per class (K,), NaN for a class that neither occurs nor is predicted."""
         return iou(*self.counts[protocol].total())
 
-    @property
+    @cached_property
     def weights(self) -> str | None:
         """sha256 of the weights that were evaluated; None when it is not known."""
         if self.training is None or self.evaluation is None:

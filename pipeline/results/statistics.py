@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,13 +137,11 @@ def frame_blocks(ids: Sequence[str], length: int) -> NDArray[np.int64]:
     The sequence is the image's id up to its last `_`. Neighbouring frames of a video resemble each other; resampled one
     by one they would give intervals that are too narrow. length: `DatasetSpec.frames_per_block`, 1 for single images.
     """
-    numbers, current, size, sequence = [], -1, length, None
-    for image_id in ids:
-        name = image_id.rpartition("_")[0]
-        if name != sequence or size == length:
-            current, size, sequence = current + 1, 0, name
-        size += 1
-        numbers.append(current)
+    numbers, current = [], -1
+    for _, sequence in groupby(ids, key=lambda image_id: image_id.rpartition("_")[0]):
+        for position, _ in enumerate(sequence):
+            current += position % length == 0
+            numbers.append(current)
     return np.asarray(numbers)
 
 

@@ -65,18 +65,18 @@ def arithmetic(runtime: RuntimeConfig) -> str:
 
 
 @contextlib.contextmanager
-def process_group(device: torch.device) -> Iterator[Ranks]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Join the other ranks while the block runs; a single process just runs it.
 
     GPU tensors travel by NCCL, those in main memory by gloo.
     """
-    if not started_as_rank() or ranks().world > 1:
-        yield ranks()
+    if not started_as_rank():
+        yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT)
     # On error, skip `destroy_process_group`: other ranks may be blocked in a collective.
-    yield ranks()
+    yield
     dist.destroy_process_group()
 
 

@@ -30,10 +30,10 @@ def git_state(root: Path, without: Sequence[str] = ()) -> tuple[str | None, bool
     A repository around the project, which was unpacked in it, is another one: its commit says nothing about this code.
     without: further paths to ignore, because nothing in them can change the result.
     """
-    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    commit = git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit or _surrounding(root):
         return None, False
-    changed = _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in (*_GENERATED, *without)))
+    changed = git(root, "status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in (*_GENERATED, *without)))
     return commit, bool(changed)
 
 
@@ -96,15 +96,15 @@ def libraries() -> dict[str, str]:
 
 def _surrounding(root: Path) -> str | None:
     """Top level of the repository that `root` is in, if the project was only unpacked there and is no part of it."""
-    top = _git(root, "rev-parse", "--show-toplevel")
+    top = git(root, "rev-parse", "--show-toplevel")
     if top is None:
         return None
     project = next((folder for folder in (root, *root.absolute().parents) if (folder / "dvc.yaml").is_file()), root)
     own = Path(top).resolve() == project.resolve()
-    return None if own or _git(project, "ls-files", "--error-unmatch", "dvc.yaml") else top
+    return None if own or git(project, "ls-files", "--error-unmatch", "dvc.yaml") else top
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
     """Trimmed output of a git command; None when git is missing or refuses (no repository, no commit)."""
     if shutil.which("git") is None:
         return None

@@ -6,7 +6,6 @@ ran (DVC issue 11058).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.overlay import value_at
 from pipeline.config.parse import read_yaml
 from pipeline.errors import PipelineError
+from pipeline.files.storage import file_digest, text_digest
 from pipeline.layout import Layout
 
 _CODE_FOLDERS = ("pipeline/", "stages/")
@@ -27,7 +28,7 @@ _FILES = (*_CODE_FOLDERS, "params")  # dependencies that people edit; the others
 def code_digest(root: Path, stage: str) -> str:
     """Hash of the Python files among the `deps` of a stage. Raises PipelineError when dvc.yaml or one is missing."""
     digests = _digests(root, _stage(root, stage), _CODE_FOLDERS)
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    return text_digest(json.dumps(digests))
 
 
 @contextmanager
@@ -68,10 +69,7 @@ def _inputs(root: Path, described: dict[str, Any]) -> dict[str, str]:
     found = _digests(root, described, _FILES)
     values = read_yaml(root / "params.yaml") if described.get("params") else {}
     for key in described.get("params", ()):
-        value: Any = values
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        found[f"params.yaml: {key}"] = json.dumps(value, sort_keys=True, default=str)
+        found[f"params.yaml: {key}"] = json.dumps(value_at(values, key), sort_keys=True, default=str)
     return found
 
 
@@ -85,7 +83,7 @@ def _digests(root: Path, described: dict[str, Any], folders: tuple[str, ...]) ->
         files = [path for path in listed if path.suffix in (".py", ".yaml")]
         if not files or not all(path.is_file() for path in files):
             raise PipelineError(f"{root / 'dvc.yaml'}: deps: {dep}: no such code; correct or remove the entry")
-        found |= {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        found |= {path.relative_to(root).as_posix(): file_digest(path) for path in files}
     return found
 
 

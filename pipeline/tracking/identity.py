@@ -24,7 +24,7 @@ StageName = Literal["train", "evaluate-msflip"]
 
 DIGEST_LENGTH = 36  # characters of a dataset's digest that MLflow accepts
 _NOT_SETTINGS = {"id", "description", "published", "baseline"}
-_ONLY_EVALUATION = ("inference.ms_flip.", "inference.checkpoint", "dataset.evaluation_split")
+_ONLY_EVALUATION = ("inference.ms_flip.", "inference.checkpoint", "inference.cascade", "dataset.evaluation_split")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pipeline.config.schema import RuntimeConfig
 from pipeline.errors import first_line
 from pipeline.layout import Layout
 from pipeline.results.record import TrainingFiles
+from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import ranks
 from pipeline.runtime.provenance import loaded_code
 from pipeline.tracking.identity import StageName, TrackedStage, describe, find_runs, open_parent, supersede
@@ -146,11 +147,12 @@ def _tracked_stage(
     if stage == "train":
         identity = identify(layout, benchmark, seed, runtime)
         key, fingerprint, weights = identity.run_key, identity.fingerprint, identity.weights_sha256
+        precision = identity.precision
     else:  # belongs to the training whose weights it reads
         record = TrainingFiles(layout, benchmark.id, seed).record
-        key, fingerprint, weights = record.run_key, record.data_fingerprint, record.weights
-    code = loaded_code(root)
-    return TrackedStage(stage, benchmark, seed, key, fingerprint, weights, runtime.precision, runtime.device, *code)
+        key, fingerprint, weights, precision = record.run_key, record.data_fingerprint, record.weights, record.precision
+    device = str(resolve_device(runtime.device))
+    return TrackedStage(stage, benchmark, seed, key, fingerprint, weights, precision, device, *loaded_code(root))
 
 
 def _begin(store: Store, layout: Layout, stage: TrackedStage) -> StageRun:
@@ -162,7 +164,8 @@ def _begin(store: Store, layout: Layout, stage: TrackedStage) -> StageRun:
     try:
         run_id, known = _open_run(store.client, layout, stage, parent, tags)
     except BaseException:
-        store.client.set_terminated(parent.info.run_id, "FAILED")  # nothing else would end it
+        load_mlflow().end_run("FAILED")  # else it would count as active, and refuse every later run of this process
+        store.client.set_terminated(parent.info.run_id, "FAILED")
         raise
     return StageRun(OpenRun(store.client, run_id, parent.info.run_id, stage), known)
 

@@ -8,7 +8,6 @@ stage `train`, so that a state can only be resumed by a run that would have prod
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import random
 import shutil
@@ -24,7 +23,7 @@ from pipeline.checkpoints.starting import starting_weights
 from pipeline.config import Benchmark, config_hash
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets.prepared import read_info
-from pipeline.files.storage import file_digest, new_file
+from pipeline.files.storage import file_digest, new_file, text_digest
 from pipeline.layout import Layout
 from pipeline.results.record import TrainingFiles
 from pipeline.runtime.distributed import arithmetic
@@ -65,7 +64,7 @@ def identify(layout: Layout, benchmark: Benchmark, seed: int, runtime: RuntimeCo
 def run_key(benchmark: Benchmark, seed: int, fingerprint: str, precision: str, weights: str | None = None) -> str:
     """Twelve hex digits that name one exact training run; weights: sha256. The others as in `Identity`."""
     parts = [config_hash(benchmark), seed, fingerprint, precision, weights, _loaded_code_digest()]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return text_digest(json.dumps(parts))[:12]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline.config import Benchmark
-from pipeline.config.limits import compile_problem
+from pipeline.config.limits import compile_problem, share_problem
 from pipeline.config.schema import RuntimeConfig
 from pipeline.datasets import get_dataset
 from pipeline.datasets.loader import Share, TrainLoader
@@ -39,7 +39,8 @@ def train_benchmark(root: Path, benchmark: Benchmark, seed: int, runtime: Runtim
     Raises PipelineError when the data does not suit the benchmark, the devices cannot share its batch, or
     `runtime.compile` is impossible.
     """
-    if problem := compile_problem(benchmark, runtime):
+    here = runtime.model_copy(update={"devices": ranks().world, "nodes": 1})  # whoever started them
+    if problem := compile_problem(benchmark, here) or share_problem(benchmark, here):
         raise PipelineError(problem)
     layout = Layout(root)
     loaded_code(root)  # before the work: cost.json is to name the commit that was loaded
@@ -153,10 +154,10 @@ def _network(benchmark: Benchmark, classes: int, weights: Path | None, device: t
 
 def _validate(trainer: Trainer, prepared: Prepared, runtime: RuntimeConfig) -> dict[str, float]:
     """Single-scale scores on the validation split, of which every rank takes its share; the same for all ranks."""
-    inference, classes = trainer.benchmark.inference, prepared.info["num_classes"]
+    inference, spec = trainer.benchmark.inference, get_dataset(trainer.benchmark.dataset.name)
     table = prepared.split([trainer.benchmark.dataset.validation_split])
-    classify = by_protocol(trainer.model, {"single_scale": inference.single_scale})
+    classify = by_protocol(trainer.model, {"single_scale": inference.single_scale}, spec.flip_pairs)
     resize = inference.resized(inference.single_scale)
-    merged = evaluate_split(trainer.model, table, resize, classify, classes, trainer.device, runtime)
+    merged = evaluate_split(trainer.model, table, resize, classify, len(spec.classes), trainer.device, runtime)
     summary = from_main(summarise(merged[1]["single_scale"].confusion) if merged else None)
     return {"miou": summary.miou, "pixel_accuracy": summary.pixel_accuracy}

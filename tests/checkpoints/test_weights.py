@@ -63,7 +63,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def row(server: Server, file: str | None = None) -> dict[str, PlannedWeights]:
-    return {"row": PlannedWeights("published", "row", (server.url(PAPER), server.url(ZOO)), file)}
+    return {"row": PlannedWeights("row", (server.url(PAPER), server.url(ZOO)), file)}
 
 
 def fetch(planned: dict[str, PlannedWeights], layout: Layout) -> WeightFile:
@@ -102,7 +102,7 @@ def test_a_missing_file_of_the_paper_falls_back_to_the_model_zoo_with_a_message(
 
 
 def test_a_failure_other_than_not_found_does_not_change_the_generation(layout: Layout) -> None:
-    planned = {"row": PlannedWeights("published", "row", ("ftp://nowhere/row.pth", "https://never/asked.pth"), None)}
+    planned = {"row": PlannedWeights("row", ("ftp://nowhere/row.pth", "https://never/asked.pth"), None)}
     with pytest.raises(PipelineError, match=r"ftp://nowhere(?s:.*)weights: \{row: PATH\}"):
         download_weights(planned, layout)
 
@@ -149,7 +149,7 @@ def test_another_file_at_the_recorded_address_is_refused_and_not_kept(server: Se
 def test_new_addresses_do_not_inherit_the_record_of_the_old_ones(server: Server, layout: Layout) -> None:
     server.files = {PAPER: b"paper", "/other/ssseg_x/row.pth": b"new"}
     fetch(row(server), layout)
-    moved = {"row": PlannedWeights("published", "row", (server.url("/other/ssseg_x/row.pth"),), None)}
+    moved = {"row": PlannedWeights("row", (server.url("/other/ssseg_x/row.pth"),), None)}
     with pytest.raises(PipelineError, match="none of its addresses now; remove the entry 'row'"):
         fetch(moved, layout)
 
@@ -157,16 +157,16 @@ def test_new_addresses_do_not_inherit_the_record_of_the_old_ones(server: Server,
 def test_the_hex_digits_in_a_file_name_must_begin_its_sha256(server: Server, layout: Layout) -> None:
     good, bad = f"/a/net-{sha256(b'net')[:8]}.pth", "/a/net-00000000.pth"
     server.files = {good: b"net", bad: b"net"}
-    assert fetch({"row": PlannedWeights("imagenet", "net", (server.url(good),), None)}, layout).bytes == 3
+    assert fetch({"row": PlannedWeights("net", (server.url(good),), None)}, layout).bytes == 3
     with pytest.raises(PipelineError, match=f"sha256 is {sha256(b'net')}, but by its name it begins with 00000000"):
-        fetch({"row": PlannedWeights("imagenet", "other", (server.url(bad),), None)}, layout)
+        fetch({"row": PlannedWeights("other", (server.url(bad),), None)}, layout)
     assert list(lock(layout)) == ["net"]
 
 
 def test_one_file_serves_all_benchmarks_that_start_from_it(server: Server, layout: Layout) -> None:
     server.files = {"/a/net.pth": b"net"}
-    weights = PlannedWeights("imagenet", "net", (server.url("/a/net.pth"),), None)
-    download_weights({"one": weights, "two": weights, "none": PlannedWeights(None, "", (), None)}, layout)
+    weights = PlannedWeights("net", (server.url("/a/net.pth"),), None)
+    download_weights({"one": weights, "two": weights}, layout)
     found = downloaded_weights(layout)
     assert sorted(found) == ["one", "two"]
     assert found["one"] == found["two"]

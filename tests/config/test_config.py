@@ -168,6 +168,9 @@ def test_hash_ignores_what_cannot_move_the_weights(tiny_benchmark: Benchmark, ti
     tiny["published"] = {"paper": {"single_scale": 44.39}}
     tiny["inference"]["ms_flip"] = {"scales": [1.0, 1.5], "flip": True}
     assert config_hash(benchmark(tiny)) == config_hash(tiny_benchmark)
+    tiny |= {"memory": {}}
+    cascaded = tiny | {"inference": tiny["inference"] | {"cascade": "mean"}}
+    assert config_hash(benchmark(cascaded)) == config_hash(benchmark(tiny))
 
 
 def test_hash_moves_with_what_moves_the_weights(tiny_benchmark: Benchmark, tiny: dict[str, Any]) -> None:

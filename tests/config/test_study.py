@@ -55,6 +55,7 @@ def test_less_data_trains_for_more_epochs(project):
         ("variants.memory.of", "plian", "variants.memory.of: unknown name 'plian'; did you mean `plain`?"),
         ("variants.plain.of", "memory", "variants.plain.of: 'memory' must be listed above it"),
         ("comparisons.memory.pairs", [["plain", "memori"]], "unknown name 'memori'; did you mean `memory`?"),
+        ("comparisons.memory.pairs", [], "comparisons.memory.pairs: Tuple should have at least 1 item"),
         ("sizes.short.order", [{"groups": ["al"], "seeds": [0]}], "unknown name 'al'; did you mean `all`?"),
         ("sizes.short.order", [{"groups": ["all"], "seeds": [1, 1]}], "order.0.seeds: 1 is listed more than once"),
         ("sizes.short.set", {"schedule": 3}, "sizes.short.set: schedule: Input should be a valid dictionary"),

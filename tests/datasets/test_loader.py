@@ -105,10 +105,8 @@ def test_the_global_generators_are_not_touched(split, workers):
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_a_batch_that_cannot_be_made_is_an_error_or_none(split):
+def test_a_split_smaller_than_a_batch_has_no_iteration(split):
     assert TrainLoader(split, TRANSFORM, 12, seed=0, workers=0).iterations_per_epoch == 0
-    with pytest.raises(PipelineError, match=r"cannot be shared equally by 3 devices in 1 parts each; .* may be 1, 2"):
-        TrainLoader(split, TRANSFORM, 4, seed=5, workers=0, share=Share(0, 3, 1))
 
 
 def error_of(samples):

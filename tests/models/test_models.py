@@ -6,7 +6,7 @@ from helpers.model_benchmarks import small_benchmark
 
 from pipeline.checkpoints.key_names import from_published
 from pipeline.errors import PipelineError
-from pipeline.models import build_segmentor
+from pipeline.models import build_segmentor, start_from
 from pipeline.models.context import FRAMEWORKS
 
 K = 5
@@ -123,6 +123,19 @@ REFUSED = [
     ("ocrnet", None, {"auxiliary": []}, "segmentor.auxiliary: ocrnet without memory"),
     ("upernet", {}, {}, "segmentor.framework: the context of upernet is finer"),
 ]
+
+
+def test_a_feature_pyramid_needs_four_maps():
+    config = small_benchmark("upernet", None)
+    shallow = config.encoder.model_copy(update={"depth": 3})
+    with pytest.raises(PipelineError, match=r"segmentor.framework: needs 4 maps of the encoder, and depth 3 gives 3"):
+        build_segmentor(config.model_copy(update={"encoder": shallow}), K, pretrained=False)
+
+
+def test_a_damaged_file_to_start_from_is_named(tmp_path):
+    (tmp_path / "last.safetensors").write_bytes(b"half a file")
+    with pytest.raises(PipelineError, match=r"last.safetensors: damaged .*delete it"):
+        start_from(segmentor("fcn"), tmp_path / "last.safetensors")
 
 
 @pytest.mark.parametrize(("framework", "memory", "config", "message"), REFUSED)

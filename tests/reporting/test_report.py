@@ -214,7 +214,8 @@ def test_records_in_git_show_whether_the_training_had_ended(finished: Path) -> N
         name: replace(variant, runs=tuple(replace(run, training=None, evaluation=None) for run in variant.runs))
         for name, variant in study.variants.items()
     }
-    (table,) = markdown.tables(page.markdown(Report("", "", [curves(replace(study, variants=bare))])))
+    planned = tuple((run.name, run.seed) for run in study.runs)
+    (table,) = markdown.tables(page.markdown(Report("", "", [curves(replace(study, variants=bare, planned=planned))])))
     assert [row["Variant"] for row in table.rows] == list(BENCHMARKS)
     files = [run.training.validation["miou"] for run in study.variants["camvid-fcn"].runs]
     step = 100 * np.mean([miou.iloc[-1] - miou.iloc[-2] for miou in files])

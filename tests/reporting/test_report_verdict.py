@@ -47,7 +47,7 @@ def test_it_comes_first_and_gives_the_verdict_in_one_word(results: Path) -> None
 
 def test_it_counts_what_is_different(results: Path) -> None:
     _record(results, by=0.4)
-    assert "**Different.** 4 of 6 numbers are outside" in words(results)  # scores moved alike, so gains did not move
+    assert "**Different.** 4 of 6 numbers are not what" in words(results)  # scores moved alike, so gains did not move
 
 
 def test_without_a_reference_it_says_so(results: Path) -> None:

@@ -79,6 +79,7 @@ def test_one_that_fails_leaves_the_others_alone_and_is_named_with_its_log(reposi
 def test_ctrl_c_or_a_kill_stops_all_and_the_same_command_resumes_to_the_same_weights(
     repository: Path, sequential: list[bytes], number: signal.Signals
 ) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, by the program that is started too
     process = started(repository, *COMMAND, **ONE_THREAD)
     while len(list((repository / "runs" / "state").glob("*/*/state.pt"))) < 2:
         assert process.poll() is None, process.communicate()

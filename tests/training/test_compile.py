@@ -18,7 +18,8 @@ from pipeline.config.schema import RuntimeConfig
 from pipeline.errors import PipelineError
 from pipeline.models import build_segmentor
 from pipeline.planning.plan import plan_benchmarks
-from pipeline.runtime.distributed import arithmetic
+from pipeline.runtime.distributed import Ranks, arithmetic
+from pipeline.training import train
 from pipeline.training.step import Trainer, compiled, training_step
 from pipeline.training.train import train_benchmark
 
@@ -81,6 +82,14 @@ def test_a_gradient_through_the_updated_memory_cannot_be_compiled(project: Path)
 
 def test_several_devices_cannot_train_compiled(tiny_benchmark: Benchmark) -> None:
     assert "2 devices on 1 nodes" in compile_problem(tiny_benchmark, RuntimeConfig(compile=True, devices=2))
+
+
+def test_nor_can_ranks_that_another_launcher_started(
+    tiny_benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "ranks", lambda: Ranks(0, 2))
+    with pytest.raises(PipelineError, match="2 devices on 1 nodes"):
+        train_benchmark(tmp_path, tiny_benchmark, 0, RuntimeConfig(compile=True), lambda step, values: None)
 
 
 def test_a_compiled_training_is_another_run() -> None:

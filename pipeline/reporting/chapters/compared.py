@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
@@ -54,17 +53,14 @@ class Line:
     estimate: Estimate  # of the difference
 
 
-Judged = TypeVar("Judged", Finding, Line)
-
-
 def headline(study: Study) -> Section:
     """What came out: of pooled comparisons their means, else each pair; without comparisons the scores."""
     pooled = [comparison for comparison in study.comparisons if comparison.pooled]
     if pooled:
         found = [_finding(study, comparison.question, comparison.pairs, pooled=True) for comparison in pooled]
     else:
-        found = [_finding(study, study.label(pair), [pair], pooled=False) for pair in study.pairs]
-    findings = _judged_together([finding for finding in found if finding is not None])
+        found = [_finding(study, study.label(pair), (pair,), pooled=False) for pair in study.pairs]
+    findings = [finding for finding in found if finding is not None]
     measured = [study.variants[name] for pair in study.pairs for name in pair] or study.ran
     groups: dict[str, list[str]] = {}
     for variant in study.ran:
@@ -81,6 +77,7 @@ def headline(study: Study) -> Section:
         protocol=PROTOCOL_NAMES[PRIMARY],
         seeds=sorted({len(finding.estimate.per_seed) for finding in findings}) or seed_counts(study),
         rows_run=rows_run(study),
+        judged=_judged(study),
         facts=Facts([_fact(finding) for finding in findings]) if findings else "",
     )
 
@@ -96,7 +93,7 @@ def classes(study: Study) -> Section | None:
     for c in study.comparisons:
         if c.pooled and study.shared_seeds(c.pairs):
             sets.append((c.key, c.question, c.pairs))
-        elif c.every_class:
+        elif not study.is_recorded:
             sets += [(pair[1], f"IoU per class, {study.label(pair)}", [pair]) for pair in c.pairs if study.seeds(pair)]
     blocks = [block for name, caption, pairs in sets for block in _classes(study, name, caption, pairs)]
     single = [] if study.is_recorded else study.unpaired
@@ -146,8 +143,13 @@ def rows_run(study: Study) -> int:
     return sum(row.id in study.variants for row in study.rows)
 
 
-def _finding(study: Study, label: str, pairs: Sequence[Pair], pooled: bool) -> Finding | None:
-    estimate, seeds = study.gain(pairs, PRIMARY), study.shared_seeds(pairs)
+def _judged(study: Study) -> int:
+    """How many differences share an adjustment of their p-values."""
+    return sum(protocol == PRIMARY for _, protocol in study.differences)
+
+
+def _finding(study: Study, label: str, pairs: tuple[Pair, ...], pooled: bool) -> Finding | None:
+    estimate, seeds = study.differences.get((pairs, PRIMARY)), study.shared_seeds(pairs)
     if estimate is None:
         return None
     singles = [study.gain([pair], PRIMARY, seeds=seeds) for pair in pairs]
@@ -175,6 +177,7 @@ def _comparison(study: Study, comparison: Comparison) -> Section:
         comparison=comparison,
         table=Table(comparison.question, [_row(line, several, single) for line in lines]),
         several=several,
+        judged=_judged(study),
         figure=_forest(comparison.key, drawn, several) if drawn else "",
         partial_seeds=shared if comparison.pooled and any(study.seeds(p) != shared for p in comparison.pairs) else (),
         absent=[study.label(pair) for pair in comparison.pairs if not study.seeds(pair)],
@@ -189,17 +192,12 @@ def _lines(study: Study, comparison: Comparison) -> list[Line]:
         seeds = study.seeds(pair)
         for protocol in PROTOCOLS if seeds else ():
             before, after = (study.score(name, protocol, seeds).value for name in pair)
-            found.append(Line(study.label(pair), protocol, (before, after), study.gain([pair], protocol)))
+            estimate = study.differences[(pair,), protocol]
+            found.append(Line(study.label(pair), protocol, (before, after), estimate))
     for protocol in PROTOCOLS if comparison.pooled else ():
-        if (mean := study.gain(comparison.pairs, protocol)) is not None:
+        if (mean := study.differences.get((comparison.pairs, protocol))) is not None:
             found.append(Line(_MEAN, protocol, None, mean))
-    return _judged_together(found)
-
-
-def _judged_together(found: Sequence[Judged]) -> list[Judged]:
-    """The same, with p-values adjusted for all of them."""
-    judged = holm([each.estimate for each in found])
-    return [replace(each, estimate=estimate) for each, estimate in zip(found, judged, strict=True)]
+    return found
 
 
 def _row(line: Line, several: bool, single: bool) -> dict[str, str]:

@@ -35,7 +35,7 @@ def data(study: Study) -> Section | None:
 
 def pictures(study: Study) -> Section | None:
     """The same images for every pair of a dataset, chosen before anything was predicted."""
-    pairs = [pair for pair in study.pairs if study.has_files and study.variants[pair[1]].spec.shown]
+    pairs = [pair for pair in study.pairs if not study.is_recorded and study.variants[pair[1]].spec.shown]
     if not pairs:
         return None
     blocks, seed = [_pictures(study, pair) for pair in pairs], study.seeds(pairs[0])[0]
@@ -44,7 +44,7 @@ def pictures(study: Study) -> Section | None:
 
 def worst(study: Study) -> Section | None:
     """The images with the lowest IoU of each variant, with the IoU of the other side of its pair."""
-    if not study.has_files:
+    if study.is_recorded:
         return None
     groups = [*(study.sides(pair) for pair in study.pairs), *((variant,) for variant in study.unpaired)]
     tables = [Table(f"Worst images of {variants[-1].name}", _worst_rows(variants)) for variants in groups]

@@ -116,7 +116,7 @@ def curves(study: Study) -> Section | None:
 
     Of records in Git the validation curves alone, as a table.
     """
-    if not study.has_files:
+    if study.is_recorded:
         recorded = [variant for variant in study.ran if all(len(run.validation_curve) > 1 for run in variant.runs)]
         rows = [_validated(variant) for variant in recorded]
         return section("curves", "validation", table=Table("Validation mIoU while training", rows)) if rows else None
@@ -200,7 +200,7 @@ def cost(study: Study) -> Section:
             "of the head": millions(parameters["head"]),
         }
         row |= {"Operations": operations(variant.runs[0].flops)} if counted else {}
-        if study.has_files:
+        if not study.is_recorded:
             costs = [run.training.cost for run in variant.runs]
             row |= {
                 "Per iteration": short_time(_per_iteration(variant)),
@@ -209,10 +209,10 @@ def cost(study: Study) -> Section:
                 "Device": listing(sorted({each.device for each in costs})),
             }
         rows.append(row)
-    pairs = study.pairs if study.has_files else []
+    pairs = [] if study.is_recorded else study.pairs
     overheads = {study.label(pair): _overhead(*study.sides(pair)) for pair in pairs}
     imported = len(study.trained) < len(study.ran)
-    about = {"imported": imported, "has_files": study.has_files, "counted": counted}
+    about = {"imported": imported, "has_files": not study.is_recorded, "counted": counted}
     return section("cost", "cost", table=Table("Cost", rows), overheads=overheads, **about)
 
 
@@ -247,7 +247,7 @@ def _line(run: Run) -> dict[str, str]:
 
 def _groups(study: Study) -> list[tuple[str, str, tuple[Variant, ...]]]:
     """(name, label, variants) of every pair, and of every variant without a partner, if their files are available."""
-    if not study.has_files:
+    if study.is_recorded:
         return []
     pairs = [(pair[1], study.label(pair), study.sides(pair)) for pair in study.pairs]
     return [*pairs, *((variant.name, variant.name, (variant,)) for variant in study.unpaired)]

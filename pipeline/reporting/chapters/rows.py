@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config import Benchmark
+from pipeline.config.overlay import value_at
 from pipeline.config.schema import PROTOCOLS
 from pipeline.reporting.chapters.compared import SHORT, rows_run
 from pipeline.reporting.page import Section, Table, section
@@ -10,7 +11,6 @@ from pipeline.reporting.study import Study, Variant
 from pipeline.reporting.words import NONE, percent, plain, plural, points, points_interval, protocol
 from pipeline.results import compare
 from pipeline.results.compare import TOLERANCE, published_numbers
-from pipeline.results.published import value_at
 
 
 def published(study: Study) -> Section | None:
@@ -125,7 +125,8 @@ def _gains(study: Study, files: dict[str, Benchmark]) -> list[dict[str, str]]:
 def _questions(variant: Variant, file: Benchmark) -> list[dict[str, str]]:
     found = []
     for question in file.published.open_questions:
-        ran, default = (_value(value_at(benchmark, question.key)) for benchmark in (variant.benchmark, file))
+        both = (benchmark.model_dump(mode="json") for benchmark in (variant.benchmark, file))
+        ran, default = (_value(value_at(values, question.key)) for values in both)
         found.append(
             {
                 "Row": f"`{variant.name}`",
