@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from itertools import pairwise, product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -23,7 +24,9 @@ from helpers.project import ROOT
 from benchmarks import coverage
 from pipeline.config import benchmark_ids, for_evaluation, load_benchmark, load_project
 from pipeline.config.study import load_plan
+from pipeline.reporting.words import p_value
 from pipeline.results.reference import read_reference
+from pipeline.results.statistics import Estimate, holm
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -124,8 +127,9 @@ def test_every_entry_of_the_tree_exists() -> None:
 
 # --- the studies ------------------------------------------------------------------------------------------------------
 
-STUDY = read("docs/camvid.md") + read("docs/evidence.md")
-OWN_WORDS = {"Dataset", "Form"}  # columns of the summary that no report has
+_SUMMARY = read("README.md").partition("The default shows")[2].partition("\n## ")[0]  # of the studies
+STUDY = read("docs/camvid.md") + read("docs/evidence.md") + _SUMMARY
+OWN_WORDS = {"Dataset", "Form", "p, all rows"}  # columns of the summary that no report has
 STUDIES = sorted(path.parts[-3] for path in (ROOT / "reports").glob("*/small/runs"))
 REPORTED = [table for study in STUDIES for table in tables(read(f"reports/{study}/small/report.md"))]
 _NUMBER = r"[+−]?\d+\.\d{2,3}"
@@ -139,6 +143,17 @@ def test_every_row_of_results_is_a_row_of_a_report() -> None:
         for row in table.rows:
             numbers = {key: cell for key, cell in row.items() if key not in OWN_WORDS}
             assert any(numbers.items() <= other.items() for other in reported), (table.caption, row)
+
+
+def test_the_p_values_over_all_rows_are_those_of_the_reports_adjusted_together() -> None:
+    (table,) = (table for table in tables(read("docs/evidence.md")) if "p, all rows" in table.columns)
+    reported = [row for other in REPORTED for row in other.rows if "p, adjusted" in row]
+    found = []
+    for row in table.rows:
+        numbers = {key: cell for key, cell in row.items() if key not in OWN_WORDS}.items()
+        found.append(next(float(other["p"].removeprefix("< ")) for other in reported if numbers <= other.items()))
+    judged = holm([Estimate(0.0, 0.0, 0.0, np.zeros(1), p, p) for p in found])
+    assert [row["p, all rows"] for row in table.rows] == [p_value(estimate.adjusted) for estimate in judged]
 
 
 def test_every_difference_in_the_text_has_its_interval_in_the_report() -> None:

@@ -145,7 +145,7 @@ def rows_run(study: Study) -> int:
 
 def _judged(study: Study) -> int:
     """How many differences share an adjustment of their p-values."""
-    return sum(protocol == PRIMARY for _, protocol in study.differences)
+    return sum(protocol == PRIMARY and each.covers_seeds for (_, protocol), each in study.differences.items())
 
 
 def _finding(study: Study, label: str, pairs: tuple[Pair, ...], pooled: bool) -> Finding | None:
