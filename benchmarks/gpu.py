@@ -103,19 +103,23 @@ def resume(device: torch.device, seconds: float, epochs: int = 3) -> Found:
             if iteration == _INTERRUPTED_AFTER:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        def trained() -> dict[str, torch.Tensor]:
-            train_benchmark(root, benchmark, 0, runtime, lambda iteration, values: None)
+        def trained() -> tuple[dict[str, torch.Tensor], int]:
+            """The last weights, and the first iteration that this training logged."""
+            logged: list[int] = []
+            train_benchmark(root, benchmark, 0, runtime, lambda iteration, values: logged.append(iteration))
             weights = load_file(files.existing_weights("last"))
             shutil.rmtree(files.folder)
-            return weights
+            return weights, logged[0]
 
-        first, again = trained(), trained()
+        (first, _), (again, _) = trained(), trained()
         try:
             train_benchmark(root, benchmark, 0, runtime, interrupt)
         except KeyboardInterrupt:
-            interrupted = trained()
+            interrupted, went_on_at = trained()
         else:
             raise RuntimeError(f"the training was not interrupted after iteration {_INTERRUPTED_AFTER}")
+        if went_on_at <= _INTERRUPTED_AFTER:
+            raise RuntimeError(f"the interrupted training began again, at iteration {went_on_at}, instead of resuming")
         iterations = files.history["iteration"].tolist()
     if iterations != list(range(1, len(iterations) + 1)):
         raise RuntimeError(f"an interrupted training logged the iterations {iterations}")
@@ -257,7 +261,7 @@ def _run(
     show: bool = False,
 ) -> str:
     """Standard output of a command with a time limit in seconds; RuntimeError with the end of its output."""
-    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"} | (environment or {})
+    environment = os.environ | (environment or {})
     pipes: dict[str, Any] = {} if show else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     done = subprocess.run(command, cwd=cwd, env=environment, text=True, check=False, timeout=max(seconds, 1), **pipes)
     said = f"{done.stderr or ''}{done.stdout or ''}"

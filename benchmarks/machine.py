@@ -6,14 +6,12 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
+from benchmarks.networks import ROOT
 from pipeline.runtime.device import available_cores
 from pipeline.runtime.provenance import hardware
-
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe(device: torch.device, module: str = "benchmarks") -> dict[str, object]:
@@ -38,7 +36,7 @@ def describe(device: torch.device, module: str = "benchmarks") -> dict[str, obje
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"  # an exported copy, without git
     return done.stdout.strip()

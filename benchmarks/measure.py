@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import psutil
 import torch
 
 Run = Callable[[], object]
+Tensors = Mapping[str, torch.Tensor]
 _SAMPLING_SECONDS = 0.002
 _GPU_ROUNDS, _GPU_SECONDS = 15, 5.0  # rounds are short there; none begins after these seconds
 
@@ -115,6 +116,18 @@ def require_close(name: str, ours: torch.Tensor, reference: torch.Tensor, tolera
     if not error <= tolerance:
         raise RuntimeError(f"{name}: differs by {error:.3g} of its size from the reference, allowed {tolerance:g}")
     return {name: error}
+
+
+def all_close(tolerances: Mapping[str, float], otherwise: float) -> Callable[[Tensors, Tensors], dict[str, float]]:
+    """A check of `Case` that compares tensors by name. tolerances: of the names that are not allowed `otherwise`."""
+
+    def check(ours: Tensors, reference: Tensors) -> dict[str, float]:
+        errors: dict[str, float] = {}
+        for name, expected in reference.items():
+            errors |= require_close(name, ours[name], expected, tolerances.get(name, otherwise))
+        return errors
+
+    return check
 
 
 def _wait(device: torch.device) -> None:

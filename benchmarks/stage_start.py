@@ -1,13 +1,19 @@
-"""Processor seconds that each stage of the default spends on imports: `python -m benchmarks.stage_start [STAGE ...]`.
+"""Processor seconds that each stage of the default spends on imports.
 
-Modules that a stage imports only when it uses them are listed here. In an older checkout run the file by its path.
+`python -m benchmarks.stage_start [--json FILE] [STAGE ...]`. Modules that a stage imports only when it uses them are
+listed here. In an older checkout run the file by its path.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 _DIGITS = "from pipeline.datasets import get_dataset; get_dataset('digits')"
 _TRACKING = "from pipeline.tracking.store import load_mlflow; load_mlflow()"
@@ -33,6 +39,27 @@ def seconds(stage: str) -> float:
     return min(found)
 
 
+def main() -> None:
+    """Measure, print, write JSON with one column: that of the checkout in the current folder."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stage_start", description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="STAGE")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    found = {}
+    for name in arguments.stages or LATE:
+        taken = seconds(name)
+        found[name.replace("_", "-")] = [round(taken, 1)]
+        print(f"{name:16} {taken:5.1f} s", flush=True)
+    if arguments.json:
+        git = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=False)
+        record = {
+            "command": " ".join(["python -m benchmarks.stage_start", *sys.argv[1:]]),
+            "machine": f"{platform.platform()}, {os.cpu_count()} CPU cores",
+            "columns": [f"commit {git.stdout.strip() or 'unknown'}"],
+            "seconds": found,
+        }
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or LATE:
-        print(f"{name:16} {seconds(name):5.1f} s", flush=True)
+    main()

@@ -11,12 +11,11 @@ _WIDTHS = (26, 18, 12, 8, 10, 10, 8)
 
 def heading(about: dict[str, Any]) -> str:
     """What was measured on, and the names of the columns."""
+    load = "" if about["load"] is None else f", load {about['load']:.1f}"
     lines = [
         f"{about['processor']}, {about['cores']} cores, {about['threads']} threads, device {about['device']}, "
         f"torch {about['torch']}",
-        f"commit {about['commit'][:10]} with {about['changed_files']} changed files, load {about['load']:.1f}"
-        if about["load"] is not None
-        else f"commit {about['commit'][:10]} with {about['changed_files']} changed files",
+        f"commit {about['commit'][:10]} with {about['changed_files']} changed files{load}",
         "time: median per unit; faster: median of the ratios within a round; memory: what one call adds at its peak",
         "",
         _row(_COLUMNS),

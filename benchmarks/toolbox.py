@@ -35,7 +35,7 @@ _SEGMENTORS = {"fcn": "FCN", "pspnet": "PSPNet", "deeplabv3": "Deeplabv3", "ocrn
 _CROSS_ENTROPY = {"type": "CrossEntropyLoss", "ignore_index": IGNORE_INDEX, "reduction": "mean"}
 
 
-def twins(benchmark: Benchmark, num_classes: int, seed: int = 0) -> tuple[nn.Module, Segmentor]:
+def twins(benchmark: Benchmark, num_classes: int) -> tuple[nn.Module, Segmentor]:
     """The toolbox's segmentor and ours with equal random weights, norms and memory, on the CPU, in evaluation mode.
 
     Raises PipelineError where the toolbox is not installed.
@@ -49,7 +49,7 @@ def twins(benchmark: Benchmark, num_classes: int, seed: int = 0) -> tuple[nn.Mod
     HRModule.use_checkpoint = False  # 1.7.0 reads it before it is set, so that no HRNet can be built
     with torch.device("meta"):
         ours = build_segmentor(benchmark, num_classes, pretrained=False).eval()
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     theirs = BuildSegmentor(_configuration(benchmark, num_classes, ours.encoder.out_channels), mode="TEST").eval()
     state = theirs.state_dict()
     for key, value in state.items():

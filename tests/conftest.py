@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,12 @@ from typing import Any
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 import pytest
-from helpers.project import TINY, make_project
+from helpers.project import TINY, make_project, prepare_all
 
 from pipeline.config.parse import parse
 from pipeline.config.schema import Benchmark
-from pipeline.datasets import get_dataset
-from pipeline.datasets.download import download
-from pipeline.datasets.prepare import prepare
-from pipeline.layout import Layout
-from pipeline.planning.plan import write_plan
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 
 # By what they took; pytest-xdist hands files out in this order only with --no-loadscope-reorder.
@@ -46,6 +41,21 @@ def tiny_benchmark(tiny: dict[str, Any]) -> Benchmark:
     return parse(Benchmark, {"id": "tiny", **tiny}, "tiny")
 
 
+@pytest.fixture
+def kernels_as_before() -> Iterator[None]:
+    """Put back what `set_kernels` chooses for the whole process."""
+    import torch
+
+    places = [(torch.backends.cudnn, "allow_tf32"), (torch.backends.cudnn, "benchmark")]
+    places += [(torch.backends.cuda.matmul, "allow_tf32"), (torch.utils.deterministic, "fill_uninitialized_memory")]
+    before = [getattr(*place) for place in places]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    for place, value in zip(places, before, strict=True):
+        setattr(*place, value)
+    torch.use_deterministic_algorithms(deterministic)
+
+
 @pytest.fixture(autouse=True)
 def _no_store_of_an_earlier_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow hands the store it last used on through the environment."""
@@ -62,9 +72,5 @@ def project(tmp_path: Path) -> Path:
 def prepared_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project after plan, download and preprocess: copy it before changing it."""
     root = make_project(tmp_path_factory.mktemp("prepared") / "project")
-    layout = Layout(root)
-    write_plan(root, layout.plan)
-    spec = get_dataset("digits")
-    download(spec, layout.raw("digits"), None, layout.source("digits"))
-    prepare(spec, layout.raw("digits"), layout.prepared("digits"))
+    prepare_all(root)
     return root

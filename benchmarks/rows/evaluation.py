@@ -15,6 +15,7 @@ from pipeline.evaluation.averaging import Whole, label_map
 from pipeline.evaluation.folding import fold_batch_norm
 from pipeline.evaluation.views import predict
 
+_MANY_CLASSES = 182  # COCO-Stuff
 _AGREEMENT = 0.999  # share of pixels; two classes may tie up to rounding
 
 
@@ -23,28 +24,27 @@ def cases(device: torch.device) -> dict[str, Callable[[], Case]]:
     size = (512, 683) if device.type == "cuda" else (128, 171)
     large = (1024, 2048) if device.type == "cuda" else (512, 1024)
     return {
-        "evaluation, single scale": lambda: _case(device, size, ("single_scale",)),
-        "evaluation, ms+flip": lambda: _case(device, size, ("ms_flip",)),
+        "evaluation, single scale": lambda: _case(device, size, "single_scale"),
+        "evaluation, ms+flip": lambda: _case(device, size, "ms_flip"),
         "averaging of views": lambda: _averaging(device, large),
     }
 
 
-def _case(device: torch.device, size: tuple[int, int], names: tuple[str, ...]) -> Case:
-    inference = ade_benchmark().inference
-    protocols = {name: getattr(inference, name) for name in names}
+def _case(device: torch.device, size: tuple[int, int], name: str) -> Case:
+    protocol = ade_benchmark().inference.protocols[name]
     theirs, model = ade_twins(device)
     fast = fold_batch_norm(model)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(4)).to(device)
 
     @torch.inference_mode()
     def ours() -> Tensor:
-        return torch.cat([maps.cpu() for maps in predict(fast, image, protocols, size).values()])
+        return predict(fast, image, {name: protocol}, size)[name].cpu()
 
     def reference() -> Tensor:
-        return torch.stack([their_label_map(theirs, image, protocol, size) for protocol in protocols.values()])
+        return their_label_map(theirs, image, protocol, size)[None]
 
     return Case(
-        f"ResNet-50 at stride 8, K={CLASSES}, image {size[0]}x{size[1]}, {' and '.join(names)}",
+        f"ResNet-50 at stride 8, K={CLASSES}, image {size[0]}x{size[1]}, {name}",
         ours,
         reference,
         agree,
@@ -53,12 +53,12 @@ def _case(device: torch.device, size: tuple[int, int], names: tuple[str, ...]) -
     )
 
 
-def _averaging(device: torch.device, size: tuple[int, int], classes: int = 182) -> Case:
+def _averaging(device: torch.device, size: tuple[int, int]) -> Case:
     generator = torch.Generator().manual_seed(5)
     views = []
     for scale in (0.5, 1.0):
         shape = (int(size[0] * scale) // 8, int(size[1] * scale) // 8)
-        views += [torch.rand(1, classes, *shape, generator=generator).to(device) for _ in range(2)]
+        views += [torch.rand(1, _MANY_CLASSES, *shape, generator=generator).to(device) for _ in range(2)]
     last = [Whole(view.movedim(1, -1).contiguous()) for view in views]
 
     def reference() -> Tensor:
@@ -66,7 +66,7 @@ def _averaging(device: torch.device, size: tuple[int, int], classes: int = 182) 
         return (sum(kept) / len(kept)).argmax(dim=1)
 
     return Case(
-        f"K={classes}, four views to {size[0]}x{size[1]}, no network",
+        f"K={_MANY_CLASSES}, four views to {size[0]}x{size[1]}, no network",
         lambda: label_map(last, size).cpu(),
         reference,
         agree,

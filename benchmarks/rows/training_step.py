@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Case, require_close
+from benchmarks.measure import Case, all_close
 from benchmarks.networks import CLASSES, ade_benchmark, ade_twins, batch
 from benchmarks.toolbox import their_optimizer, their_step
 from pipeline.config.schema import Benchmark
@@ -34,7 +34,7 @@ def step_case(device: torch.device, size: int, rounds: int = 2) -> Case:
 
     def ours() -> dict[str, Tensor]:
         values = training_step(trainer, [(images, labels)], 0, _FROM_EPOCH)
-        return {"loss": values["loss"], **observed(model.encoder, model.final_decoder, model.memory.memory)}
+        return {"loss": values["loss"].cpu(), **observed(model.encoder, model.final_decoder, model.memory.memory)}
 
     def reference() -> dict[str, Tensor]:
         losses = their_step(theirs, optimizer, images, labels, benchmark.optimizer.lr, _FROM_EPOCH)
@@ -45,7 +45,7 @@ def step_case(device: torch.device, size: int, rounds: int = 2) -> Case:
         f"ResNet-50 at stride 8, K={CLASSES}, 2 crops of {size}x{size}, float32",
         ours,
         reference,
-        compare,
+        all_close(_TOLERANCES, otherwise=1e-3),
         rounds=rounds,
         unit="step",
     )
@@ -67,11 +67,3 @@ def observed(encoder: nn.Module, decoder: nn.Module, memory: Tensor) -> dict[str
     }
     norms = {name: nn.utils.get_total_norm(values).cpu() for name, values in gradients.items()}
     return {**norms, "memory": memory.detach().cpu().clone()}
-
-
-def compare(ours: object, reference: object) -> dict[str, float]:
-    """Loss, gradient norms and memory of the two sides."""
-    errors: dict[str, float] = {}
-    for name, expected in reference.items():
-        errors |= require_close(name, ours[name].cpu(), expected, _TOLERANCES.get(name, 1e-3))
-    return errors

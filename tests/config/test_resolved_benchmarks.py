@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.project import ROOT
 
 from pipeline.config import config_hash, evaluation_hash, load_benchmark
 from pipeline.config.load import hashed
 from pipeline.config.study import load_plan, load_study
 
-ROOT = Path(__file__).resolve().parents[2]
 GOLDENS = ROOT / "tests" / "goldens"
 BENCHMARKS = json.loads((GOLDENS / "resolved-benchmarks.json").read_text(encoding="utf-8"))
 VARIANTS = json.loads((GOLDENS / "resolved-variants.json").read_text(encoding="utf-8"))

@@ -65,6 +65,7 @@ def test_a_convolution_with_two_readers_is_an_error_not_another_result() -> None
         fold_batch_norm(with_statistics(Forked()))
 
 
+@pytest.mark.usefixtures("kernels_as_before")
 def test_it_is_compared_in_full_precision_where_tf32_is_on() -> None:
     class Watched(Network):
         def forward(self, images: Tensor) -> SimpleNamespace:
@@ -73,11 +74,8 @@ def test_it_is_compared_in_full_precision_where_tf32_is_on() -> None:
             return super().forward(images)
 
     set_kernels(torch.device("cuda"), "tf32")
-    try:
-        fold_batch_norm(with_statistics(Watched()))
-        assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, True)
-    finally:
-        set_kernels(torch.device("cpu"), "float32")
+    fold_batch_norm(with_statistics(Watched()))
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, True)
 
 
 def test_a_network_that_reads_one_size_is_folded_at_that_size() -> None:

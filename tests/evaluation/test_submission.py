@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +15,22 @@ from PIL import Image
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import get_dataset, scored_split
 from pipeline.errors import PipelineError
-from pipeline.evaluation.submission import submission_archives
+from pipeline.evaluation.submission import joined, submission_archives
 
 IDS = get_dataset("cityscapes").submission_ids
 PROTOCOLS = ("single_scale", "ms_flip")
 
 
-def labels(seed: int, size: tuple[int, int] = (20, 30)) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 19, size).astype(np.uint8)
+def labels(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 19, (20, 30)).astype(np.uint8)
 
 
-def write(folder: Path, names: tuple[str, ...] = ("test/bonn/bonn_1", "test/berlin/berlin_2")) -> Path:
-    with submission_archives(folder, PROTOCOLS, IDS) as add:
-        for i, name in enumerate(names):
+def write(
+    folder: Path, names: Sequence[str] = ("test/bonn/bonn_1", "test/berlin/berlin_2"), rank: int = 0, world: int = 1
+) -> Path:
+    """The archives of one rank, which has its share of `names`."""
+    with submission_archives(folder, PROTOCOLS, IDS, rank) as add:
+        for i, name in list(enumerate(names))[rank::world]:
             add(name, {"single_scale": labels(i), "ms_flip": labels(100 + i)})
     return folder
 
@@ -57,6 +61,16 @@ def test_the_bytes_depend_on_the_predictions_alone(tmp_path: Path) -> None:
     for protocol in PROTOCOLS:
         name = f"submission_{protocol}.zip"
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_archives_of_several_ranks_are_joined_to_that_of_one(tmp_path: Path) -> None:
+    names = [f"test/bonn/bonn_{i}" for i in range(5)]
+    alone, together = write(tmp_path / "alone", names), tmp_path / "together"
+    for rank in range(3):
+        write(together, names, rank, world=3)
+    for protocol in PROTOCOLS:
+        assert joined(together, protocol, 3).read_bytes() == (alone / f"submission_{protocol}.zip").read_bytes()
+    assert sorted(path.name for path in together.iterdir()) == sorted(path.name for path in alone.iterdir())
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:

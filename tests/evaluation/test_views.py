@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from helpers.model_benchmarks import Strided
+from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.config.schema import ProtocolConfig
@@ -15,20 +16,6 @@ from pipeline.evaluation.averaging import Whole, label_map, resized_rows
 from pipeline.evaluation.views import predict
 
 SINGLE = ProtocolConfig()
-
-
-class Strided(nn.Module):
-    """A position-dependent stand-in for a segmentor: a fixed convolution at stride 4, with padding effects."""
-
-    def __init__(self, classes: int = 5) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(3, classes, 5, stride=4, padding=2)
-        self.calls: list[tuple[int, ...]] = []
-
-    def forward(self, images: Tensor) -> SimpleNamespace:
-        self.calls.append(tuple(images.shape))
-        return SimpleNamespace(logits=4 * self.conv(images))
 
 
 @pytest.fixture

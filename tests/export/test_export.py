@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 import yaml
 from helpers.model_benchmarks import SMALL_ENCODER, small_benchmark
+from helpers.project import edit_json
 from helpers.trained_run import SCORES, lively, write_run, write_scores
 from safetensors.torch import load_file
 from timm.layers import Conv2dSame
@@ -50,8 +50,7 @@ def exported(tmp_path: Path, tiny_benchmark: Benchmark) -> Path:
 
 
 def edit_card(weights: Path, **changes: Any) -> None:
-    path = card_path(weights)
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    edit_json(card_path(weights), **changes)
 
 
 def test_weights_and_card_suffice_where_the_project_has_no_run(exported: Path, tmp_path: Path) -> None:

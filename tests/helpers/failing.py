@@ -7,8 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -89,12 +88,3 @@ def _on_call(module: ModuleType, function: str, call: int, happens: Callable[[],
         return original(*arguments, **options)
 
     setattr(module, function, counting)
-
-
-@contextmanager
-def damaged(path: Path) -> Iterator[None]:
-    """The content of `path` is damaged inside the block and restored afterwards."""
-    content = path.read_bytes()
-    path.write_bytes(b"rubbish")
-    yield
-    path.write_bytes(content)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from helpers.trained_run import write_counted
 from pipeline.config import Benchmark, config_hash, resolved_yaml
 from pipeline.config.parse import parse
 from pipeline.datasets import IGNORE_INDEX, DatasetSpec, get_dataset, scored_split
+from pipeline.evaluation.evaluate import ProtocolCounts
 from pipeline.layout import Layout
-from pipeline.results.metrics import Counts, confusion_matrix, miou, near_boundaries, summarise
+from pipeline.results.metrics import Counts, miou, near_boundaries, summarise
 from pipeline.results.record import (
     BOUNDARY,
     PROBES,
@@ -37,6 +39,8 @@ from pipeline.results.record import (
     TrainingRecord,
     late_loss,
 )
+from pipeline.results.reference import Reference
+from pipeline.results.run import Run
 from pipeline.results.statistics import scores
 
 DATASET = get_dataset("camvid")
@@ -45,11 +49,13 @@ SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLI
 MISTAKEN_FOR = (BUILDING, TREE, BUILDING, PAVEMENT, ROAD, BUILDING, BUILDING, BUILDING, ROAD, BUILDING, PEDESTRIAN)
 ERROR = np.array([0.03, 0.10, 0.55, 0.03, 0.15, 0.12, 0.60, 0.55, 0.25, 0.50, 0.45])  # share of damaged pixels
 FEWER = {"fcn": np.array([1, 1, 0.8, 1, 1, 1, 0.6, 0.8, 0.9, 0.7, 0.7]), "deeplabv3": np.ones(K)}  # with memory
+SPREAD = np.array([-1.0, -0.5, 0.0, 0.5, 1.0]) / 100  # mIoU of reference trainings about their mean
 COMMIT = "5f0c1a9e" * 5
 HARDWARE = {"cpu": "A CPU", "cores": 2, "threads": 1, "gpu": None, "memory_bytes": 8 * 2**30, "platform": "Linux"}
 ITERATIONS = 200
 URL = "https://example.org/releases/ssseg_memorynet/row.pth"
 PANEL = 4
+SIZE = (72, 96)
 
 Labels = NDArray[np.uint8]
 
@@ -59,24 +65,22 @@ def write_results(
     *,
     seeds: tuple[int, ...] = (0, 1),
     images: int = 16,
-    size: tuple[int, int] = (72, 96),
     benchmarks: Sequence[Benchmark] = (),
-    splits: Mapping[str, int] | None = None,
 ) -> None:
     """params.yaml, params/, plan, prepared data and the results of `benchmarks` under `root`.
 
-    benchmarks: by default FCN and DeepLabV3 with and without memory. splits: the numbers of images that the prepared
-    data claims to hold, by default the dataset's official ones (`images` are drawn whatever they are).
+    benchmarks: by default FCN and DeepLabV3 with and without memory. The prepared data claims to hold the dataset's
+    official numbers of images, however many `images` are drawn.
     """
     rng = np.random.default_rng(0)
-    scenes = {f"scene_{i:03d}": _scene(rng, size) for i in range(images)}
+    scenes = {f"scene_{i:03d}": _scene(rng) for i in range(images)}
     chosen = benchmarks or [benchmark(framework, memory) for framework in FEWER for memory in (False, True)]
     choice = {"benchmarks": [b.id for b in chosen], "seeds": list(seeds)}
     _write_text(root / "params.yaml", yaml.safe_dump(choice))
     for planned in chosen:
         spec = get_dataset(planned.dataset.name)
         split = scored_split(planned.dataset, spec)
-        fingerprint = _write_prepared(Layout(root).prepared(spec.name), scenes, spec, split, splits or spec.splits)
+        fingerprint = _write_prepared(Layout(root).prepared(spec.name), scenes, spec, split)
         _write_text(
             root / "params" / f"{planned.id}.yaml", yaml.safe_dump(planned.model_dump(mode="json", exclude={"id"}))
         )
@@ -93,7 +97,7 @@ def row(
     mode: str = "import",
     paper: tuple[float | None, float | None] = (60.0, 61.0),
     model_zoo: tuple[float | None, float | None] = (60.0, 61.2),
-    **more: Any,
+    baseline: str | None = None,
 ) -> Benchmark:
     """A benchmark with published numbers (single scale, ms+flip), as params/`benchmark_id`.yaml would give it."""
     published = {
@@ -104,11 +108,11 @@ def row(
     changes = {
         "id": benchmark_id,
         "mode": mode,
-        "baseline": None,
+        "baseline": baseline,
         "dataset": {"name": dataset},
         "published": {**published, "checkpoints": [URL]},
     }
-    return parse(Benchmark, plain | changes | more, "fake")
+    return parse(Benchmark, plain | changes, "fake")
 
 
 def benchmark(framework: str, memory: bool) -> Benchmark:
@@ -127,6 +131,17 @@ def benchmark(framework: str, memory: bool) -> Benchmark:
     return parse(Benchmark, data, "fake")
 
 
+def other_trainings(benchmark: Benchmark, runs: Sequence[Run], shift: float = 0.0) -> Reference:
+    """A reference record of five trainings other than `runs`: within a point of their mean moved by `shift`."""
+    one = Reference.of_runs(benchmark, runs[:1])
+    mean = {p: float(np.mean([run.scores[p].miou for run in runs])) + shift for p in runs[0].scores}
+    trainings = tuple(
+        replace(one.trainings[0], seed=seed, scores={p: mean[p] + off for p in mean}, weights="0" * 64)
+        for seed, off in enumerate(-SPREAD if benchmark.memory else SPREAD)
+    )
+    return replace(one, trainings=trainings)
+
+
 def damage(truth: Labels, framework: str, memory: bool, views: int, key: list[int]) -> Labels:
     """(H, W) prediction: patches of each class are taken for its likeliest mistake. More `views`, fewer patches.
 
@@ -141,10 +156,10 @@ def damage(truth: Labels, framework: str, memory: bool, views: int, key: list[in
     return np.where(wrong, np.array(MISTAKEN_FOR)[filled], filled).astype(np.uint8)
 
 
-def _scene(rng: np.random.Generator, size: tuple[int, int]) -> Labels:
+def _scene(rng: np.random.Generator) -> Labels:
     """A street: train ids (H, W) uint8, some of them ignored."""
-    height, width = size
-    scene = np.full(size, SKY, dtype=np.uint8)
+    height, width = SIZE
+    scene = np.full(SIZE, SKY, dtype=np.uint8)
     horizon = int(height * rng.uniform(0.45, 0.55))
     for left in range(0, width, width // 6):
         top = int(horizon * rng.uniform(0.1, 0.8))
@@ -176,9 +191,7 @@ def _picture(scene: Labels, rng: np.random.Generator) -> NDArray[np.uint8]:
     return cv2.GaussianBlur(noisy.clip(0, 255).astype(np.uint8), (0, 0), 0.8)
 
 
-def _write_prepared(
-    folder: Path, scenes: dict[str, Labels], spec: DatasetSpec, split: str, splits: Mapping[str, int]
-) -> str:
+def _write_prepared(folder: Path, scenes: dict[str, Labels], spec: DatasetSpec, split: str) -> str:
     classes = len(spec.classes)
     rng = np.random.default_rng(1)
     rows = []
@@ -197,7 +210,7 @@ def _write_prepared(
     fingerprint = hashlib.sha256(b"".join(scene.tobytes() for scene in scenes.values())).hexdigest()
     ignored = float(np.mean([scene == IGNORE_INDEX for scene in scenes.values()]))
     info = {"name": spec.name, "num_classes": classes, "classes": list(spec.classes), "fingerprint": fingerprint}
-    info |= {"splits": dict(splits), "ignore_share": {split: ignored}}
+    info |= {"splits": dict(spec.splits), "ignore_share": {split: ignored}}
     _write_text(folder / "dataset.json", json.dumps(info))
     return fingerprint
 
@@ -276,29 +289,21 @@ def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[st
     key = 0 if planned.mode == "import" else seed  # every seed evaluates the same published checkpoint
     framework, memory = planned.segmentor.framework, planned.memory is not None
 
-    def of_views(views: int, keep: bool = False) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Confusion matrices (N, K, K) of a prediction from so many views, and (N, K + 1, K + 1) near boundaries.
-
-        keep: also the label maps of the panel.
-        """
-        matrices, boundaries = [], []
+    def of_views(views: int, keep: bool = False) -> ProtocolCounts:
+        """Counts of a prediction from so many views. keep: also the label maps of the panel."""
+        classes = len(spec.classes)
+        found = ProtocolCounts(np.zeros((classes, classes), np.int64))
         for index, (image_id, scene) in enumerate(scenes.items()):
             prediction = damage(scene, framework, memory, views, [key, index, max(views, 1)])
-            matrices.append(confusion_matrix(prediction, scene, len(spec.classes)))
-            near = [near_boundaries(labels, scene == IGNORE_INDEX, len(spec.classes)) for labels in (prediction, scene)]
-            boundaries.append(confusion_matrix(*near, len(spec.classes) + 1))
+            found.add(prediction, scene, near_boundaries(scene, scene == IGNORE_INDEX, classes))
             if keep and image_id in panel:
                 cv2.imwrite(str(files.prediction(image_id)), prediction)
-        return np.stack(matrices), np.stack(boundaries)
-
-    def counted(stacked: NDArray[np.int64]) -> Counts:
-        parts = stacked.diagonal(0, 1, 2), stacked.sum(1), stacked.sum(2)
-        return Counts(*(part[:, : len(spec.classes)] for part in parts))
+        return found
 
     for protocol, views in zip(PROTOCOLS, (1, 4), strict=True):
-        stacked, near = of_views(views, keep=protocol == "ms_flip")
-        confusion[protocol] = stacked.sum(axis=0)
-        counts |= {protocol: counted(stacked), BOUNDARY[protocol]: counted(near)}
+        found = of_views(views, keep=protocol == "ms_flip")
+        confusion[protocol] = found.confusion
+        counts |= {protocol: found.per_image(), BOUNDARY[protocol]: found.per_boundary()}
         summary = summarise(confusion[protocol])
         estimate = scores(Counts.of_seeds([counts[protocol]]), np.arange(len(ids)), samples=50).mean()
         accuracies = (summary.pixel_accuracy, summary.mean_accuracy)
@@ -306,7 +311,7 @@ def _write_evaluation(root: Path, planned: Benchmark, seed: int, scenes: dict[st
         measured[protocol] = ProtocolScores(summary.miou, estimate.low, estimate.high, *accuracies, boundary)
     about = {"run_key": _identity(planned, seed)["run_key"], "split": split, "submission": submission, "panel": panel}
     # Of the memory, all that matters to these predictions is that a pixel reads its own class.
-    probes = dict.fromkeys(PROBES, counts["single_scale"]) | {"shuffled": counted(of_views(-9)[0])} if memory else {}
+    probes = dict.fromkeys(PROBES, counts["single_scale"]) | {"shuffled": of_views(-9).per_image()} if memory else {}
     write_counted(root, planned, seed, ids, counts, confusion, probes, scores=measured, **about)
 
 

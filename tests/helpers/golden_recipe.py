@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from helpers.project import ROOT
 from pipeline.checkpoints.key_names import from_published
 from pipeline.datasets.spec import IGNORE_INDEX
 from pipeline.models import FeatureMemory
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 # Folders; several are separated like those of PATH.
 GOLDENS = [
@@ -30,6 +30,10 @@ GOLDENS = [
     )
 ]
 OWN_GOLDENS = ROOT / "tests" / "goldens"  # the small numeric ones, kept with the project
+
+# The authors' losses, those of MCIBI++ too, and ours.
+TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
+TERMS |= {"loss_cls": "final", "loss_pr": "coarse", "loss_cwi": "context"}
 
 _STRATEGIES = {"cosine_similarity": "cosine", "mean": "mean"}
 
@@ -113,15 +117,13 @@ def weight(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     return 1 + 0.1 * values if kind == "weight" else 0.1 * values
 
 
-def blocky_labels(
-    name: str, shape: tuple[int, int, int], num_classes: int, block: int, ignore: float, ignore_value: int = 255
-) -> torch.Tensor:
+def blocky_labels(name: str, shape: tuple[int, int, int], num_classes: int, block: int, ignore: float) -> torch.Tensor:
     """(B, H, W) int64 label map in squares of `block` pixels; a share `ignore` of single pixels is set to ignore."""
     batch, height, width = shape
     coarse = unit(name, (batch, -(-height // block), -(-width // block)))
     classes = (_to_unit_interval(coarse) * num_classes).floor().clamp(0, num_classes - 1)
     labels = F.interpolate(classes[:, None], scale_factor=block, mode="nearest")[:, 0, :height, :width].long()
-    labels[_to_unit_interval(unit(f"{name}/ignore", shape)) < ignore] = ignore_value
+    labels[_to_unit_interval(unit(f"{name}/ignore", shape)) < ignore] = IGNORE_INDEX
     return labels
 
 

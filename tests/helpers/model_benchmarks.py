@@ -1,6 +1,7 @@
 """Benchmarks for tests of the networks: only encoder, segmentor and memory matter, the rest is filled in."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.config import Benchmark, load_project, load_resolved
 from pipeline.config.parse import parse
 from pipeline.layout import Layout
+from pipeline.models import SegmentorOutput
 from pipeline.training.loop import Log
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.step import Trainer
@@ -39,6 +41,39 @@ def benchmark(
 def small_benchmark(framework="fcn", memory=None, **segmentor) -> Benchmark:
     """The same with a narrow head, quick on a CPU."""
     return benchmark(framework, memory, **{"channels": 16, "attention_channels": 8, **segmentor})
+
+
+class Plain(nn.Module):
+    """A network of two convolutions, without norm and memory, whose logits are as large as its input."""
+
+    memory = None
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, num_classes, 1))
+
+    def forward(self, images: Tensor) -> SegmentorOutput:
+        return SegmentorOutput(self.layers(images), None, (), None)
+
+
+class Strided(nn.Module):
+    """A position-dependent stand-in for a segmentor of 5 classes: a fixed convolution at stride 4 with padding effects.
+
+    It remembers the shapes of its inputs and the type of its logits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 5, 5, stride=4, padding=2)
+        self.calls: list[tuple[int, ...]] = []
+        self.dtype: torch.dtype | None = None
+
+    def forward(self, images: Tensor) -> SimpleNamespace:
+        self.calls.append(tuple(images.shape))
+        logits = 4 * self.conv(images)
+        self.dtype = logits.dtype
+        return SimpleNamespace(logits=logits)
 
 
 def trainer_of(

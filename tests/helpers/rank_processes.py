@@ -1,7 +1,6 @@
 """Run a function as several gloo processes on this machine and collect what each returns."""
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,14 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
+from helpers.tracking_server import free_port
 from pipeline.runtime.distributed import process_group
 
 
 def on_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """function(rank, *arguments) in `world` processes; what it returns, by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     # Forked, so that they need not import torch again.
-    mp.start_processes(_run, (world, port, folder, function, arguments), nprocs=world, start_method="fork")
+    mp.start_processes(_run, (world, free_port(), folder, function, arguments), nprocs=world, start_method="fork")
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,9 @@ from typing import Any
 import yaml
 
 from helpers.project import ROOT, edit_yaml, make_project, write_yaml
-from pipeline.checkpoints.download import download_weights
-from pipeline.checkpoints.planned import planned_weights
 from pipeline.config import Benchmark, load_resolved
 from pipeline.config.overlay import overlay
-from pipeline.datasets import get_dataset
-from pipeline.datasets.download import download
-from pipeline.datasets.planned import planned_datasets
-from pipeline.datasets.prepare import prepare
-from pipeline.datasets.prepared import write_index
 from pipeline.layout import Layout
-from pipeline.planning.plan import write_plan
 
 THIN = {"channels": 32, "attention_channels": 16}
 SMALL = {"keep_ratio": True, "long": 128, "short": 64}
@@ -39,25 +30,9 @@ def make_rows_project(root: Path, **rows: dict[str, Any]) -> Path:
     return root
 
 
-def small_inference(**ms_flip: Any) -> dict[str, Any]:
+def small_inference() -> dict[str, Any]:
     """Test pictures of 64 pixels and two scales."""
-    return {"resize": SMALL, "ms_flip": {"scales": [1.0, 1.5], **ms_flip}}
-
-
-def prepare_all(root: Path) -> None:
-    """The stages plan, download and preprocess."""
-    layout = Layout(root)
-    write_plan(root, layout.plan)
-    weights = planned_weights(layout.plan)
-    download_weights(weights, layout)
-    found = json.loads(layout.weights_source.read_text())
-    for name, plan in planned_datasets(layout.plan).items():
-        spec = get_dataset(name, plan.images)
-        download(spec, layout.raw(name), plan.source, layout.source(name))
-        prepare(spec, layout.raw(name), layout.prepared(name))
-        for benchmark in plan.benchmarks:
-            digest = found[benchmark]["sha256"] if benchmark in found else None
-            write_index(spec, layout.prepared(name), benchmark, layout.index(benchmark), digest)
+    return {"resize": SMALL, "ms_flip": {"scales": [1.0, 1.5]}}
 
 
 def resolved(root: Path, stage: str, benchmark: str) -> Benchmark:

@@ -13,14 +13,14 @@ RUNTIME = TINY_RUNTIME | {"evaluation_batch": 1, "log_every": 1, "save_every": 2
 SCHEDULE = {"epochs": 2, "batch_size": 4, "validate_every": 1}
 
 
-def short_repository(root: Path, train: int = 24, epochs: int = 2, mlflow: bool = False) -> Path:
-    """Lay it out at `root` and commit it; nothing is run. The scenes per split are `train`, 4 and 8."""
+def short_repository(root: Path, epochs: int = 2, mlflow: bool = False) -> Path:
+    """Lay it out at `root` and commit it; nothing is run. The scenes per split are 24, 4 and 8."""
     make_project(root)
     digits = root / "pipeline" / "datasets" / "sources" / "digits.py"
     whole = 'SCENES = {"train": 1200, "val": 200, "test": 200}'
     code = digits.read_text()
     assert whole in code
-    digits.write_text(code.replace(whole, f'SCENES = {{"train": {train}, "val": 4, "test": 8}}'))
+    digits.write_text(code.replace(whole, 'SCENES = {"train": 24, "val": 4, "test": 8}'))
     for benchmark in ("tiny-fcn", "tiny-fcn-mcibi"):
         edit_yaml(root / "params" / f"{benchmark}.yaml", schedule=SCHEDULE | {"epochs": epochs})
     edit_yaml(root / "params.yaml", runtime=RUNTIME | {"mlflow": mlflow})

@@ -63,12 +63,12 @@ def write_run(root: Path, benchmark: Benchmark, seed: int = 0, planned: bool = T
     return files.folder
 
 
-def write_scores(root: Path, benchmark: Benchmark, seed: int = 0, **changes: Any) -> None:
+def write_scores(root: Path, benchmark: Benchmark, **changes: Any) -> None:
     """The files of `runs/evaluate` that an export reads; `changes` to the record."""
     classes = len(get_dataset(benchmark.dataset.name).classes)
     counts = Counts(*(np.ones((200, classes), np.int64) for _ in range(3)))
     ids = [f"image_{i}" for i in range(200)]
-    write_counted(root, benchmark, seed, ids, dict.fromkeys(PROTOCOLS, counts), **changes)
+    write_counted(root, benchmark, 0, ids, dict.fromkeys(PROTOCOLS, counts), **changes)
 
 
 def write_counted(

@@ -64,7 +64,9 @@ def test_a_batch_in_two_parts_gives_the_memory_of_the_whole():
 
 
 def test_random_content_keeps_the_codes_as_they_are():
-    assert not module(content="random").learns
+    random = module(content="random")
+    assert not random.learns
+    assert torch.equal(random.vectors()[:, 0], class_codes(K, C))
     assert module().learns
 
 

@@ -13,19 +13,20 @@ from helpers.repro import make_repository
 from pipeline.errors import PipelineError
 from pipeline.planning.reference import add_references
 from pipeline.results.reference import read_reference
-from pipeline.runtime.provenance import hardware, loaded_code
+from pipeline.runtime.provenance import hardware
 
 
-@pytest.fixture
-def repository(prepared_project: Path, tmp_path: Path) -> Path:
-    """The small project with one benchmark, committed."""
-    root = shutil.copytree(prepared_project, tmp_path / "project")
+def committed(root: Path) -> Path:
+    """The project `root` with one benchmark as a repository."""
     edit_yaml(root / "params.yaml", benchmarks=["tiny-fcn"])
     make_repository(root, "all")
     return root
 
 
-def test_a_training_is_added_with_its_kernels_and_threads_and_not_repeated(repository: Path) -> None:
+def test_a_training_is_added_with_its_kernels_and_threads_and_not_repeated(
+    prepared_project: Path, tmp_path: Path
+) -> None:
+    repository = committed(shutil.copytree(prepared_project, tmp_path / "project"))
     add_references(repository, [0])
     found = read_reference(repository, "tiny-fcn")
     (training,) = found.trainings
@@ -39,17 +40,17 @@ def test_a_training_is_added_with_its_kernels_and_threads_and_not_repeated(repos
     assert read_reference(repository, "tiny-fcn") == found
 
 
-def test_uncommitted_code_makes_no_reference(repository: Path) -> None:
-    loaded_code.cache_clear()
+def test_uncommitted_code_makes_no_reference(project: Path) -> None:
+    repository = committed(project)
     (repository / "params.yaml").write_text((repository / "params.yaml").read_text() + "# edited\n")
     with pytest.raises(PipelineError, match="uncommitted changes"):
         add_references(repository, [0])
 
 
 def test_a_repository_of_another_user_is_refused_with_that_reason(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded_code.cache_clear()
+    repository = committed(project)
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     with pytest.raises(PipelineError, match=r"dubious ownership.*safe\.directory"):
         add_references(repository, [0])

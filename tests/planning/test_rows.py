@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from helpers.project import ROOT, edit_yaml, write_yaml
 
-from pipeline.config import load_benchmark, load_project
+from pipeline.config import load_project
 from pipeline.errors import PipelineError
 from pipeline.files.storage import write_json
 from pipeline.layout import Layout
 from pipeline.planning import rows
 from pipeline.planning.rows import run_row, run_rows
-from pipeline.results.published import changed_keys, published_benchmarks, published_rows
+from pipeline.results.published import published_benchmarks
 
 ROW = "ade20k-resnet50os8"
 CHECKPOINT = "https://github.com/SegmentationBLWX/modelstore/releases/download/ssseg_memorynet/deeplabv3_r50_ade20k.pth"
@@ -30,25 +30,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def dry_run(root: Path, capsys: pytest.CaptureFixture[str], row_id: str = ROW, **options: object) -> str:
-    run_row(root, row_id, **{"mode": "import", "seeds": None, "dry_run": True} | options)
+def dry_run(root: Path, capsys: pytest.CaptureFixture[str], **options: object) -> str:
+    run_row(root, ROW, **{"mode": "import", "seeds": None, "dry_run": True} | options)
     return capsys.readouterr().out
-
-
-def test_there_are_18_rows_and_29_of_the_successor_and_their_baselines_are_apart() -> None:
-    benchmarks = published_benchmarks(ROOT)
-    found = published_rows(benchmarks)
-    assert [row.memory.kind for row in found].count("features") == 18
-    assert len(found) == 18 + 29
-    assert {row.dataset.name for row in found} == {"ade20k", "cityscapes", "cocostuff10k", "lip"}
-    assert all(b.id.startswith("base-") for b in benchmarks if b not in found)
-
-
-def test_only_what_makes_a_number_counts_as_a_change() -> None:
-    file = load_benchmark(ROOT, ROW)
-    assert changed_keys(file, load_benchmark(ROOT, ROW, {"mode": "train", "description": "mine"})) == []
-    ablation = {"memory": {"strategy": "mean"}, "encoder": {"options": {"x": 1}}}
-    assert changed_keys(file, load_benchmark(ROOT, ROW, ablation)) == ["encoder.options.x", "memory.strategy"]
 
 
 def test_an_import_prints_what_it_downloads_the_published_numbers_and_the_command(root: Path, capsys) -> None:

@@ -31,7 +31,7 @@ COMMAND = "python -m pipeline study try --size short"
 def finished(prepared_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which the study was run to its end."""
     root = tmp_path_factory.mktemp("study") / "project"
-    shutil.copytree(prepared_project, root)
+    shutil.copytree(prepared_project, root)  # with the raw data, which a study asks for
     write_yaml(root / "studies" / "try.yaml", STUDY)
     assert run(root) == []
     return root
@@ -171,6 +171,14 @@ def test_what_a_study_cannot_run_is_refused_before_any_work(study: Path, file: s
     edit_yaml(study / file, **change)
     with pytest.raises(PipelineError, match=message):
         run(study)
+
+
+def test_report_only_writes_the_report_of_what_is_there_and_runs_nothing(study: Path) -> None:
+    record(study, "random").unlink()
+    command = [sys.executable, "-m", "pipeline", "study", "try", "--size", "short", "--report-only"]
+    subprocess.run(command, cwd=study, check=True, capture_output=True)
+    assert "FCN + memory" in (load_plan(study, "try", "short").folder(study) / "report.md").read_text()
+    assert recorded(study) == ["plain", "memory"]
 
 
 def test_a_dry_run_prints_every_run_and_whether_it_is_recorded(finished: Path) -> None:

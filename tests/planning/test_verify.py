@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.fake_results import benchmark, write_results
-from helpers.project import ROOT, edit_yaml, write_yaml
+from helpers.fake_results import benchmark, other_trainings, write_results
+from helpers.project import ROOT, edit_json, edit_yaml, write_yaml
 from helpers.repro import make_repository
 
 from pipeline.config.study import load_plan
@@ -29,18 +29,6 @@ def project(tmp_path: Path) -> Path:
     for variant in chosen_study(tmp_path).ran:
         write_reference(tmp_path, Reference.of_runs(variant.benchmark, variant.runs))
     return tmp_path
-
-
-def _shift(root: Path, name: str, by: float) -> None:
-    """Replace a reference record by five trainings whose scores are away from those of the first."""
-    path = root / f"reports/reference/{name}.json"
-    data = json.loads(path.read_text())
-    first = data["trainings"][0]
-    data["trainings"] = [
-        first | {"seed": seed, "scores": {p: s + by + seed / 1000 for p, s in first["scores"].items()}}
-        for seed in range(5)
-    ]
-    path.write_text(json.dumps(data))
 
 
 def test_it_prints_a_table_and_writes_the_judgements(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +58,8 @@ def test_a_different_result_fails_and_names_the_first_stage_that_differs(
     stages["train@camvid-fcn-0"]["deps"][0]["md5"] = "2"
     stages["evaluate-msflip@camvid-fcn-0"]["outs"][0]["md5"] = "2"
     write_yaml(project / "dvc.lock", {"schema": "2.0", "stages": stages})
-    _shift(project, "camvid-fcn", 0.5)
+    (without, _) = chosen_study(project).ran
+    write_reference(project, other_trainings(without.benchmark, without.runs, shift=0.5))
     assert not verify(project, None, None)
     assert "train@camvid-fcn-0 (its inputs differ: pipeline/training/step.py)" in capsys.readouterr().out
     assert "no stage's output differs" in first_difference(project, ["camvid-fcn-mcibi"])
@@ -102,7 +91,7 @@ def study(tmp_path: Path) -> Path:
 def _rerun(root: Path, variant: str, seed: int) -> None:
     """Make a record look as if it had been run again."""
     path = load_plan(root, "camvid", "small").records(root) / f"{variant}-{seed}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"finished": "2031-01-01T00:00:00+00:00"}))
+    edit_json(path, finished="2031-01-01T00:00:00+00:00")
 
 
 def test_a_rerun_of_a_study_is_judged_by_its_committed_records(study: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import markdown
 from helpers.fake_results import DATASET, benchmark, write_results
-from helpers.project import edit_yaml
+from helpers.project import edit_arrays, edit_json, edit_yaml
 from helpers.report_tables import tables, words
 
 from pipeline.config.schema import DatasetConfig
@@ -59,16 +59,6 @@ def _number(cell: str) -> float:
 def _interval(cell: str) -> tuple[float, float]:
     low, high = cell.strip("[]").split(",")
     return _number(low), _number(high)
-
-
-def _edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def _edit_arrays(path: Path, **changes: np.ndarray) -> None:
-    with np.load(path) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    np.savez(path, **arrays | changes)
 
 
 def _class_iou(root: Path, name: str, seed: int, protocol: str) -> np.ndarray:
@@ -183,7 +173,7 @@ def test_the_memory_chapter_names_classes_that_were_never_written(results: Path)
     with np.load(path) as archive:
         final, touched = archive["final"], archive["touched"]
     final[3], touched[3] = 0, False
-    _edit_arrays(path, final=final, touched=touched)
+    edit_arrays(path, final=final, touched=touched)
     row = tables(words(results))["inside: State of the memory"][0]
     assert row["Never written"] == DATASET.classes[3]
 
@@ -274,7 +264,7 @@ def test_runs_of_different_origin_are_pointed_out(results: Path) -> None:
     assert "⚠️" not in _markdown(results)
     path = Layout(results).train("camvid-fcn", 1) / "cost.json"
     machine = json.loads(path.read_text())["hardware"] | {"gpu": "A GPU"}
-    _edit_json(path, commit="0" * 40, dirty=True, hardware=machine)
+    edit_json(path, commit="0" * 40, dirty=True, hardware=machine)
     text = words(results)
     assert "> ⚠️ **Runs come from different commits**" in text
     assert "> ⚠️ **Uncommitted changes** were present when these runs were made: `camvid-fcn` seed 1" in text
@@ -306,7 +296,7 @@ def test_runs_on_different_images_are_refused(results: Path) -> None:
     path = Layout(results).evaluate("camvid-fcn-mcibi", 0) / "details" / "per_image.npz"
     with np.load(path) as archive:
         ids = archive["ids"][::-1]
-    _edit_arrays(path, ids=ids)
+    edit_arrays(path, ids=ids)
     with pytest.raises(PipelineError, match=r"per_image\.npz: other images than camvid-fcn, seed 0"):
         chosen_study(results)
 
@@ -378,7 +368,7 @@ def test_every_link_inside_leads_somewhere(finished: Path, html: _Page) -> None:
 def test_names_from_files_cannot_break_the_page(results: Path) -> None:
     path = Layout(results).train("camvid-fcn", 0) / "cost.json"
     machine = json.loads(path.read_text())["hardware"] | {"cpu": "<script>a|b*</script>"}
-    _edit_json(path, hardware=machine)
+    edit_json(path, hardware=machine)
     alone = Report("title", "subtitle", (provenance(chosen_study(results)),))
     assert not _Page(page.html(alone)).all("script")
     assert r"<script\>a\|b\*</script\>" in page.markdown(alone).replace("\\<", "<")

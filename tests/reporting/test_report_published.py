@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers.fake_results import row, write_results
-from helpers.project import ROOT, edit_yaml
+from helpers.project import ROOT, edit_json, edit_yaml
 from helpers.report_tables import tables, words
 
 from pipeline.config import config_hash, load_resolved, resolved_yaml
@@ -42,9 +42,9 @@ def _published(root: Path) -> list[dict[str, str]]:
     return tables(words(root))["published: Published rows"]
 
 
-def _publish(root: Path, benchmark_id: str = "camvid-row", **scores: tuple[float | None, float | None]) -> None:
+def _publish(root: Path, **scores: tuple[float | None, float | None]) -> None:
     """Give the row other published numbers: paper or model_zoo = (single scale, ms+flip)."""
-    path = root / "params" / f"{benchmark_id}.yaml"
+    path = root / "params" / "camvid-row.yaml"
     published = yaml.safe_load(path.read_text())["published"]
     pairs = {name: dict(zip(("single_scale", "ms_flip"), pair, strict=True)) for name, pair in scores.items()}
     edit_yaml(path, published=published | pairs)
@@ -61,14 +61,10 @@ def _replan(root: Path, **changes: object) -> None:
     path = layout.resolved("camvid-row")
     edit_yaml(path, **changes)
     planned = load_resolved(path)
-    for file in (
-        layout.train("camvid-row", 0) / "summary.json",
-        layout.evaluate("camvid-row", 0) / "details/evaluation.json",
-    ):
-        data = json.loads(file.read_text()) | {"config_hash": config_hash(planned)}
-        if "protocol" in data:
-            data["protocol"] = planned.inference.model_dump(mode="json")
-        file.write_text(json.dumps(data))
+    changed = {"config_hash": config_hash(planned)}
+    edit_json(layout.train("camvid-row", 0) / "summary.json", **changed)
+    changed["protocol"] = planned.inference.model_dump(mode="json")
+    edit_json(layout.evaluate("camvid-row", 0) / "details/evaluation.json", **changed)
 
 
 # Imported checkpoints
@@ -88,8 +84,7 @@ def test_the_model_zoo_s_number_counts_and_the_paper_s_follows_where_it_differs(
 )
 def test_an_imported_row_says_which_generation_of_the_checkpoint_ran_and_how(results, generation, words):
     path = Layout(results).train("camvid-row", 0) / "summary.json"
-    summary = json.loads(path.read_text())
-    path.write_text(json.dumps(summary | {"checkpoint": summary["checkpoint"] | {"generation": generation}}))
+    edit_json(path, checkpoint=json.loads(path.read_text())["checkpoint"] | {"generation": generation})
     (line,) = _published(results)
     assert line["How"] == f"imported checkpoint {words}"
     assert line["Protocol"] == PROTOCOLS
@@ -116,7 +111,7 @@ def test_a_retrained_row_is_judged_by_the_prediction_interval_of_its_seeds(tmp_p
 
 def test_a_declared_part_of_the_data_shows_no_difference(results):
     path = Layout(results).prepared("camvid") / "dataset.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"splits": {"train": 8, "val": 4, "test": 16}}))
+    edit_json(path, splits={"train": 8, "val": 4, "test": 16})
     text = words(results)
     (line,) = tables(text)["published: Published rows"]
     assert line[f"{SINGLE}: within tolerance"] == "subset: not comparable"

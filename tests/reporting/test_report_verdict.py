@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from helpers.fake_results import benchmark, write_results
+from helpers.fake_results import benchmark, other_trainings, write_results
 from helpers.report_tables import tables, words
 
 from pipeline.reporting.study import chosen_study
-from pipeline.results.reference import Reference, write_reference
+from pipeline.results.reference import write_reference
 
 CAPTION = "Yours beside the reference, mIoU in percent and gains in points"
 
@@ -24,15 +23,7 @@ def results(tmp_path: Path) -> Path:
 def _record(root: Path, by: float = 0.0) -> None:
     """Reference records of five trainings near the results, or `by` away from them."""
     for variant in chosen_study(root).ran:
-        path = write_reference(root, Reference.of_runs(variant.benchmark, variant.runs))
-        data = json.loads(path.read_text())
-        first = data["trainings"][0] | {"weights": "0" * 64}
-        steps = (0.05, -0.05, 0.02, -0.01, 0.0) if variant.benchmark.memory else (-0.04, 0.01, 0.03, 0.05, 0.0)
-        data["trainings"] = [
-            first | {"seed": seed, "scores": {p: s + by + step for p, s in first["scores"].items()}}
-            for seed, step in enumerate(steps)
-        ]
-        path.write_text(json.dumps(data))
+        write_reference(root, other_trainings(variant.benchmark, variant.runs, by))
 
 
 def test_it_comes_first_and_gives_the_verdict_in_one_word(results: Path) -> None:

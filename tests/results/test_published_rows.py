@@ -1,13 +1,18 @@
 """The published rows of `params/*.yaml`."""
 
+import functools
+
 import pytest
 import torch
-from helpers.golden_recipe import ROOT
+from helpers.project import ROOT
 
 from pipeline.config import benchmark_ids, load_benchmark
+from pipeline.config.overlay import dotted
 from pipeline.models import build_segmentor
 from pipeline.models.context import framework_options
+from pipeline.results.published import changed_keys, published_benchmarks, published_rows
 
+ROW = "ade20k-resnet50os8"
 ROWS = [name for name in benchmark_ids(ROOT) if load_benchmark(ROOT, name).published]
 PLUSPLUS_ROWS = [row for row in ROWS if row.startswith("pp-")]
 MEMORY_ROWS = [row for row in ROWS if not row.startswith(("base-", "pp-"))]
@@ -16,14 +21,27 @@ CLASSES = {"ade20k": 150, "cocostuff10k": 182, "cityscapes": 19, "lip": 20}
 ENTRIES = {"resnet50os8": 481, "resnet101os8": 787, "resnest101os8": 1084, "hrnetv2w48": 1973, "vitlarge": 485}
 
 
+@functools.cache
 def meta_segmentor(row):
     benchmark = load_benchmark(ROOT, row)
     with torch.device("meta"):
         return build_segmentor(benchmark, CLASSES[benchmark.dataset.name], pretrained=False)
 
 
-def test_there_are_eighteen_rows_of_mcibi_and_29_of_its_successor():
-    assert (len(MEMORY_ROWS), len(PLUSPLUS_ROWS)) == (18, 29)
+def test_there_are_18_rows_and_29_of_the_successor_and_their_baselines_are_apart():
+    benchmarks = published_benchmarks(ROOT)
+    found = published_rows(benchmarks)
+    assert [row.memory.kind for row in found].count("features") == 18
+    assert len(found) == 18 + 29
+    assert {row.dataset.name for row in found} == {"ade20k", "cityscapes", "cocostuff10k", "lip"}
+    assert all(b.id.startswith("base-") for b in benchmarks if b not in found)
+
+
+def test_only_what_makes_a_number_counts_as_a_change():
+    file = load_benchmark(ROOT, ROW)
+    assert changed_keys(file, load_benchmark(ROOT, ROW, {"mode": "train", "description": "mine"})) == []
+    ablation = {"memory": {"strategy": "mean"}, "encoder": {"options": {"x": 1}}}
+    assert changed_keys(file, load_benchmark(ROOT, ROW, ablation)) == ["encoder.options.x", "memory.strategy"]
 
 
 @pytest.mark.parametrize("row", MEMORY_ROWS)
@@ -84,8 +102,6 @@ def test_cityscapes_windows_are_executed_higher_than_wide():
 
 @pytest.mark.parametrize("row", [*MEMORY_ROWS, *PLUSPLUS_ROWS])
 def test_open_questions_name_keys_of_the_benchmark(row):
-    resolved = load_benchmark(ROOT, row).model_dump(mode="json")
-    for question in load_benchmark(ROOT, row).published.open_questions:
-        value = resolved
-        for part in question.key.split("."):
-            value = value[part]
+    benchmark = load_benchmark(ROOT, row)
+    asked = {question.key for question in benchmark.published.open_questions}
+    assert asked <= dotted(benchmark.model_dump(mode="json")).keys()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.fake_results import benchmark, row, write_results
-from helpers.project import edit_yaml
+from helpers.project import edit_arrays, edit_json, edit_yaml
 
 from pipeline.config import load_resolved
 from pipeline.datasets import get_dataset
@@ -40,10 +40,6 @@ def results(finished: Path, tmp_path: Path) -> Path:
 def _read(root: Path, name: str = MEMORY) -> Run:
     layout = Layout(root)
     return read_run(layout, load_resolved(layout.resolved(name)), 0)
-
-
-def _edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 # Round trips
@@ -167,34 +163,33 @@ def _another_plan(root: Path) -> None:
 
 
 def _another_training(root: Path) -> None:
-    _edit_json(EvaluationFiles(Layout(root), MEMORY, 0).details / "evaluation.json", run_key="0" * 12)
+    edit_json(EvaluationFiles(Layout(root), MEMORY, 0).details / "evaluation.json", run_key="0" * 12)
 
 
 def _other_data(root: Path) -> None:
-    _edit_json(Layout(root).prepared("camvid") / "dataset.json", fingerprint="other")
+    edit_json(Layout(root).prepared("camvid") / "dataset.json", fingerprint="other")
 
 
 def _another_mode(root: Path) -> None:
-    _edit_json(TrainingFiles(Layout(root), MEMORY, 0).folder / "summary.json", mode="import")
+    edit_json(TrainingFiles(Layout(root), MEMORY, 0).folder / "summary.json", mode="import")
 
 
 def _another_split(root: Path) -> None:
     files = EvaluationFiles(Layout(root), MEMORY, 0)
     for path in (files.folder / "metrics.json", files.details / "evaluation.json"):
-        _edit_json(path, split="val")
+        edit_json(path, split="val")
 
 
 def _another_score(root: Path) -> None:
     path = EvaluationFiles(Layout(root), MEMORY, 0).folder / "metrics.json"
-    _edit_json(path, ms_flip=json.loads(path.read_text())["ms_flip"] | {"miou": 0.99})
+    edit_json(path, ms_flip=json.loads(path.read_text())["ms_flip"] | {"miou": 0.99})
 
 
 def _another_matrix(root: Path) -> None:
     path = EvaluationFiles(Layout(root), MEMORY, 0).details / "confusion.npz"
     with np.load(path) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    arrays["ms_flip"] = arrays["ms_flip"].T
-    np.savez(path, **arrays)
+        turned = archive["ms_flip"].T
+    edit_arrays(path, ms_flip=turned)
 
 
 @pytest.mark.parametrize(

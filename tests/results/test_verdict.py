@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.fake_results import benchmark, row, write_results
+from helpers.fake_results import benchmark, other_trainings, row, write_results
+from helpers.project import edit_json
 
 from pipeline.config import Benchmark
 from pipeline.datasets import get_dataset
@@ -21,7 +22,6 @@ from pipeline.results.run import Run
 from pipeline.results.verdict import Verdict, verdicts, worst
 
 PAIR = ("camvid-fcn", "camvid-fcn-mcibi")
-SPREAD = np.array([-1.0, -0.5, 0.0, 0.5, 1.0]) / 100
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +32,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Benchmark,
     return {v.name: (v.benchmark, v.runs) for v in chosen_study(root).ran}
 
 
-def _reference(benchmark: Benchmark, runs: tuple[Run, ...], shift: float = 0.0) -> Reference:
-    """Five other trainings around the mean of `runs`, moved by `shift`."""
-    one = Reference.of_runs(benchmark, runs[:1])
-    mean = {p: float(np.mean([run.scores[p].miou for run in runs])) + shift for p in runs[0].scores}
-    trainings = tuple(
-        replace(one.trainings[0], seed=seed, scores={p: mean[p] + off for p in mean}, weights="0" * 64)
-        for seed, off in enumerate(-SPREAD if benchmark.memory else SPREAD)
-    )
-    return replace(one, trainings=trainings)
-
-
 def _words(found: list[Verdict]) -> set[str]:
     return {verdict.word for verdict in found}
 
 
 def test_a_rerun_within_the_spread_of_the_reference_trainings_is_reproduced(runs: dict) -> None:
-    references = {name: _reference(*ran) for name, ran in runs.items()}
+    references = {name: other_trainings(*ran) for name, ran in runs.items()}
     found = verdicts(runs, [PAIR], references)
     assert [(v.names, v.protocol) for v in found[4:]] == [(PAIR, "single_scale"), (PAIR, "ms_flip")]
     assert _words(found) == {"reproduced"}
@@ -62,7 +51,7 @@ def test_a_memory_that_was_never_written_is_different_whatever_the_score(tmp_pat
     assert _words(verdicts(runs, [], references)) == {"identical"}
     summary = runs[PAIR[1]][1][1].training.folder / "summary.json"
     classes = list(get_dataset("camvid").classes)
-    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"untouched_memory": classes}))
+    edit_json(summary, untouched_memory=classes)
     runs = {v.name: (v.benchmark, v.runs) for v in chosen_study(tmp_path).ran}
     without, with_ = (verdicts({name: runs[name]}, [], references) for name in PAIR)
     assert _words(without) == {"identical"}
@@ -71,8 +60,8 @@ def test_a_memory_that_was_never_written_is_different_whatever_the_score(tmp_pat
 
 
 def test_a_rerun_outside_is_different_and_so_is_its_gain(runs: dict) -> None:
-    references = {name: _reference(*ran) for name, ran in runs.items()}
-    references[PAIR[1]] = _reference(*runs[PAIR[1]], shift=0.10)
+    references = {name: other_trainings(*ran) for name, ran in runs.items()}
+    references[PAIR[1]] = other_trainings(*runs[PAIR[1]], shift=0.10)
     found = verdicts(runs, [PAIR], references)
     assert {v.names for v in found if v.word == "different"} == {PAIR[1:], PAIR}
     assert worst(found) == "different"
@@ -80,7 +69,7 @@ def test_a_rerun_outside_is_different_and_so_is_its_gain(runs: dict) -> None:
 
 def test_equal_weights_are_identical_whatever_the_others_did(runs: dict) -> None:
     name, (ran, own) = next(iter(runs.items()))
-    reference = Reference.of_runs(ran, own).joined(replace(_reference(ran, own, shift=0.3), trainings=()))
+    reference = Reference.of_runs(ran, own).joined(replace(other_trainings(ran, own, shift=0.3), trainings=()))
     assert _words(verdicts({name: (ran, own)}, [], {name: reference})) == {"identical"}
 
 
@@ -104,7 +93,7 @@ def test_other_data_precision_or_configuration_is_not_comparable_and_says_which(
     runs: dict, change: dict | None, reason: str
 ) -> None:
     name, (ran, own) = next(iter(runs.items()))
-    reference = _reference(ran, own)
+    reference = other_trainings(ran, own)
     if change is None:
         optimizer = ran.optimizer.model_copy(update={"lr": 0.5})
         change = {"benchmark": reference.benchmark.model_copy(update={"optimizer": optimizer})}
@@ -115,7 +104,7 @@ def test_other_data_precision_or_configuration_is_not_comparable_and_says_which(
 
 def test_one_reference_seed_is_too_few_to_judge_by(runs: dict) -> None:
     name, (ran, own) = next(iter(runs.items()))
-    reference = _reference(ran, own)
+    reference = other_trainings(ran, own)
     found = verdicts({name: (ran, own)}, [], {name: replace(reference, trainings=reference.trainings[:1])})
     assert _words(found) == {"not comparable"}
     assert verdicts({name: (ran, own)}, [], {})[0].reason == "no reference record"
@@ -123,7 +112,7 @@ def test_one_reference_seed_is_too_few_to_judge_by(runs: dict) -> None:
 
 def test_trainings_with_one_seed_on_several_kernels_count_once(runs: dict) -> None:
     name, (ran, own) = next(iter(runs.items()))
-    reference = _reference(ran, own)
+    reference = other_trainings(ran, own)
     again = tuple(replace(training, kernels="others") for training in reference.trainings)
     twice = replace(reference, trainings=reference.trainings + again)
     once, doubled = (verdicts({name: (ran, own)}, [], {name: each})[0] for each in (reference, twice))

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.repro import commit, run
 
 from pipeline.runtime.provenance import git_state, hardware, libraries, loaded_code, why_no_commit
 
 
-def git(root: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
-    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    git(tmp_path, "init")
+    run(tmp_path, "git", "init")
     (tmp_path / "code.py").write_text("answer = 42\n")
     (tmp_path / "dvc.lock").write_text("{}\n")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-m", "first")
+    commit(tmp_path, "first")
     return tmp_path
 
 
@@ -50,7 +44,7 @@ def test_what_the_pipeline_writes_itself_is_not_dirty(repository: Path) -> None:
 def test_a_process_keeps_the_commit_that_it_began_with(repository: Path) -> None:
     begun = loaded_code(repository)
     (repository / "code.py").write_text("changed\n")
-    git(repository, "commit", "--all", "--message", "later")
+    commit(repository, "later")
     assert loaded_code(repository) == begun != git_state(repository)
 
 
@@ -63,7 +57,7 @@ def test_the_commit_of_a_repository_around_the_project_is_not_its_own(repository
     (repository / "unpacked" / "dvc.yaml").write_text("stages: {}\n")
     assert git_state(repository / "unpacked") == (None, False)
     assert f"{repository} is not the project's; run `git init`" in why_no_commit(repository / "unpacked")
-    git(repository, "add", ".")  # now it is a part of that repository
+    run(repository, "git", "add", ".")  # now it is a part of that repository
     assert git_state(repository / "unpacked")[0] == git_state(repository)[0] is not None
 
 
@@ -83,7 +77,7 @@ def test_the_reason_for_no_commit_is_printed_once_with_its_remedy(
 
 
 def test_a_repository_without_a_commit_asks_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    git(tmp_path, "init")
+    run(tmp_path, "git", "init")
     assert loaded_code(tmp_path) == (None, False)
     assert "; commit all files" in capsys.readouterr().err
 

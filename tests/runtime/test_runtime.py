@@ -30,6 +30,7 @@ def test_a_number_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -
     assert worker_count(5) == 5
 
 
+@pytest.mark.usefixtures("kernels_as_before")
 @pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("tf32", True), ("bfloat16", False)])
 def test_products_of_float32_are_exact_on_a_gpu_unless_tf32_is_asked_for(precision: str, rounded: bool) -> None:
     set_kernels(torch.device("cuda"), precision)
@@ -37,7 +38,6 @@ def test_products_of_float32_are_exact_on_a_gpu_unless_tf32_is_asked_for(precisi
     with autocast(torch.device("cpu"), precision):
         expected = torch.bfloat16 if precision == "bfloat16" else torch.float32
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
-    set_kernels(torch.device("cuda"), "float32")
 
 
 def test_peak_memory_is_in_bytes_whatever_unit_the_system_counts_in(monkeypatch: pytest.MonkeyPatch) -> None:

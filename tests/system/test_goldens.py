@@ -16,7 +16,7 @@ import torch
 from helpers import dense_memory
 from helpers.golden_recipe import (
     GOLDENS,
-    ROOT,
+    TERMS,
     blocky_labels,
     golden_files,
     golden_memory,
@@ -26,6 +26,7 @@ from helpers.golden_recipe import (
     weight,
 )
 from helpers.model_benchmarks import trainer_of
+from helpers.project import ROOT
 from helpers.tensors import after_update
 
 from pipeline.checkpoints.key_names import from_published, rename_backbone
@@ -48,8 +49,6 @@ if DEVICE != "cpu":  # on the CPU it would set the deterministic mode for all te
 # A GPU adds in another order than the processor that the goldens were made on; so do other instructions of a processor.
 ROUNDING, TIGHT_STEPS, LAST_NORM = (1, 2, 1e-5) if DEVICE == "cpu" else (10, 1, 1e-3)
 SAMPLES = Path(os.environ.get("SAMPLES", ROOT.parent / "shared" / "data" / "samples"))
-TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
-TERMS |= {"loss_cls": "final", "loss_pr": "coarse", "loss_cwi": "context"}  # MCIBI++
 
 
 def each_golden(kind, pattern, slow=frozenset()):

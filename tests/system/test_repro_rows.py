@@ -113,7 +113,6 @@ def checkpoint(repository: Path, row: str) -> Path:
 def test_dvc_runs_every_stage_of_a_row(repository: Path) -> None:
     ran = stages_run((repository / "repro.log").read_text())
     assert ran == ["plan", "download", "preprocess", f"train@{BY_DVC}-0", f"evaluate-msflip@{BY_DVC}-0"]
-    assert (repository / "reports" / "report.md").stat().st_size > 1000
 
 
 @each_row([*ROWS.values(), DISTRIBUTION])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -10,8 +11,8 @@ from helpers.project import ROOT
 
 NOT_IMPORTED = {
     "plan": {"albumentations", "mlflow", "sklearn", "matplotlib", "torch"},  # torch: only once benchmarks are valid
-    "download": {"albumentations", "mlflow", "sklearn", "matplotlib", "torch", "pandas", "scipy"},
-    "preprocess": {"albumentations", "mlflow", "sklearn", "matplotlib", "torch", "scipy"},
+    "download": {"albumentations", "dvc", "mlflow", "sklearn", "matplotlib", "torch", "pandas", "scipy"},
+    "preprocess": {"albumentations", "dvc", "mlflow", "sklearn", "matplotlib", "torch", "scipy"},
     "train": {"mlflow", "sklearn", "matplotlib", "scipy.optimize"},
     "evaluate_msflip": {"mlflow", "sklearn", "matplotlib", "scipy.optimize"},
     "report": {"albumentations", "mlflow", "sklearn", "torch"},
@@ -26,3 +27,11 @@ def test_a_stage_with_the_digits_does_not_import(stage: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not NOT_IMPORTED[stage] & set(done.stdout.split())
+
+
+def test_albumentations_does_not_look_for_a_newer_version() -> None:
+    code = "import os, pipeline.datasets; print(os.environ['NO_ALBUMENTATIONS_UPDATE'])"
+    unset = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=unset, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

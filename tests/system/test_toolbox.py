@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.golden_recipe import TERMS
 from helpers.model_benchmarks import trainer_of
 
 pytest.importorskip("ssseg", reason="the authors' toolbox is not installed; run `make toolbox`")
@@ -17,9 +18,6 @@ from pipeline.training.step import training_step
 pytestmark = pytest.mark.slow
 
 CLASSES = 19
-# Their loss -> ours.
-TERMS = {"loss_cls_stage2": "final", "loss_cls_stage1": "coarse", "loss_memory": "consistency"}
-TERMS |= {"loss_cls": "final", "loss_pr": "coarse", "loss_cwi": "context"}
 
 
 def as_released(row, **changes):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from helpers.markdown import blocks
 from helpers.project import ROOT
+from helpers.repro import ENVIRONMENT
 
 
 @pytest.mark.slow
@@ -29,12 +30,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     shell = shutil.which("bash")
     assert shell is not None
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    identity = {
-        "GIT_AUTHOR_NAME": "a",
-        "GIT_AUTHOR_EMAIL": "a@b",
-        "GIT_COMMITTER_NAME": "a",
-        "GIT_COMMITTER_EMAIL": "a@b",
-    }
+    identity = {name: value for name, value in ENVIRONMENT.items() if name.startswith("GIT_")}
     subprocess.run([shell, "-c", "\n".join(script)], cwd=clone, env=environment | identity, check=True)
     report = (clone / "reports" / "report.md").read_text(encoding="utf-8")
     assert "shapes" in report

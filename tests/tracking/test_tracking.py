@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.project import ROOT, copy_prepared
 from helpers.tracking_files import (
     FINGERPRINT,
+    RUNTIME,
     track_both_stages,
     training_points,
     write_evaluation,
@@ -40,8 +42,6 @@ from pipeline.tracking.store import load_mlflow, open_store, tracking_uri
 from pipeline.tracking.sync import sync
 from pipeline.training.state import run_key
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-RUNTIME = RuntimeConfig(device="cpu")
 FOUR_PROCESSES = """
 import multiprocessing, sys
 from pathlib import Path
@@ -147,7 +147,7 @@ def interrupted_training(root: Path, benchmark: Benchmark, upto: int) -> None:
 @pytest.mark.slow
 def test_four_processes_may_create_the_store_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FOUR_PROCESSES, str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     client = load_mlflow().MlflowClient(tracking_uri=tracking_uri(tmp_path))
     experiment = client.get_experiment_by_name("parallel")
@@ -168,6 +168,11 @@ def test_store_leaves_the_environment_as_it_was(root: Path) -> None:
     with open_store(root):
         assert load_mlflow().get_tracking_uri() == tracking_uri(root)
     assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_mlflow_reports_nothing_to_its_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    load_mlflow()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
@@ -194,9 +199,9 @@ def test_stages_nest_below_one_parent_share_its_tags_and_leave_nothing_to_sync(
     monkeypatch.setenv("DVC_STAGE", "train@tiny-0")
     monkeypatch.setenv("DVC_EXP_NAME", "brave-newt")
     with stage_run(root, benchmark, 0, "train", RUNTIME):
-        write_training(root, benchmark, 0)
+        write_training(root, benchmark)
     with stage_run(root, benchmark, 0, "evaluate-msflip", RUNTIME):
-        write_evaluation(root, benchmark, 0)
+        write_evaluation(root, benchmark)
     (parent,) = runs_of(client, "parent")
     (train,), (evaluate,) = runs_of(client, "train"), runs_of(client, "evaluate-msflip")
     assert train.data.tags["mlflow.parentRunId"] == evaluate.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -221,9 +226,9 @@ def test_a_training_that_starts_from_another_has_one_parent_and_nothing_to_sync(
     root: Path, client: Any, benchmark: Benchmark
 ) -> None:
     base = benchmark.model_copy(update={"id": "base"})
-    write_training(root, base, 0)
+    write_training(root, base)
     start = StartConfig(benchmark="base", config_hash=TrainingFiles(Layout(root), "base", 0).record.config_hash)
-    track_both_stages(root, benchmark.model_copy(update={"start": start}), 0, RUNTIME)
+    track_both_stages(root, benchmark.model_copy(update={"start": start}))
     assert [line for line in sync(root) if "tiny" in line] == []
     (parent,) = (run for run in runs_of(client, "parent") if run.data.tags["benchmark"] == "tiny")
     network = TrainingFiles(Layout(root), "base", 0).weights("last")
@@ -275,12 +280,12 @@ def test_artifacts_stay_below_a_repository_that_was_moved_or_copied(
     root: Path, benchmark: Benchmark, capsys: pytest.CaptureFixture[str], place: Callable[[Path, Path], object]
 ) -> None:
     with stage_run(root, benchmark, 0, "train", RUNTIME):
-        write_training(root, benchmark, 0)
+        write_training(root, benchmark)
     before = sorted(root.rglob("*"))
     elsewhere = root.with_name("its new place")
     place(root, elsewhere)
     with stage_run(elsewhere, benchmark, 0, "evaluate-msflip", RUNTIME):
-        write_evaluation(elsewhere, benchmark, 0)
+        write_evaluation(elsewhere, benchmark)
     assert f"was at {root} before" in capsys.readouterr().out
     assert sorted(root.rglob("*")) == (before if root.exists() else [])
     there = load_mlflow().MlflowClient(tracking_uri=tracking_uri(elsewhere))
@@ -326,7 +331,7 @@ def test_training_that_starts_over_supersedes_the_earlier_run(root: Path, client
 
 
 def test_results_of_both_stages_reach_their_runs_and_the_parent(root: Path, client: Any, benchmark: Benchmark) -> None:
-    track_both_stages(root, benchmark, 0, RUNTIME)
+    track_both_stages(root, benchmark)
     (train,), (evaluate,) = runs_of(client, "train"), runs_of(client, "evaluate-msflip")
     (parent,) = runs_of(client, "parent")
     assert train.data.tags["complete"] == evaluate.data.tags["complete"] == "true"
@@ -364,9 +369,9 @@ def test_results_of_both_stages_reach_their_runs_and_the_parent(root: Path, clie
 def test_intervals_in_the_record_and_in_mlflow_are_those_of_the_statistics(
     prepared_project: Path, tmp_path: Path
 ) -> None:
-    root = shutil.copytree(prepared_project, tmp_path / "project")
+    root = copy_prepared(prepared_project, tmp_path / "project")
     benchmark = load_resolved(Layout(root).resolved_for("evaluate", "tiny-fcn"))
-    write_training(root, benchmark, 0)
+    write_training(root, benchmark)
     runtime = RuntimeConfig(device="cpu", workers=0)
     with stage_run(root, benchmark, 0, "evaluate-msflip", runtime):
         evaluate_benchmark(root, benchmark, 0, runtime)
@@ -405,7 +410,7 @@ def test_store_that_fails_midway_costs_one_warning_and_sync_repairs_it(
         database.write_bytes(b"no database" * 1000)
         for step, values in training_points():
             run.log(step, values)
-        write_training(root, benchmark, 0)
+        write_training(root, benchmark)
     warnings = [record for record in caplog.records if "python -m pipeline sync" in record.getMessage()]
     assert len(warnings) == 1
     database.write_bytes(backup)
@@ -416,8 +421,8 @@ def test_store_that_fails_midway_costs_one_warning_and_sync_repairs_it(
 
 
 def test_sync_gives_runs_to_results_from_the_cache_once(root: Path, client: Any, benchmark: Benchmark) -> None:
-    write_training(root, benchmark, 0)
-    write_evaluation(root, benchmark, 0)
+    write_training(root, benchmark)
+    write_evaluation(root, benchmark)
     assert [line.partition(":")[0] for line in sync(root)] == ["train tiny seed 0", "evaluate-msflip tiny seed 0"]
     assert sync(root) == []
     (parent,) = runs_of(client, "parent")
@@ -432,7 +437,7 @@ def test_sync_gives_runs_to_results_from_the_cache_once(root: Path, client: Any,
 
 
 def test_sync_names_the_file_that_a_result_lacks(root: Path, benchmark: Benchmark) -> None:
-    (write_training(root, benchmark, 0) / "cost.json").unlink()
+    (write_training(root, benchmark) / "cost.json").unlink()
     with pytest.raises(PipelineError, match=r"cost\.json: no such file; rerun the stage train of tiny, seed 0"):
         sync(root)
 
@@ -440,12 +445,12 @@ def test_sync_names_the_file_that_a_result_lacks(root: Path, benchmark: Benchmar
 def test_another_protocol_is_another_evaluation_of_the_same_training(
     root: Path, client: Any, benchmark: Benchmark
 ) -> None:
-    write_training(root, benchmark, 0)
-    write_evaluation(root, benchmark, 0)
+    write_training(root, benchmark)
+    write_evaluation(root, benchmark)
     sync(root)
     shutil.rmtree(Layout(root).evaluate(benchmark.id, 0))
     inference = benchmark.inference.model_copy(update={"ms_flip": benchmark.inference.single_scale})
-    write_evaluation(root, benchmark.model_copy(update={"inference": inference}), 0)
+    write_evaluation(root, benchmark.model_copy(update={"inference": inference}))
     assert [line.partition(":")[0] for line in sync(root)] == ["evaluate-msflip tiny seed 0"]
     assert not any("superseded_by" in run.data.tags for run in runs_of(client, "evaluate-msflip"))
     assert len(runs_of(client, "parent")) == 1

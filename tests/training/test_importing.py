@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.miniature import ade20k, source
-from helpers.project import ROOT, edit_yaml
+from helpers.project import ROOT, edit_yaml, prepare_all
 from helpers.published_files import published_state, write_checkpoint, write_imagenet
-from helpers.rows import THIN, make_rows_project, prepare_all, resolved, small_inference
+from helpers.rows import THIN, make_rows_project, resolved, small_inference
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -127,19 +126,6 @@ def test_a_file_that_does_not_fit_says_what_it_is(project, published, file, benc
     with pytest.raises(PipelineError) as caught:
         load_published(project, load_benchmark(project, benchmark), write_checkpoint(file, change(published)))
     assert [message for message in messages if message not in str(caught.value)] == []
-
-
-def test_code_in_a_file_is_not_run(project, row, tmp_path) -> None:
-    class Code:
-        def __reduce__(self) -> Any:
-            return Path.touch, (tmp_path / "ran",)
-
-    torch.save({"model": Code()}, tmp_path / "code.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"model": Code()}, protocol=2))
-    for name in ("code.pth", "plain.pth"):
-        with pytest.raises(PipelineError, match="not readable as weights"):
-            load_published(project, row, tmp_path / name)
-    assert not (tmp_path / "ran").exists()
 
 
 # --- from plan to report ----------------------------------------------------------------------------------------------

@@ -5,28 +5,33 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers.model_benchmarks import train_tiny
-from helpers.project import edit_yaml
+from helpers.project import copy_prepared, edit_yaml
 from safetensors.numpy import load_file
 
 from pipeline.config import load_project, load_resolved
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
+from pipeline.training.losses import median_frequency
 from pipeline.training.state import random_state, restore_random_state
-from pipeline.training.train import is_trained
+from pipeline.training.step import Trainer
+from pipeline.training.train import _build, is_trained
 
 BENCHMARK = "tiny-fcn-mcibi"
+BRIEF = {"epochs": 1, "batch_size": 300}
 
 
 def start(root: Path, seed: int = 0) -> BaseProcess:
@@ -48,18 +53,30 @@ def train(root: Path, seed: int = 0) -> None:
     assert process.exitcode == 0
 
 
+def edit_plan(root: Path, **changes: Any) -> None:
+    edit_yaml(root / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml", **changes)
+
+
 @pytest.fixture
 def brief(trainable: Path) -> Path:
     """A project ready for a training of four iterations."""
-    edit_yaml(trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml", schedule={"epochs": 1, "batch_size": 300})
+    edit_plan(trainable, schedule=BRIEF)
     return trainable
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(prepared_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which tiny-fcn-mcibi was trained from start to end."""
-    root = tmp_path_factory.mktemp("uninterrupted") / "project"
-    shutil.copytree(prepared_project, root)
+    root = copy_prepared(prepared_project, tmp_path_factory.mktemp("uninterrupted") / "project")
+    train(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def briefly_trained(prepared_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the training of four iterations is done."""
+    root = copy_prepared(prepared_project, tmp_path_factory.mktemp("brief") / "project")
+    edit_plan(root, schedule=BRIEF)
     train(root)
     return root
 
@@ -81,36 +98,45 @@ def interrupt(root: Path, iterations: int, number: signal.Signals) -> int:
     return process.exitcode
 
 
-def test_killed_twice_and_run_again_gives_identical_results(trainable: Path, uninterrupted: Path) -> None:
+def resumed_after(said: str) -> list[int]:
+    """Iterations that trainings did not repeat, by what they said."""
+    return [int(number) for number in re.findall(r"resuming after iteration (\d+)", said)]
+
+
+def test_killed_twice_and_run_again_gives_identical_results(
+    trainable: Path, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert interrupt(trainable, 6, signal.SIGKILL) == -signal.SIGKILL
     assert not results(trainable).exists()
     assert interrupt(trainable, 9, signal.SIGKILL) == -signal.SIGKILL
-    assert list((trainable / "runs" / "state").rglob("state.pt"))
     train(trainable)
+    first, second = resumed_after(capfd.readouterr().out)
+    assert 6 <= first < second
     for name in ("last.safetensors", "best.safetensors", "summary.json"):
         assert (results(trainable) / name).read_bytes() == (results(uninterrupted) / name).read_bytes(), name
 
 
-def test_terminated_run_saves_its_iteration_and_resumes(trainable: Path, uninterrupted: Path) -> None:
+def test_terminated_run_saves_its_iteration_and_resumes(
+    trainable: Path, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert interrupt(trainable, 3, signal.SIGTERM) not in (0, -signal.SIGTERM)
+    ((unit, number),) = re.findall(r"stopped after (iteration|epoch) (\d+)", capfd.readouterr().err)
     train(trainable)
+    assert resumed_after(capfd.readouterr().out) == [int(number) * (12 if unit == "epoch" else 1)]
     name = "last.safetensors"
     assert (results(trainable) / name).read_bytes() == (results(uninterrupted) / name).read_bytes()
 
 
-def test_worker_processes_do_not_change_the_weights(brief: Path, tmp_path: Path) -> None:
-    alone = shutil.copytree(brief, tmp_path / "alone")
+def test_worker_processes_do_not_change_the_weights(brief: Path, briefly_trained: Path) -> None:
     edit_yaml(brief / "params.yaml", runtime={"device": "cpu", "workers": 2, "mlflow": False})
-    train(alone)
     train(brief)
     name = "last.safetensors"
-    assert (results(brief) / name).read_bytes() == (results(alone) / name).read_bytes()
+    assert (results(brief) / name).read_bytes() == (results(briefly_trained) / name).read_bytes()
 
 
-def test_another_seed_gives_other_weights(brief: Path) -> None:
-    train(brief, seed=0)
-    train(brief, seed=1)
-    first, other = (load_file(results(brief, seed) / "last.safetensors") for seed in (0, 1))
+def test_another_seed_gives_other_weights(briefly_trained: Path) -> None:
+    train(briefly_trained, seed=1)
+    first, other = (load_file(results(briefly_trained, seed) / "last.safetensors") for seed in (0, 1))
     assert other.keys() == first.keys()
     assert not np.array_equal(other["memory.memory"], first["memory.memory"])
 
@@ -134,28 +160,49 @@ def test_curves_summary_and_memory_are_written_and_no_state_is_left(uninterrupte
 
 
 def test_batch_larger_than_the_split_is_an_error(trainable: Path) -> None:
-    plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
-    edit_yaml(plan, schedule={"epochs": 1, "batch_size": 5000})
+    edit_plan(trainable, schedule={"epochs": 1, "batch_size": 5000})
     with pytest.raises(PipelineError, match=r"schedule.batch_size: 5000 is larger than the training split of digits"):
         train_tiny(trainable)
 
 
-def test_a_training_split_without_images_is_an_error(trainable: Path) -> None:
-    folder = Layout(trainable).prepared("digits")
-    table = Prepared(folder).table
-    table[table["split"] != "train"].to_parquet(folder / "table.parquet")
-    with pytest.raises(PipelineError, match=r"is larger than the training split of digits"):
-        train_tiny(trainable)
+def test_class_weights_come_from_the_training_images_alone(trainable: Path) -> None:
+    edit_plan(trainable, loss={"class_weights": "median_frequency"})
+    benchmark = load_resolved(Layout(trainable).resolved_for("train", BENCHMARK))
+    prepared = Prepared(Layout(trainable).prepared("digits"))
+    runtime = load_project(trainable).runtime
+    trainer, _ = _build(benchmark, 0, runtime, prepared, torch.device("cpu"), weights=None)
+    counts = np.stack(prepared.table.query("split == 'train'")["histogram"])[:, :-1]  # the last are ignored
+    assert torch.equal(trainer.class_weights, median_frequency(counts))
 
 
-def test_class_weights_come_from_the_training_images_and_change_the_weights(brief: Path, tmp_path: Path) -> None:
-    weighted = shutil.copytree(brief, tmp_path / "weighted")
-    train(brief)
-    plan = weighted / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
-    edit_yaml(plan, loss={"class_weights": "median_frequency"})
-    train(weighted)
-    alike, first = (pd.read_csv(r / "runs" / "curves" / BENCHMARK / "0" / "history.csv") for r in (brief, weighted))
-    assert first["loss_final"][0] != alike["loss_final"][0]  # of the same batch and the same weights
+def train_with_scores(root: Path, monkeypatch: pytest.MonkeyPatch, scores: list[float], **schedule: int) -> list[Any]:
+    """Train on a few scenes, each validation giving the next of `scores`; the weights at each of them."""
+    weights = []
+
+    def validate(trainer: Trainer, *_: object) -> dict[str, float]:
+        weights.append({name: value.numpy().copy() for name, value in trainer.model.state_dict().items()})
+        return {"miou": scores[len(weights) - 1], "pixel_accuracy": 0.5}
+
+    monkeypatch.setattr("pipeline.training.train._validate", validate)  # which epoch is the best is else by chance
+    edit_plan(root, schedule={"batch_size": 12, **schedule}, dataset={"name": "digits", "train_fraction": 0.02})
+    train_tiny(root)
+    return weights
+
+
+def test_the_best_weights_are_those_of_the_best_validation(trainable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_epochs = train_with_scores(trainable, monkeypatch, [0.1, 0.5, 0.3], epochs=3, validate_every=1)
+    for name, expected in (("best", of_epochs[1]), ("last", of_epochs[2])):
+        found = load_file(results(trainable) / f"{name}.safetensors")
+        assert all(np.array_equal(found[key], value) for key, value in expected.items()), name
+    assert json.loads((results(trainable) / "summary.json").read_text())["best"] == {"epoch": 2, "miou": 0.5}
+
+
+def test_validations_are_some_epochs_apart_and_one_is_at_the_end(
+    trainable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_with_scores(trainable, monkeypatch, [0.1, 0.2, 0.3], epochs=5, validate_every=2)
+    curve = pd.read_csv(trainable / "runs" / "curves" / BENCHMARK / "0" / "validation.csv")
+    assert list(curve["epoch"]) == [2, 4, 5]
 
 
 def test_splits_of_ignored_pixels_only_are_an_error_and_absent_classes_are_named(
@@ -165,8 +212,7 @@ def test_splits_of_ignored_pixels_only_are_an_error_and_absent_classes_are_named
     table = pd.read_parquet(path)
     without = [np.where(np.arange(len(row)) == 3, 0, row) for row in table["histogram"]]
     table.assign(histogram=without).to_parquet(path)
-    plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
-    edit_yaml(plan, schedule={"epochs": 1, "batch_size": 300})
+    edit_plan(trainable, schedule=BRIEF)
     train_tiny(trainable)
     assert "digits: no training image has two\n" in capsys.readouterr().out
     for split, message in (("train", "1200 training"), ("val", r"\d+ validation")):
@@ -200,7 +246,6 @@ def test_a_state_that_was_saved_with_more_gpus_is_restored() -> None:
 
 
 def test_a_warm_up_as_long_as_the_training_is_an_error(trainable: Path) -> None:
-    plan = trainable / "runs" / "plan" / "train" / f"{BENCHMARK}.yaml"
-    edit_yaml(plan, schedule={"epochs": 2, "batch_size": 100, "warmup_iterations": 24})
+    edit_plan(trainable, schedule={"epochs": 2, "batch_size": 100, "warmup_iterations": 24})
     with pytest.raises(PipelineError, match=r"warmup_iterations: 24, but the whole training has 24 iterations"):
         train_tiny(trainable)
