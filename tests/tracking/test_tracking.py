@@ -486,19 +486,22 @@ def test_parameters_read_as_in_yaml(tiny: dict[str, Any]) -> None:
 def test_a_stage_that_could_not_begin_does_not_keep_the_next_one_from_it(
     root: Path, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refused(*_: object) -> None:
+        raise PipelineError("database is locked")
+
     with monkeypatch.context() as broken, pytest.raises(PipelineError, match="database is locked"):
-        broken.setattr("pipeline.tracking.runs.describe", lambda *_: (_ for _ in ()).throw(PipelineError("database is locked")))
+        broken.setattr("pipeline.tracking.runs.describe", refused)
         with stage_run(root, benchmark, 0, "train", RUNTIME):
             pytest.fail("must not begin")
     with stage_run(root, benchmark, 0, "train", RUNTIME):
-        write_training(root, benchmark, 0)
+        write_training(root, benchmark)
 
 
 def test_a_restored_run_has_the_parameters_of_the_one_that_was_tracked_live(
     root: Path, client: Any, benchmark: Benchmark
 ) -> None:
     with stage_run(root, benchmark, 0, "train", RuntimeConfig(device="auto")):
-        write_training(root, benchmark, 0)
+        write_training(root, benchmark)
     (live,) = runs_of(client, "train")
     client.set_tag(live.info.run_id, "complete", "false")
     sync(root)
