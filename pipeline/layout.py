@@ -1,4 +1,4 @@
-"""Folders below the repository root in which the pipeline writes. `dvc.yaml` names the same paths."""
+"""Folders below the repository root that stages share; `dvc.yaml` names the same paths. Commands name their own."""
 
 from __future__ import annotations
 
