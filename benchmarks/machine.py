@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 
 import torch
 
 from benchmarks.networks import ROOT
 from pipeline.runtime.device import available_cores
-from pipeline.runtime.provenance import hardware
+from pipeline.runtime.provenance import git, hardware
 
 
 def describe(device: torch.device, module: str = "benchmarks") -> dict[str, object]:
@@ -21,8 +20,8 @@ def describe(device: torch.device, module: str = "benchmarks") -> dict[str, obje
     """
     return {
         "command": " ".join([f"python -m {module}", *sys.argv[1:]]),
-        "commit": os.environ.get("COMMIT") or _git("rev-parse", "HEAD"),
-        "changed_files": len(_git("status", "--porcelain").splitlines()),
+        "commit": os.environ.get("COMMIT") or git(ROOT, "rev-parse", "HEAD") or "unknown",
+        "changed_files": len((git(ROOT, "status", "--porcelain") or "").splitlines()),
         "system": platform.platform(),
         "processor": hardware()["cpu"],
         "cores": available_cores(),
@@ -32,11 +31,3 @@ def describe(device: torch.device, module: str = "benchmarks") -> dict[str, obje
         "threads": torch.get_num_threads(),
         "onednn_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "default"),
     }
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"  # an exported copy, without git
-    return done.stdout.strip()

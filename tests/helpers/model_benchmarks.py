@@ -57,7 +57,7 @@ class Plain(nn.Module):
 
 
 class Strided(nn.Module):
-    """A position-dependent stand-in for a segmentor of 5 classes: a fixed convolution at stride 4 with padding effects.
+    """In place of a segmentor of 5 classes a fixed convolution at stride 4, whose padding makes positions differ.
 
     It remembers the shapes of its inputs and the type of its logits.
     """

@@ -125,6 +125,12 @@ REFUSED = [
 ]
 
 
+@pytest.mark.parametrize(("framework", "memory", "config", "message"), REFUSED)
+def test_an_impossible_segmentor_is_refused(framework, memory, config, message):
+    with pytest.raises(PipelineError, match=message):
+        segmentor(framework, memory, **config)
+
+
 def test_a_feature_pyramid_needs_four_maps():
     config = small_benchmark("upernet", None)
     shallow = config.encoder.model_copy(update={"depth": 3})
@@ -136,12 +142,6 @@ def test_a_damaged_file_to_start_from_is_named(tmp_path):
     (tmp_path / "last.safetensors").write_bytes(b"half a file")
     with pytest.raises(PipelineError, match=r"last.safetensors: damaged .*delete it"):
         start_from(segmentor("fcn"), tmp_path / "last.safetensors")
-
-
-@pytest.mark.parametrize(("framework", "memory", "config", "message"), REFUSED)
-def test_an_impossible_segmentor_is_refused(framework, memory, config, message):
-    with pytest.raises(PipelineError, match=message):
-        segmentor(framework, memory, **config)
 
 
 def test_there_may_be_no_auxiliary_head_or_several():

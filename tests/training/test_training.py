@@ -25,6 +25,7 @@ from pipeline.config import load_project, load_resolved
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import PipelineError
 from pipeline.layout import Layout
+from pipeline.runtime.distributed import Ranks
 from pipeline.training.losses import median_frequency
 from pipeline.training.state import random_state, restore_random_state
 from pipeline.training.step import Trainer
@@ -162,6 +163,15 @@ def test_curves_summary_and_memory_are_written_and_no_state_is_left(uninterrupte
 def test_batch_larger_than_the_split_is_an_error(trainable: Path) -> None:
     edit_plan(trainable, schedule={"epochs": 1, "batch_size": 5000})
     with pytest.raises(PipelineError, match=r"schedule.batch_size: 5000 is larger than the training split of digits"):
+        train_tiny(trainable)
+
+
+def test_ranks_that_cannot_share_the_batch_are_an_error_whoever_started_them(
+    trainable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_plan(trainable, schedule={"epochs": 1, "batch_size": 4})
+    monkeypatch.setattr("pipeline.training.train.ranks", lambda: Ranks(0, 3))
+    with pytest.raises(PipelineError, match=r"batch_size: 4, which these cannot share equally; .* may be 1, 2, 4"):
         train_tiny(trainable)
 
 

@@ -212,7 +212,7 @@ def cost(study: Study) -> Section:
     pairs = [] if study.is_recorded else study.pairs
     overheads = {study.label(pair): _overhead(*study.sides(pair)) for pair in pairs}
     imported = len(study.trained) < len(study.ran)
-    about = {"imported": imported, "has_files": not study.is_recorded, "counted": counted}
+    about = {"imported": imported, "is_recorded": study.is_recorded, "counted": counted}
     return section("cost", "cost", table=Table("Cost", rows), overheads=overheads, **about)
 
 

@@ -123,9 +123,8 @@ def _gains(study: Study, files: dict[str, Benchmark]) -> list[dict[str, str]]:
 
 
 def _questions(variant: Variant, file: Benchmark) -> list[dict[str, str]]:
-    found = []
+    found, both = [], [benchmark.model_dump(mode="json") for benchmark in (variant.benchmark, file)]
     for question in file.published.open_questions:
-        both = (benchmark.model_dump(mode="json") for benchmark in (variant.benchmark, file))
         ran, default = (_value(value_at(values, question.key)) for values in both)
         found.append(
             {
